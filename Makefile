@@ -1,0 +1,43 @@
+# Everything runs in a virtual environment of its own: make VENV=... PYTHON=... to choose others.
+VENV ?= .venv
+PYTHON ?= python3
+
+PY := $(VENV)/bin/python
+INSTALLED := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint format
+
+help: ## print this list
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
+
+install: $(INSTALLED) ## create the virtual environment and install what the project needs
+
+$(INSTALLED): requirements.txt
+	test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install -q -r requirements.txt
+	@$(PY) -c "import cv2" 2>/dev/null || { \
+		echo "this machine has no libGL: taking opencv-python-headless instead"; \
+		$(PY) -m pip uninstall -q -y opencv-python; $(PY) -m pip install -q opencv-python-headless; }
+	@touch $@
+
+demo: $(INSTALLED) ## train on the bundled digits, test, and predict one image
+	$(PY) tools/train_net.py EXPERIMENT.NAME demo
+	$(PY) tools/test_net.py
+	$(PY) -c "import cv2; from data.datasets.digits import Digits; \
+		cv2.imwrite('runs/demo/digit.png', Digits(None, 'test').images[0])"
+	$(PY) tools/infer.py runs/demo/digit.png --output runs/demo/predictions
+	@echo "look at: $$(ls -d runs/demo/*/ | grep -v predictions | tail -1) (log.txt, report/), runs/demo/predictions;"
+	@echo "curves:  $(VENV)/bin/tensorboard --logdir runs"
+
+test: $(INSTALLED) ## run the whole test suite
+	$(PY) -m pytest
+
+lint: $(INSTALLED) ## check style and which folder imports which
+	$(PY) -m ruff format --check .
+	$(PY) -m ruff check .
+	$(PY) -m pytest tests/test_architecture.py
+
+format: $(INSTALLED) ## put the code into the project's style
+	$(PY) -m ruff format .
+	$(PY) -m ruff check --fix .

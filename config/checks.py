@@ -1,0 +1,125 @@
+"""What a value must be: its type, its range or choices, and what goes together."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from config.node import CfgNode, leaves
+from utils.errors import UserError, did_you_mean
+
+# Keys whose default is None, with the type they have when they are set.
+OPTIONAL = {
+    "INPUT.SIZE": list,
+    "INPUT.MEAN": list,
+    "INPUT.STD": list,
+    "INPUT.TRAIN_TRANSFORMS": list,
+    "INPUT.TEST_TRANSFORMS": list,
+}
+
+CHOICES = {
+    "SOLVER.AMP": ("off", "bf16", "fp16", "auto"),
+    "LOG.LEVEL": ("DEBUG", "INFO", "WARNING", "ERROR"),
+    "INPUT.CHANNELS": (0, 1, 3),
+}
+
+_NAMES = {bool: "true or false", int: "an integer", float: "a number", str: "a text", list: "a list [a, b]"}
+
+
+def _at_least(low: float) -> tuple[Callable[[Any], bool], str]:
+    return lambda value: low <= value < math.inf, f"at least {low}"
+
+
+def _numbers(low: float, count: tuple[int, ...], kinds: tuple[type, ...] = (int, float)) -> Callable[[Any], bool]:
+    return lambda value: len(value) in count and all(type(v) in kinds and v > low for v in value)
+
+
+# Key -> (test of a value that is not None, what is expected in words).
+RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "SEED": (lambda v: 0 <= v < 2**63, "an integer from 0 to 2**63 - 1"),
+    "EXPERIMENT.NAME": (lambda v: "/" not in v and v not in (".", ".."), "a folder's name without '/'"),
+    "MODEL.NUM_CLASSES": _at_least(0),
+    "INPUT.SIZE": (_numbers(0, (2,), (int,)), "[height, width] in pixels"),
+    "INPUT.MEAN": (_numbers(-math.inf, (1, 3)), "one number for each channel"),
+    "INPUT.STD": (_numbers(0, (1, 3)), "one number above 0 for each channel"),
+    "DATASETS.VAL_RATIO": (lambda v: 0 <= v < 1, "a share from 0 up to, not including, 1"),
+    "DATALOADER.NUM_WORKERS": _at_least(0),
+    "SOLVER.MAX_EPOCHS": _at_least(1),
+    "SOLVER.BATCH_SIZE": _at_least(1),
+    "SOLVER.BASE_LR": (lambda v: 0 < v < math.inf, "a number above 0"),
+    "SOLVER.WEIGHT_DECAY": _at_least(0),
+    "SOLVER.SCHEDULER.WARMUP_EPOCHS": _at_least(0),
+    "TEST.BATCH_SIZE": _at_least(1),
+    "TEST.METRICS": (lambda v: all(isinstance(name, str) for name in v), "a list of names"),
+    "CHECKPOINT.EVERY_STEPS": _at_least(0),
+    "CHECKPOINT.KEEP_EVERY": _at_least(0),
+    "LOG.PERIOD": _at_least(1),
+}
+
+
+def coerce(value: Any, text: str | None, default: Any, key: str) -> Any:
+    """The value as the type of its default, or UserError.
+
+    An integer may stand for a float, a whole float for an integer, a string keeps the
+    `text` it was written with, and an optional key may be None.
+    """
+    kind = OPTIONAL.get(key, type(default))
+    if key in OPTIONAL and value is None:
+        return None
+    if kind is str and text is not None:
+        return text
+    if kind is float and type(value) is int:
+        return float(value)
+    if kind is int and type(value) is float and value.is_integer():
+        return int(value)
+    if kind is list and isinstance(value, tuple):
+        return list(value)
+    if type(value) is not kind:
+        found = "nothing" if value is None else repr(value)
+        optional = " or null" if key in OPTIONAL else ""
+        raise UserError(f"{key}: found {found}, expected {_NAMES[kind]}{optional}")
+    return value
+
+
+def check(cfg: CfgNode, where: Callable[[str], str]) -> None:
+    """Raise UserError for a value or a combination that cannot work.
+
+    `where(key)` says in which line a key was set, as the start of the message.
+    """
+    values = leaves(cfg)
+    for key, choices in CHOICES.items():
+        if values[key] not in choices:
+            known = ", ".join(map(str, choices))
+            raise UserError(f"{where(key)}{key}: found {values[key]!r}, expected one of {known}")
+    for key, (test, expected) in RULES.items():
+        if values[key] is not None and not test(values[key]):
+            raise UserError(f"{where(key)}{key}: found {values[key]!r}, expected {expected}")
+    for key, problem in _conflicts(cfg):
+        raise UserError(f"{where(key)}{key}: {problem}")
+
+
+def _conflicts(cfg: CfgNode):
+    solver, data = cfg.SOLVER, cfg.INPUT
+    if solver.SCHEDULER.WARMUP_EPOCHS >= solver.MAX_EPOCHS:
+        yield (
+            "SOLVER.SCHEDULER.WARMUP_EPOCHS",
+            f"{solver.SCHEDULER.WARMUP_EPOCHS} leaves nothing of SOLVER.MAX_EPOCHS {solver.MAX_EPOCHS}; lower it",
+        )
+    for key in ("MEAN", "STD"):
+        if data[key] is not None and data.CHANNELS and len(data[key]) != data.CHANNELS:
+            yield f"INPUT.{key}", f"has {len(data[key])} numbers for INPUT.CHANNELS {data.CHANNELS}; give one for each"
+    for name in ("lr", "weight_decay"):
+        if name in solver.OPTIMIZER:
+            instead = "SOLVER.BASE_LR" if name == "lr" else "SOLVER.WEIGHT_DECAY"
+            yield f"SOLVER.OPTIMIZER.{name}", f"has a key of its own; set {instead} instead"
+    mode, _, metric = cfg.TEST.MONITOR.partition(" ")
+    metrics = ["loss", *cfg.TEST.METRICS]
+    if mode not in ("max", "min") or not metric:
+        yield "TEST.MONITOR", f"found {cfg.TEST.MONITOR!r}, expected 'max' or 'min' and a metric, such as 'max top1'"
+    elif metric not in metrics:
+        yield "TEST.MONITOR", f"'{metric}' is not in TEST.METRICS; {did_you_mean(metric, metrics)}"
+    if cfg.DATASETS.VAL_RATIO == 0:
+        hooks = [next(iter(hook)) if isinstance(hook, dict) else hook for hook in cfg.HOOKS]
+        if "EarlyStopping" in hooks:
+            yield "HOOKS", "EarlyStopping needs a validation set: set DATASETS.VAL_RATIO above 0"
+        if cfg.TEST.MONITOR != "max top1":
+            yield "TEST.MONITOR", "needs a validation set to watch: set DATASETS.VAL_RATIO above 0"

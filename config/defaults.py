@@ -1,0 +1,108 @@
+"""Every key of the project with its default, and a line on what it means.
+
+Keys in capitals are the project's. Beside a NAME, keys in lower case are the arguments of the
+thing that is named, checked against its signature. `None` marks a key that is worked out from
+the data set or the network unless it is set. Rules for values stand in `config/checks.py`.
+"""
+
+from config.node import CfgNode
+
+
+def default_config() -> CfgNode:
+    """A new tree of defaults: a small network on the bundled digits."""
+    c = CfgNode()
+
+    # Seed of everything that is random: splits, order, augmentation, initial weights.
+    c.SEED = 0
+    # Folder of all runs, relative to the working directory.
+    c.OUTPUT_DIR = "runs"
+
+    c.EXPERIMENT = CfgNode()
+    # Folder of this experiment under OUTPUT_DIR; empty: the configuration file's name.
+    c.EXPERIMENT.NAME = ""
+
+    c.MODEL = CfgNode()
+    # A network of modeling/, or torchvision/NAME for any classifier of torchvision.
+    c.MODEL.NAME = "resnet9"
+    # Number of classes; 0: as many as the data set has.
+    c.MODEL.NUM_CLASSES = 0
+    # Where to run: auto, cpu, cuda, cuda:1, mps. auto takes the best there is.
+    c.MODEL.DEVICE = "auto"
+
+    c.LOSS = CfgNode()
+    # A loss of modeling/.
+    c.LOSS.NAME = "cross_entropy"
+
+    c.INPUT = CfgNode()
+    # [height, width] in pixels; None: the data set's own, else the network's.
+    c.INPUT.SIZE = None
+    # 1 for gray, 3 for RGB; 0: the data set's own.
+    c.INPUT.CHANNELS = 0
+    # Mean of each channel, pixels in 0..1; None: the data set's own, else the network's.
+    c.INPUT.MEAN = None
+    # Standard deviation of each channel, pixels in 0..1; None: as for MEAN.
+    c.INPUT.STD = None
+    # Transforms of training images, in order: [{RandomCrop: {padding: 2}}, HFlip]; None: the data set's own.
+    c.INPUT.TRAIN_TRANSFORMS = None
+    # Transforms of validation, test and inference images; None: the data set's own.
+    c.INPUT.TEST_TRANSFORMS = None
+
+    c.DATASETS = CfgNode()
+    # A data set of data/datasets/.
+    c.DATASETS.NAME = "digits"
+    # Folder that data sets are looked for in, relative to the working directory.
+    c.DATASETS.ROOT = "datasets"
+    # Share of the training set held out for validation where the data set has none; 0: no validation.
+    c.DATASETS.VAL_RATIO = 0.1
+
+    c.DATALOADER = CfgNode()
+    # Processes that read and transform images; 0: the main process does it.
+    c.DATALOADER.NUM_WORKERS = 0
+
+    c.SOLVER = CfgNode()
+    # Length of the training in epochs.
+    c.SOLVER.MAX_EPOCHS = 12
+    # Images in a step.
+    c.SOLVER.BATCH_SIZE = 64
+    # Peak learning rate, which the schedule scales.
+    c.SOLVER.BASE_LR = 0.1
+    # Weight decay of all parameters but norms and biases.
+    c.SOLVER.WEIGHT_DECAY = 5.0e-4
+    # Arithmetic: off (float32), bf16, fp16 (GPU only), or auto: what the device computes natively.
+    c.SOLVER.AMP = "auto"
+    c.SOLVER.OPTIMIZER = CfgNode({"momentum": 0.9, "nesterov": True})
+    # A class of torch.optim; its lr and weight_decay are BASE_LR and WEIGHT_DECAY.
+    c.SOLVER.OPTIMIZER.NAME = "SGD"
+    c.SOLVER.SCHEDULER = CfgNode()
+    # A schedule of solver/: constant, step, multi_step, cosine, one_cycle, polynomial.
+    c.SOLVER.SCHEDULER.NAME = "one_cycle"
+    # Linear warm-up before the schedule, in epochs, fractions allowed.
+    c.SOLVER.SCHEDULER.WARMUP_EPOCHS = 0.0
+
+    c.TEST = CfgNode()
+    # Images in a batch of validation, test and inference.
+    c.TEST.BATCH_SIZE = 256
+    # Metrics of engine/metrics/ taken on validation and test sets, beside the loss.
+    c.TEST.METRICS = ["top1", "top5"]
+    # The validation metric that chooses the best weights: max or min, and its name.
+    c.TEST.MONITOR = "max top1"
+
+    c.CHECKPOINT = CfgNode()
+    # Also save every so many steps within an epoch; 0: at the end of each epoch only.
+    c.CHECKPOINT.EVERY_STEPS = 0
+    # Also keep a checkpoint for good every so many epochs; 0: none.
+    c.CHECKPOINT.KEEP_EVERY = 0
+
+    # More hooks of engine/hooks/, in order: [{EarlyStopping: {patience: 5}}].
+    c.HOOKS = []
+
+    c.LOG = CfgNode()
+    # Steps between two lines of the training log.
+    c.LOG.PERIOD = 20
+    # Least severe message that is shown: DEBUG, INFO, WARNING, ERROR.
+    c.LOG.LEVEL = "INFO"
+    # Format of a line, as Python's logging has it.
+    c.LOG.FORMAT = "%(asctime)s %(name)s: %(message)s"
+    # Start a new log file each day, instead of one for the whole run.
+    c.LOG.DAILY = False
+    return c

@@ -1,0 +1,106 @@
+"""The configuration tree: yacs' CfgNode, made truly read-only when frozen."""
+
+from typing import Any
+
+import yacs.config
+
+from config.grammar import flow
+
+
+def _guarded(name: str):
+    method = getattr(dict, name)
+
+    def guarded(self, *args, **kwargs):
+        if self.is_frozen():
+            raise AttributeError("the configuration is frozen; change a copy: cfg.clone()")
+        return method(self, *args, **kwargs)
+
+    guarded.__name__ = name
+    return guarded
+
+
+class CfgNode(yacs.config.CfgNode):
+    """A section of the configuration: a dict whose keys are attributes.
+
+    A frozen tree cannot be changed in any way: lists are tuples and dicts inside
+    lists are frozen nodes. `clone()` gives a copy that can be changed.
+    """
+
+    __setitem__ = _guarded("__setitem__")
+    __delitem__ = _guarded("__delitem__")
+    update = _guarded("update")
+    pop = _guarded("pop")
+    popitem = _guarded("popitem")
+    clear = _guarded("clear")
+    setdefault = _guarded("setdefault")
+    __ior__ = _guarded("__ior__")
+
+    def freeze(self) -> None:
+        for key, value in self.items():
+            dict.__setitem__(self, key, _frozen(value))
+        super().freeze()
+
+    def clone(self) -> "CfgNode":
+        return CfgNode(self.to_dict())
+
+    __deepcopy__ = __copy__ = lambda self, memo=None: self.clone()
+
+    def __reduce__(self):
+        return CfgNode, (self.to_dict(),)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The tree as plain dicts and lists."""
+        return _plain(self)
+
+    def arguments(self) -> dict[str, Any]:
+        """The keyword arguments of a section with a NAME: its keys that are not capitals."""
+        return {key: value for key, value in self.items() if is_argument(key)}
+
+    def dump(self, marks: dict[str, str] | None = None) -> str:
+        """The tree as YAML, one line a key; `marks` maps full keys to end-of-line comments."""
+        return "\n".join(_lines(self, (), marks or {})) + "\n"
+
+    __str__ = dump
+
+
+def is_argument(key: str) -> bool:
+    """Arguments of a named thing are in lower case; keys of the project are in capitals."""
+    return key != key.upper()
+
+
+def leaves(node: CfgNode, path: str = "") -> dict[str, Any]:
+    """Every full key of a tree, such as SOLVER.BASE_LR, with its plain value."""
+    found = {}
+    for key, value in node.items():
+        full = f"{path}.{key}" if path else key
+        if isinstance(value, CfgNode) and not is_argument(key):
+            found.update(leaves(value, full))
+        else:
+            found[full] = _plain(value)
+    return found
+
+
+def _frozen(value: Any) -> Any:
+    if isinstance(value, dict):
+        node = CfgNode(_plain(value))
+        node.freeze()
+        return node
+    return tuple(map(_frozen, value)) if isinstance(value, (list, tuple)) else value
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def _lines(node: CfgNode, path: tuple[str, ...], marks: dict[str, str]):
+    for key, value in node.items():
+        full = (*path, key)
+        indent = "  " * len(path)
+        if isinstance(value, CfgNode) and not is_argument(key):
+            yield f"{indent}{key}:"
+            yield from _lines(value, full, marks)
+        else:
+            mark = marks.get(".".join(full))
+            yield f"{indent}{key}: {flow(_plain(value))}" + (f"  # {mark}" if mark else "")

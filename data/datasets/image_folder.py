@@ -1,0 +1,85 @@
+"""Any folder of class folders."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from data.file_scan import IMAGE_SUFFIXES, is_image, is_junk, walk_files
+from data.image_io import EncodedImage
+from data.path_table import PathTable
+from data.registry import DATASETS, MissingSplit
+from utils.errors import UserError, did_you_mean
+from utils.logger import get_logger
+
+_SPLITS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
+
+
+@DATASETS.register("image_folder")
+class ImageFolder:
+    """`root` has a folder for each class, or the folders train, val and test of class folders.
+
+    Folders within a class folder belong to the class. `classes` are the training set's,
+    None for the training set itself: a class folder without an image is left out of it.
+    Raises UserError for a folder without images or with classes that are not the training set's.
+    """
+
+    def __init__(self, root: Path, split: str, classes: Sequence[str] | None = None):
+        if not root.is_dir():
+            raise UserError(f"DATASETS.ROOT {root}: no such folder; expected a folder with one folder for each class")
+        self.root = _split_folder(root, split)
+        folders = sorted(e.name for e in os.scandir(self.root) if e.is_dir() and not is_junk(e.name))
+        if not folders:
+            raise UserError(
+                f"{self.root}: no class folders in it; put the images of each class into a folder of its own"
+            )
+        strangers = [] if classes is None else sorted(set(folders) - set(classes))
+        if strangers:
+            raise UserError(
+                f"{self.root / strangers[0]}: class '{strangers[0]}' is not in the training set; "
+                f"{did_you_mean(strangers[0], classes or ())}"
+            )
+        self._scan(folders, classes)
+
+    def _scan(self, folders: list[str], classes: Sequence[str] | None) -> None:
+        log = get_logger("data")
+        paths: dict[str, list[str]] = {}
+        others: list[str] = []
+        for folder in folders:
+            paths[folder] = []
+            for path in walk_files(self.root / folder, folder):
+                (paths[folder] if is_image(path) else others).append(path)
+        empty = [name for name in (classes or folders) if not paths.get(name)]
+        for name in empty:
+            fate = "the class is left out" if classes is None else "none of this class is counted"
+            log.warning("%s: no images of class '%s'; %s", self.root, name, fate)
+        if others:
+            log.warning("%s: skipped %d files that are no images, such as %s", self.root, len(others), min(others))
+        self.classes = list(classes) if classes is not None else [name for name in folders if paths[name]]
+        counts = [len(paths.get(name, ())) for name in self.classes]
+        if not sum(counts):
+            raise UserError(f"{self.root}: no images in its class folders; expected {', '.join(IMAGE_SUFFIXES)}")
+        self.targets = np.repeat(np.arange(len(self.classes)), counts)
+        self.paths = PathTable(path for name in self.classes for path in sorted(paths.get(name, ())))
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def __getitem__(self, i: int) -> tuple[EncodedImage, int]:
+        return EncodedImage.open(self.root / self.paths[i]), int(self.targets[i])
+
+    def name(self, i: int) -> str:
+        return str(self.root / self.paths[i])
+
+
+def _split_folder(root: Path, split: str) -> Path:
+    """The folder of a split, or `root` itself for the training set where there are no split folders."""
+    present = {e.name.lower(): e.name for e in os.scandir(root) if e.is_dir()}
+    has_train = any(name in present for name in _SPLITS["train"])
+    for name in _SPLITS[split]:
+        if has_train and name in present:
+            return root / present[name]
+    if split == "train":
+        return root
+    raise MissingSplit(f"{root} has no folder '{split}' beside 'train'")

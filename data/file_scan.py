@@ -1,0 +1,33 @@
+"""Finding image files in folders as people keep them."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+_JUNK = {"__macosx", "thumbs.db", "desktop.ini"}
+
+
+def walk_files(folder: Path, relative: str = "", inside: tuple[str, ...] = ()) -> Iterator[str]:
+    """All files below a folder, as paths that begin with `relative`; links that lead back are cut."""
+    real = os.path.realpath(folder)
+    if real in inside:
+        return
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if is_junk(entry.name):
+                continue
+            path = os.path.join(relative, entry.name)
+            if entry.is_dir():
+                yield from walk_files(Path(entry.path), path, (*inside, real))
+            else:
+                yield path
+
+
+def is_image(path: str) -> bool:
+    return path.lower().endswith(IMAGE_SUFFIXES)
+
+
+def is_junk(name: str) -> bool:
+    """Hidden files and what operating systems leave behind."""
+    return name.startswith(".") or name.lower() in _JUNK

@@ -1,0 +1,28 @@
+"""Stop when the validation metric no longer improves."""
+
+from typing import Any
+
+from engine.hooks.base import Hook
+from engine.registry import HOOKS
+
+
+@HOOKS.register()
+class EarlyStopping(Hook):
+    """Stops after `patience` epochs in a row without a new best TEST.MONITOR."""
+
+    def __init__(self, patience: int = 5):
+        if patience < 1:
+            raise ValueError(f"patience: found {patience}, expected at least 1 epoch")
+        self.patience = patience
+        self.epochs_without_best = 0
+
+    def after_epoch(self, trainer: Any) -> None:
+        self.epochs_without_best = 0 if trainer.is_best else self.epochs_without_best + 1
+        if self.epochs_without_best >= self.patience:
+            trainer.stop(f"no better epoch in the last {self.patience}")
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"epochs_without_best": self.epochs_without_best}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.epochs_without_best = state["epochs_without_best"]

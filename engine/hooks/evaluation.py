@@ -1,0 +1,54 @@
+"""Validation after each epoch, and whether it was the best one."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from engine.hooks.base import Hook
+from engine.inference import Averages, MetricFunction, Predictor
+
+
+class Evaluation(Hook):
+    """Sets `trainer.metrics`, and `trainer.is_best` by the metric called `monitor`.
+
+    `mode` is max or min; a value that is not finite is never the best.
+    """
+
+    def __init__(
+        self,
+        predictor: Predictor,
+        loader: Any,
+        metrics: dict[str, MetricFunction],
+        monitor: str,
+        mode: str,
+        poll: Callable[[], None],
+    ):
+        self.predictor = predictor
+        self.loader = loader
+        self.metrics = metrics
+        self.monitor = monitor
+        self.sign = 1 if mode == "max" else -1
+        self.poll = poll
+        self.best: float | None = None
+
+    def evaluate(self, trainer: Any) -> None:
+        averages = Averages(trainer.criterion, self.metrics)
+        for batch, outputs in self.predictor.predict(self.loader.batches(), self.poll):
+            averages.add(batch, outputs)
+        trainer.metrics = averages.result()
+
+    def after_epoch(self, trainer: Any) -> None:
+        value = trainer.metrics[self.monitor]
+        better = self.best is None or self.sign * value > self.sign * self.best
+        trainer.is_best = math.isfinite(value) and better
+        if trainer.is_best:
+            self.best = value
+
+    def after_train(self, trainer: Any) -> None:
+        self.loader.close()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self.best}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.best = state["best"]

@@ -1,0 +1,47 @@
+"""Which arithmetic the network runs in."""
+
+from contextlib import AbstractContextManager
+
+import torch
+
+from utils.errors import UserError
+
+
+def resolve_amp(setting: str, device: torch.device) -> str:
+    """SOLVER.AMP as off, bf16 or fp16. Raises UserError for what the device cannot do well.
+
+    auto is bf16 where the device computes it natively, else fp16 on a GPU, else off.
+    """
+    native = _native_bf16(device)
+    if setting == "auto":
+        return "bf16" if native else "fp16" if device.type == "cuda" else "off"
+    if setting == "bf16" and not native:
+        raise UserError(f"SOLVER.AMP: this {device.type} device does not compute bf16 natively; set it to auto or off")
+    if setting == "fp16" and device.type != "cuda":
+        raise UserError(f"SOLVER.AMP: fp16 needs a GPU, found {device.type}; set it to auto, bf16 or off")
+    return setting
+
+
+class Precision:
+    """Autocast to `amp` (off, bf16 or fp16) and, for fp16, the gradient scaler.
+
+    P. Micikevicius et al., Mixed precision training, 2017, arXiv:1710.03740.
+    """
+
+    def __init__(self, amp: str, device: torch.device):
+        self.dtype = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}[amp]
+        self.device_type = device.type
+        # Disabled it passes everything through, so that the training step is written once.
+        self.scaler = torch.amp.GradScaler(device.type, enabled=amp == "fp16")
+
+    def autocast(self) -> AbstractContextManager:
+        return torch.autocast(self.device_type, dtype=self.dtype, enabled=self.dtype is not None)
+
+
+def _native_bf16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type != "cpu":
+        return False
+    capabilities = torch.cpu.get_capabilities()
+    return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))

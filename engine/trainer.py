@@ -1,0 +1,159 @@
+"""The training loop."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from engine.checkpoint import load_model_state
+from engine.hooks.base import Hook
+from engine.precision import Precision
+from engine.rng import rng_state, set_rng_state
+
+
+class Trainer:
+    """Trains a model for `max_epochs`; everything but the step itself is done by hooks.
+
+    It can be stopped and resumed between any two steps: `step` counts the updates of the
+    optimizer, `position` the samples used of the epoch `epoch`, both from 0. `poll` is
+    called where stopping is safe, and may raise.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        normalize: nn.Module,
+        criterion: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        schedule: Any,
+        train_loader: Any,
+        precision: Precision,
+        device: torch.device,
+        max_epochs: int,
+        hooks: Sequence[Hook] = (),
+        poll: Callable[[], None] = lambda: None,
+    ):
+        self.model = model
+        self.normalize = normalize
+        self.criterion = criterion
+        self.optimizer = optimizer
+        self.schedule = schedule
+        self.train_loader = train_loader
+        self.precision = precision
+        self.device = device
+        self.max_epochs = max_epochs
+        self.hooks = list(hooks)
+        self.poll = poll
+        self.epoch = self.position = self.step = 0
+        self.stop_reason = ""  # why the training ended early, empty if it did not
+        self.is_exact = True  # whether the state is that of a step boundary
+        self.metrics: dict[str, float] = {}  # of the newest evaluation
+        self.is_best = True  # whether it was the best one
+        self.latest: dict[str, Any] = {}  # the newest record of the training log
+
+    def train(self) -> None:
+        """The loop, and the order in which hooks are called."""
+        self._call("before_train")
+        try:
+            while not self.is_complete:
+                self.model.train()
+                self.criterion.train()
+                self._call("before_epoch")
+                for batch in self.train_loader.batches(self.epoch, self.position):
+                    self.is_exact = False
+                    self.run_step(batch.to(self.device))
+                    self._call("after_step")
+                    self.is_exact = True
+                    self.poll()
+                self._call("evaluate")
+                self.is_exact = False
+                self.epoch, self.position = self.epoch + 1, 0
+                self._call("after_epoch")
+                self.is_exact = True
+                self.poll()
+        except BaseException as error:
+            self._call("on_failure", error)
+            raise
+        finally:
+            self._call("after_train")
+            self.train_loader.close()
+
+    def run_step(self, batch: Any) -> None:
+        """One batch: forward, loss, backward, optimizer, schedule."""
+        scaler = self.precision.scaler
+        self.lr = self.optimizer.param_groups[0]["lr"]
+        with self.precision.autocast():
+            loss, logits = self.forward(batch)
+        scaler.scale(loss).backward()
+        scale = scaler.get_scale()
+        scaler.step(self.optimizer)
+        scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.position += len(batch)
+        # The scaler leaves out an update whose gradients overflowed; it does not count.
+        if scaler.get_scale() >= scale:
+            self.step += 1
+            self.schedule.step(self.step)
+        self.batch, self.loss, self.logits = batch, loss.detach(), logits.detach()
+
+    def forward(self, batch: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        """(loss, logits (N, classes)) of a batch. The method to override for another kind of training."""
+        outputs = self.model(self.normalize(batch.images))
+        return self.criterion(outputs, batch), outputs
+
+    def stop(self, reason: str) -> None:
+        """End the training after this epoch."""
+        self.stop_reason = reason
+
+    @property
+    def is_complete(self) -> bool:
+        return self.epoch >= self.max_epochs or bool(self.stop_reason)
+
+    @property
+    def is_epoch_used(self) -> bool:
+        """Whether every sample of the epoch is used, and its evaluation is what comes next."""
+        return self.position >= self.train_loader.num_samples
+
+    @property
+    def progress(self) -> float:
+        """Epochs done, with a fraction."""
+        return self.epoch + self.position / self.train_loader.num_samples
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that the rest of the training depends on: plain values and tensors."""
+        counters = {"epoch": self.epoch, "position": self.position, "step": self.step, "stop_reason": self.stop_reason}
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "scaler": self.precision.scaler.state_dict(),
+            "hooks": {name: hook.state_dict() for name, hook in self._named_hooks()},
+            "counters": counters | {"complete": self.is_complete, "dataset_size": len(self.train_loader.dataset)},
+            "rng": rng_state(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over a state. Settings of the optimizer stay as they were built: the configuration's."""
+        load_model_state(self.model, state["model"], "the checkpoint")
+        settings = [{k: v for k, v in group.items() if k != "params"} for group in self.optimizer.param_groups]
+        self.optimizer.load_state_dict(state["optimizer"])
+        for group, setting in zip(self.optimizer.param_groups, settings, strict=True):
+            group.update(setting)
+        self.precision.scaler.load_state_dict(state["scaler"])
+        for name, hook in self._named_hooks():
+            if name in state["hooks"]:
+                hook.load_state_dict(state["hooks"][name])
+        counters = state["counters"]
+        self.epoch, self.position, self.step = counters["epoch"], counters["position"], counters["step"]
+        self.stop_reason = counters["stop_reason"]
+        self.schedule.load_state_dict(state["schedule"])
+        self.schedule.step(self.step)
+        set_rng_state(state["rng"])
+
+    def _named_hooks(self) -> list[tuple[str, Hook]]:
+        return [(type(hook).__name__, hook) for hook in self.hooks]
+
+    def _call(self, name: str, *arguments: Any) -> None:
+        for hook in self.hooks:
+            getattr(hook, name)(self, *arguments)

@@ -1,0 +1,1 @@
+"""Reusable building blocks, each an nn.Module that takes plain arguments."""

@@ -1,0 +1,27 @@
+"""Convolution, normalisation and activation, the brick that most networks are built of."""
+
+from collections.abc import Callable
+
+from torch import nn
+
+
+class ConvNormAct(nn.Sequential):
+    """(N, in_channels, H, W) -> (N, out_channels, H / stride, W / stride), "same" padding, no bias.
+
+    The members are numbered 0 (convolution), 1 (norm) and 2 (activation, where there is
+    one), as in torchvision's Conv2dNormActivation.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int = 3,
+        stride: int = 1,
+        groups: int = 1,
+        norm: Callable[[int], nn.Module] = nn.BatchNorm2d,
+        activation: Callable[[], nn.Module] | None = lambda: nn.ReLU(inplace=True),
+    ):
+        padding = (kernel_size - 1) // 2
+        conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, groups=groups, bias=False)
+        super().__init__(conv, norm(out_channels), *([activation()] if activation else []))

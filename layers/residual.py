@@ -1,0 +1,77 @@
+"""The residual blocks of ResNet, with torchvision's parameter names.
+
+K. He et al., Deep residual learning for image recognition, 2015, arXiv:1512.03385. The
+bottleneck strides in its 3x3 convolution, as torchvision's does.
+"""
+
+import torch
+from torch import nn
+
+
+def conv3x3(in_channels: int, out_channels: int, stride: int = 1, groups: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, groups=groups, bias=False)
+
+
+def conv1x1(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)
+
+
+class _Residual(nn.Module):
+    """relu(body(x) + shortcut(x)); the shortcut is a 1x1 convolution where the shape changes."""
+
+    expansion: int
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int):
+        super().__init__()
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample = None
+        if stride != 1 or in_channels != out_channels:
+            self.downsample = nn.Sequential(conv1x1(in_channels, out_channels, stride), nn.BatchNorm2d(out_channels))
+
+    def body(self, x: torch.Tensor) -> torch.Tensor:
+        raise NotImplementedError
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        shortcut = x if self.downsample is None else self.downsample(x)
+        return self.relu(self.body(x) + shortcut)  # (N, in, H, W) -> (N, out, H / stride, W / stride)
+
+
+class BasicBlock(_Residual):
+    """Two 3x3 convolutions (ResNet-18 and 34). `groups` and `base_width` keep their defaults."""
+
+    expansion = 1
+
+    def __init__(self, in_channels: int, width: int, stride: int = 1, groups: int = 1, base_width: int = 64):
+        if groups != 1 or base_width != 64:
+            raise ValueError("BasicBlock has groups 1 and base_width 64; use Bottleneck for other values")
+        super().__init__(in_channels, width, stride)
+        self.conv1 = conv3x3(in_channels, width, stride)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = conv3x3(width, width)
+        self.bn2 = nn.BatchNorm2d(width)
+
+    def body(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.relu(self.bn1(self.conv1(x)))
+        return self.bn2(self.conv2(x))
+
+
+class Bottleneck(_Residual):
+    """1x1, 3x3, 1x1 convolutions (ResNet-50 on); groups make it ResNeXt's, base_width a wide ResNet's."""
+
+    expansion = 4
+
+    def __init__(self, in_channels: int, width: int, stride: int = 1, groups: int = 1, base_width: int = 64):
+        out_channels = width * self.expansion
+        inner = int(width * (base_width / 64)) * groups
+        super().__init__(in_channels, out_channels, stride)
+        self.conv1 = conv1x1(in_channels, inner)
+        self.bn1 = nn.BatchNorm2d(inner)
+        self.conv2 = conv3x3(inner, inner, stride, groups)
+        self.bn2 = nn.BatchNorm2d(inner)
+        self.conv3 = conv1x1(inner, out_channels)
+        self.bn3 = nn.BatchNorm2d(out_channels)
+
+    def body(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.relu(self.bn1(self.conv1(x)))
+        x = self.relu(self.bn2(self.conv2(x)))
+        return self.bn3(self.conv3(x))

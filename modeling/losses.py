@@ -1,0 +1,26 @@
+"""What the training makes small."""
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from modeling.registry import LOSSES
+
+
+@LOSSES.register("cross_entropy")
+class CrossEntropy(nn.Module):
+    """Cross entropy of logits (N, classes) against class indices (N,), in float32.
+
+    Label smoothing: C. Szegedy et al., 2015, arXiv:1512.00567.
+    """
+
+    def __init__(self, label_smoothing: float = 0.0):
+        super().__init__()
+        if not 0 <= label_smoothing < 1:
+            raise ValueError(f"label_smoothing: found {label_smoothing}, expected a share from 0 up to 1")
+        self.label_smoothing = label_smoothing
+
+    def forward(self, outputs: torch.Tensor, batch: Any) -> torch.Tensor:
+        return F.cross_entropy(outputs.float(), batch.targets, label_smoothing=self.label_smoothing)

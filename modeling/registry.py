@@ -1,0 +1,12 @@
+"""The names that MODEL.NAME and LOSS.NAME can use."""
+
+from utils.registry import Registry
+
+# A model is called with (num_classes, in_channels) and its own arguments, and gives an
+# nn.Module: float (N, in_channels, H, W) -> logits (N, num_classes).
+# Facts given to `register`: size, mean, std (its defaults) and min_size.
+MODELS = Registry("model")
+
+# A loss is called with its own arguments and gives an nn.Module that is called with
+# (outputs, batch) and returns the mean over the batch, a scalar.
+LOSSES = Registry("loss")

@@ -1,0 +1,82 @@
+"""ResNet, ResNeXt and wide ResNet.
+
+K. He et al., Deep residual learning for image recognition, 2015, arXiv:1512.03385;
+S. Xie et al., Aggregated residual transformations, 2016, arXiv:1611.05431;
+S. Zagoruyko and N. Komodakis, Wide residual networks, 2016, arXiv:1605.07146.
+Parameter names and outputs equal torchvision's.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+
+import torch
+from torch import nn
+
+from layers.residual import BasicBlock, Bottleneck
+from modeling.registry import MODELS
+
+
+class ResNet(nn.Module):
+    """(N, in_channels, H, W) -> (N, num_classes); the last feature map is 1/32 of the input.
+
+    `depths` are the blocks of each of the four stages, `groups` and `width_per_group`
+    those of ResNeXt and wide ResNet.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        in_channels: int = 3,
+        *,
+        block: type[BasicBlock] | type[Bottleneck],
+        depths: Sequence[int],
+        groups: int = 1,
+        width_per_group: int = 64,
+        zero_init_residual: bool = False,
+    ):
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, 64, 7, stride=2, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(64)
+        self.relu = nn.ReLU(inplace=True)
+        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
+        channels = 64
+        for number, (depth, width) in enumerate(zip(depths, (64, 128, 256, 512), strict=True), start=1):
+            blocks = []
+            for i in range(depth):
+                stride = 2 if i == 0 and number > 1 else 1
+                blocks.append(block(channels, width, stride, groups, width_per_group))
+                channels = width * block.expansion
+            setattr(self, f"layer{number}", nn.Sequential(*blocks))
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.fc = nn.Linear(channels, num_classes)
+        self._initialise(zero_init_residual)
+
+    def _initialise(self, zero_init_residual: bool) -> None:
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            elif zero_init_residual and isinstance(module, (BasicBlock, Bottleneck)):
+                last = module.bn3 if isinstance(module, Bottleneck) else module.bn2
+                nn.init.zeros_(last.weight)  # each block starts as the identity, arXiv:1706.02677
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))  # (N, 64, H / 4, W / 4)
+        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))  # (N, C, H / 32, W / 32)
+        return self.fc(self.avgpool(x).flatten(1))
+
+
+_VARIANTS = {
+    "resnet18": {"block": BasicBlock, "depths": (2, 2, 2, 2)},
+    "resnet34": {"block": BasicBlock, "depths": (3, 4, 6, 3)},
+    "resnet50": {"block": Bottleneck, "depths": (3, 4, 6, 3)},
+    "resnet101": {"block": Bottleneck, "depths": (3, 4, 23, 3)},
+    "resnet152": {"block": Bottleneck, "depths": (3, 8, 36, 3)},
+    "resnext50_32x4d": {"block": Bottleneck, "depths": (3, 4, 6, 3), "groups": 32, "width_per_group": 4},
+    "resnext101_32x8d": {"block": Bottleneck, "depths": (3, 4, 23, 3), "groups": 32, "width_per_group": 8},
+    "resnext101_64x4d": {"block": Bottleneck, "depths": (3, 4, 23, 3), "groups": 64, "width_per_group": 4},
+    "wide_resnet50_2": {"block": Bottleneck, "depths": (3, 4, 6, 3), "width_per_group": 128},
+    "wide_resnet101_2": {"block": Bottleneck, "depths": (3, 4, 23, 3), "width_per_group": 128},
+}
+
+for _name, _options in _VARIANTS.items():
+    MODELS.register(_name, size=(224, 224))(partial(ResNet, **_options))

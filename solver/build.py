@@ -1,0 +1,87 @@
+"""cfg -> optimizer and schedule."""
+
+import inspect
+import typing
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+
+from config import CfgNode
+from solver.lr_scheduler import Schedule, with_warmup
+from solver.registry import SCHEDULES, Steps
+from utils.errors import UserError, did_you_mean, one_line
+from utils.registry import accepts, call, check_arguments
+
+_UNFIT = {
+    "LBFGS": "it needs to evaluate the loss several times a step",
+    "SparseAdam": "it takes sparse gradients only",
+    "Muon": "it takes matrices only, and convolutions are not",
+}
+
+
+def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
+    """A class of torch.optim with its own arguments; norms and biases have no weight decay."""
+    key = "SOLVER.OPTIMIZER"
+    name = cfg.SOLVER.OPTIMIZER.NAME
+    known = {n for n, c in vars(torch.optim).items() if inspect.isclass(c) and issubclass(c, torch.optim.Optimizer)}
+    known -= {"Optimizer", *_UNFIT}
+    if name in _UNFIT:
+        raise UserError(f"{key}.NAME: {name} cannot serve here: {_UNFIT[name]}; use SGD or AdamW")
+    if name not in known:
+        raise UserError(f"{key}.NAME '{name}': no such optimizer in torch.optim; {did_you_mean(name, known)}")
+    factory = getattr(torch.optim, name)
+    arguments = cfg.SOLVER.OPTIMIZER.arguments()
+    given: dict[str, Any] = {"lr": cfg.SOLVER.BASE_LR, "weight_decay": cfg.SOLVER.WEIGHT_DECAY}
+    if not accepts(factory, "weight_decay"):
+        if cfg.SOLVER.WEIGHT_DECAY:
+            raise UserError(f"SOLVER.WEIGHT_DECAY: {name} has no weight decay; set it to 0")
+        del given["weight_decay"]
+    groups = parameter_groups(model, cfg.SOLVER.WEIGHT_DECAY)
+    check_arguments(factory, arguments, key, groups, **given)
+    try:
+        return factory(groups, **given, **arguments)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UserError(f"{key}: {name}: {one_line(error)}") from error
+
+
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Trainable parameters in two groups: weights, which decay, and norms and biases, which do not."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    weights = [p for p in parameters if p.ndim > 1]
+    others = [p for p in parameters if p.ndim <= 1]
+    groups = [{"params": weights, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
+    return [group for group in groups if group["params"]]
+
+
+def build_schedule(cfg: CfgNode, optimizer: torch.optim.Optimizer, steps_per_epoch: int) -> Schedule:
+    """The learning rate of each step. Lengths are epochs in the configuration and steps from here on."""
+    total_steps = cfg.SOLVER.MAX_EPOCHS * steps_per_epoch
+    warmup_steps = round(cfg.SOLVER.SCHEDULER.WARMUP_EPOCHS * steps_per_epoch)
+    factor = schedule_factor(cfg, steps_per_epoch)
+    if warmup_steps:
+        factor = with_warmup(factor, warmup_steps)
+    return Schedule(optimizer, partial(factor, total_steps=total_steps))
+
+
+def schedule_factor(cfg: CfgNode, steps_per_epoch: int) -> Callable[..., float]:
+    """The schedule without its warm-up, as a function of (step, total_steps)."""
+    key = "SOLVER.SCHEDULER"
+    function = SCHEDULES.get(cfg.SOLVER.SCHEDULER.NAME, f"{key}.NAME")
+    arguments = cfg.SOLVER.SCHEDULER.arguments()
+    check_arguments(function, arguments, key, step=0, total_steps=1)
+    for name, hint in typing.get_type_hints(function).items():
+        if name in arguments and Steps in (hint, *typing.get_args(hint)):
+            arguments[name] = _in_steps(arguments[name], steps_per_epoch, f"{key}.{name}")
+    call(function, arguments, key, step=0, total_steps=1)
+    return partial(function, **arguments)
+
+
+def _in_steps(epochs: Any, steps_per_epoch: int, key: str) -> Any:
+    if isinstance(epochs, (list, tuple)):
+        return [_in_steps(value, steps_per_epoch, key) for value in epochs]
+    if not isinstance(epochs, (int, float)) or epochs <= 0:
+        raise UserError(f"{key}: found {epochs!r}, expected a length in epochs above 0")
+    return max(round(epochs * steps_per_epoch), 1)

@@ -1,0 +1,91 @@
+"""The learning rate as a pure function of the optimizer step."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from solver.registry import SCHEDULES, Steps
+
+
+@SCHEDULES.register()
+def constant(step: int, total_steps: int) -> float:
+    """Always BASE_LR."""
+    return 1.0
+
+
+@SCHEDULES.register("step")
+def step_decay(step: int, total_steps: int, step_size: Steps, gamma: float = 0.1) -> float:
+    """Times `gamma` every `step_size`, as torch's StepLR."""
+    return gamma ** (step // step_size)
+
+
+@SCHEDULES.register()
+def multi_step(step: int, total_steps: int, milestones: list[Steps], gamma: float = 0.1) -> float:
+    """Times `gamma` at each of the `milestones`, as torch's MultiStepLR."""
+    return gamma ** sum(step >= milestone for milestone in milestones)
+
+
+@SCHEDULES.register()
+def cosine(step: int, total_steps: int, min_factor: float = 0.0) -> float:
+    """Half a cosine from 1 to `min_factor`, as torch's CosineAnnealingLR (arXiv:1608.03983)."""
+    return min_factor + (1 - min_factor) * (1 + math.cos(math.pi * step / total_steps)) / 2
+
+
+@SCHEDULES.register()
+def polynomial(step: int, total_steps: int, power: float = 1.0) -> float:
+    """(1 - progress) ** power, as torch's PolynomialLR; a straight line to 0 for power 1."""
+    return (1 - min(step / total_steps, 1.0)) ** power
+
+
+@SCHEDULES.register()
+def one_cycle(
+    step: int, total_steps: int, pct_start: float = 0.3, div_factor: float = 25.0, final_div_factor: float = 1e4
+) -> float:
+    """Up from 1 / div_factor for `pct_start` of the steps, then down to 1 / (div_factor * final_div_factor).
+
+    Both by half a cosine, as torch's OneCycleLR (L. Smith, arXiv:1708.07120).
+    """
+    peak = pct_start * total_steps - 1
+    low, last = 1 / div_factor, 1 / (div_factor * final_div_factor)
+    if step <= peak:
+        return _anneal(low, 1.0, step / peak if peak else 1.0)
+    return _anneal(1.0, last, (step - peak) / max(total_steps - 1 - peak, 1e-9))
+
+
+def _anneal(start: float, end: float, progress: float) -> float:
+    return end + (start - end) * (1 + math.cos(math.pi * min(progress, 1.0))) / 2
+
+
+def with_warmup(factor: Callable[[int, int], float], warmup_steps: int) -> Callable[[int, int], float]:
+    """`factor` after a straight line up to 1 over `warmup_steps` steps, the first of which is not 0."""
+
+    def warmed(step: int, total_steps: int) -> float:
+        if step < warmup_steps:
+            return (step + 1) / warmup_steps
+        return factor(step - warmup_steps, total_steps - warmup_steps)
+
+    return warmed
+
+
+class Schedule:
+    """Sets the learning rate of every parameter group: its own at the start, times `factor(step)`."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer, factor: Callable[[int], float]):
+        self.optimizer = optimizer
+        self.factor = factor
+        self.base_lrs = [group["lr"] for group in optimizer.param_groups]
+        self.step(0)
+
+    def step(self, step: int) -> None:
+        """Make ready for optimizer step number `step`, counted from 0."""
+        factor = self.factor(step)
+        for group, base_lr in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
+            group["lr"] = base_lr * factor
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"lrs": [group["lr"] for group in self.optimizer.param_groups]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Nothing to take over: the learning rate follows from the step."""

@@ -1,0 +1,60 @@
+"""Writing files that matter: whole, on disk, or not at all."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+_TEMPORARY = ".tmp"
+
+
+@contextmanager
+def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
+    """A file to write to that takes the place of `path` when the block ends.
+
+    Until then, and if the block raises, `path` is left as it was. Afterwards the data
+    have reached the disk, and so has the name. Raises OSError as writing does.
+    """
+    temporary = path.with_name(f".{path.name}{_TEMPORARY}")
+    encoding = None if "b" in mode else "utf-8"
+    try:
+        with open(temporary, mode, encoding=encoding, newline=None if encoding is None else "") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+
+
+def link_over(source: Path, target: Path) -> None:
+    """Make `target` another name of the file `source`, in place of what it was before."""
+    temporary = target.with_name(f".{target.name}{_TEMPORARY}")
+    temporary.unlink(missing_ok=True)
+    try:
+        os.link(source, temporary)
+    except OSError:  # a file system without hard links: a copy, as carefully written
+        with atomic_write(target, "wb") as file:
+            file.write(source.read_bytes())
+        return
+    os.replace(temporary, target)
+    _sync_folder(target.parent)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete what a killed process left half-written in a folder of ours."""
+    for path in folder.glob(f".*{_TEMPORARY}"):
+        path.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,42 @@
+"""How every tool ends: exit code 0 done, 2 a user's mistake, 128 + n stopped by signal n."""
+
+import argparse
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+from utils.errors import Interrupted, UserError
+
+
+class ArgumentParser(argparse.ArgumentParser):
+    """argparse whose mistakes are one line, as all others are."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; see {self.prog} --help")
+
+
+def run(main: Callable[[Sequence[str]], int | None]) -> NoReturn:
+    """Call `main` with the command line and end the process. A traceback from here means a bug."""
+    try:
+        code = main(sys.argv[1:]) or 0
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        code = 2
+    except (Interrupted, KeyboardInterrupt) as stop:
+        signum = getattr(stop, "signum", signal.SIGINT)
+        print(f"stopped by {signal.Signals(signum).name}", file=sys.stderr)
+        code = 128 + signum
+    except ImportError as error:
+        if "libGL" not in str(error):
+            raise
+        print(
+            "error: opencv-python needs libGL, which this machine lacks: "
+            "pip uninstall opencv-python && pip install opencv-python-headless",
+            file=sys.stderr,
+        )
+        code = 2
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of our output, such as `head`, has what it wanted
+        code = 0
+    sys.exit(code)

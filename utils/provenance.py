@@ -1,0 +1,54 @@
+"""What a run was made with: the command, the machine, the packages, the code."""
+
+import importlib.metadata
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+_ROOT = Path(__file__).resolve().parent.parent
+_HOUSE = ("config", "configs", "data", "modeling", "layers", "solver", "engine", "tools", "utils")
+
+
+def write_environment(path: Path, device: str) -> None:
+    """The command, the machine and every installed package, one a line."""
+    packages = sorted({f"{d.name}=={d.version}" for d in importlib.metadata.distributions()}, key=str.lower)
+    lines = [
+        f"command: {shlex.join(sys.argv)}",
+        f"folder: {os.getcwd()}",
+        f"python: {sys.version.split()[0]}",
+        f"platform: {platform.platform()}",
+        f"host: {platform.node()}, {os.cpu_count()} CPUs",
+        f"device: {device}",
+        "",
+        *packages,
+    ]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def write_code(folder: Path) -> None:
+    """The commit, what differs from it, and a copy of the source."""
+    folder.mkdir(exist_ok=True)
+    (folder / "commit.txt").write_text(_git("rev-parse", "HEAD") or "not a git checkout\n", encoding="utf-8")
+    (folder / "dirty.diff").write_text(_git("diff", "HEAD"), encoding="utf-8")
+    for name in _HOUSE:
+        ignore = shutil.ignore_patterns("__pycache__", "*.npz")
+        shutil.copytree(_ROOT / name, folder / name, ignore=ignore, dirs_exist_ok=True)
+
+
+def _git(*arguments: str) -> str:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(_ROOT), *arguments],
+            check=False,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=30,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout if done.returncode == 0 else ""
