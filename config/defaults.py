@@ -70,9 +70,10 @@ def default_config() -> CfgNode:
     c.SOLVER.WEIGHT_DECAY = 5.0e-4
     # Arithmetic: off (float32), bf16, fp16 (GPU only), or auto: what the device computes natively.
     c.SOLVER.AMP = "auto"
-    c.SOLVER.OPTIMIZER = CfgNode({"momentum": 0.9, "nesterov": True})
+    c.SOLVER.OPTIMIZER = CfgNode()
     # A class of torch.optim; its lr and weight_decay are BASE_LR and WEIGHT_DECAY.
     c.SOLVER.OPTIMIZER.NAME = "SGD"
+    c.SOLVER.OPTIMIZER.update({"momentum": 0.9, "nesterov": True})
     c.SOLVER.SCHEDULER = CfgNode()
     # A schedule of solver/: constant, step, multi_step, cosine, one_cycle, polynomial.
     c.SOLVER.SCHEDULER.NAME = "one_cycle"

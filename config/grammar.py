@@ -44,18 +44,26 @@ for _tag, _pattern, _first in _SCALARS:
         _class.add_implicit_resolver(_tag, re.compile(f"^(?:{_pattern})$"), _first)
 
 
-def compose(text: str, where: str) -> tuple[yaml.Node | None, Loader]:
+def _represent_text(dumper: Dumper, text: str) -> yaml.Node:
+    style = '"' if set(text) & set("\n\r\x85\u2028\u2029") else None  # escaped, so that it stays on one line
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style)
+
+
+Dumper.add_representer(str, _represent_text)
+
+
+def compose(text: str, where: str, is_file: bool = True) -> tuple[yaml.Node | None, Loader]:
     """The syntax tree of a text, which keeps line numbers, and the loader that `value_of` needs."""
-    loader = Loader(text)
-    loader.name = where
     try:
+        loader = Loader(text)
         return loader.get_single_node(), loader
     except (yaml.YAMLError, RecursionError) as error:
-        raise UserError(_explain(error, where)) from error
+        mark = getattr(error, "problem_mark", None)
+        raise UserError(_explain(error, f"{where}:{mark.line + 1}" if mark and is_file else where)) from error
 
 
 def value_of(node: yaml.Node, loader: Loader, where: str):
-    """The plain value of a node. Raises UserError for tags that would run code."""
+    """The plain value of a node. Raises UserError for tags that would run code; `where` has the line."""
     try:
         return loader.construct_object(node, deep=True)
     except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
@@ -64,12 +72,10 @@ def value_of(node: yaml.Node, loader: Loader, where: str):
 
 def flow(value) -> str:
     """A plain value as YAML on one line."""
-    style = '"' if isinstance(value, str) and "\n" in value else None
     text = yaml.dump(
         [value],
         Dumper=Dumper,
         default_flow_style=True,
-        default_style=style,
         width=float("inf"),
         allow_unicode=True,
         sort_keys=False,
@@ -78,9 +84,7 @@ def flow(value) -> str:
 
 
 def _explain(error: Exception, where: str) -> str:
-    mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
-    at = f"{where}:{mark.line + 1}" if mark else where
-    problem = getattr(error, "problem", None) or getattr(error, "reason", None) or "nested too deeply or cyclic"
+    problem = getattr(error, "problem", None) or getattr(error, "reason", None) or "nested too deeply"
     if "\\t" in problem:
         problem += " (YAML is indented with spaces, not tabs)"
-    return f"{at}: not valid YAML: {problem}"
+    return f"{where}: not valid YAML: {problem}"

@@ -219,6 +219,6 @@ def _from_mapping(node: yaml.MappingNode, loader, where: str, path: str, default
 def _from_command_line(pairs: Iterable[str]) -> Iterator[Setting]:
     pairs = list(pairs)
     for key, text in zip(pairs[::2], pairs[1::2], strict=True):
-        node, loader = grammar.compose(text, f"{COMMAND_LINE}: {key}")
+        node, loader = grammar.compose(text, f"{COMMAND_LINE}: {key}", is_file=False)
         value = None if node is None else grammar.value_of(node, loader, f"{COMMAND_LINE}: {key}")
         yield Setting(key, value, text if not isinstance(value, (list, dict)) else None, COMMAND_LINE)

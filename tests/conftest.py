@@ -1,0 +1,92 @@
+"""A toy data set, a toy network and a toy experiment that trains in a blink."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from config import CfgNode, load_config
+from data.registry import DATASETS, MissingSplit
+from engine.build import build_trainer
+from engine.trainer import Trainer
+from modeling.registry import MODELS
+from utils.logger import close_logging
+from utils.run_folder import RunFolder, open_run
+
+
+@DATASETS.register("toy", size=(6, 6), channels=1, train_transforms=[{"RandomCrop": {"padding": 1}}, "HFlip"])
+class Toy:
+    """45 noisy images; the bright third of an image tells its class."""
+
+    classes = ("left", "middle", "right")
+
+    def __init__(self, root: Path, split: str, size: int = 45):
+        if split == "val":
+            raise MissingSplit("toy has no validation set")
+        rng = np.random.default_rng(split == "test")
+        self.targets = np.arange(size) % 3
+        self.images = rng.integers(0, 100, (size, 6, 6, 1), dtype=np.uint8)
+        for image, target in zip(self.images, self.targets, strict=True):
+            image[:, 2 * target : 2 * target + 2] += 120
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, i: int):
+        return self.images[i], int(self.targets[i])
+
+    def name(self, i: int) -> str:
+        return f"toy/{i}"
+
+
+@MODELS.register("tiny")
+class Tiny(nn.Module):
+    """Batch norm and dropout, so that running statistics and random state matter for a resume."""
+
+    def __init__(self, num_classes: int, in_channels: int, dropout: float = 0.2):
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, 4, 3, padding=1)
+        self.bn = nn.BatchNorm2d(4)
+        self.dropout = nn.Dropout(dropout)
+        self.fc = nn.Linear(4 * 9, num_classes)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.bn(self.conv(x)))
+        x = nn.functional.adaptive_avg_pool2d(x, 3).flatten(1)
+        return self.fc(self.dropout(x))
+
+
+TOY = (
+    "DATASETS.NAME toy DATASETS.VAL_RATIO 0.2 MODEL.NAME tiny MODEL.DEVICE cpu SOLVER.AMP off "
+    "SOLVER.BATCH_SIZE 8 SOLVER.MAX_EPOCHS 3 LOG.PERIOD 2"
+).split()
+
+
+@pytest.fixture
+def toy_cfg() -> Callable[..., CfgNode]:
+    """toy_cfg("KEY", "VALUE", ...) -> the toy experiment with these changes."""
+    return lambda *overrides: load_config(None, [*TOY, *overrides])
+
+
+@pytest.fixture
+def make_trainer(tmp_path: Path, toy_cfg) -> Callable[..., Trainer]:
+    """make_trainer("KEY", "VALUE", ..., run=name, state=...) -> a trainer of the toy experiment."""
+
+    def make(*overrides: str, run: str | RunFolder = "run", state: dict | None = None, **options) -> Trainer:
+        folder = open_run(tmp_path / run) if isinstance(run, str) else run
+        return build_trainer(toy_cfg(*overrides), folder, state, **options)
+
+    return make
+
+
+@pytest.fixture(autouse=True)
+def _one_thread_and_no_handlers():
+    """Toy networks are faster on one thread; log handlers of a test end with it."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+    close_logging()

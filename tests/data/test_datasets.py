@@ -1,0 +1,198 @@
+"""Data sets in the formats that people have them in."""
+
+import gzip
+import logging
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.datasets import load_digits
+
+from config import load_config
+from data.build import build_split, build_train_and_val, native_input
+from data.datasets.digits import Digits
+from data.datasets.idx import FashionMNIST, read_idx
+from data.datasets.image_folder import ImageFolder
+from data.image_io import EncodedImage, to_pixels
+from data.path_table import PathTable
+from data.registry import MissingSplit
+from utils.errors import UserError
+
+
+def write_image(path: Path, value: int = 128, shape: tuple = (12, 10, 3)) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(cv2.imencode(path.suffix, np.full(shape, value, np.uint8))[1].tobytes())
+    return path
+
+
+def test_digits_are_scikit_learns():
+    truth = load_digits()
+    train, test = Digits(Path(), "train"), Digits(Path(), "test")
+    assert (len(train), len(test)) == (1437, 360)
+    assert np.array_equal(test.images[:, :, :, 0], np.rint(truth.images[::5] * 255 / 16))
+    assert np.array_equal(test.targets, truth.target[::5])
+    assert train.images.dtype == np.uint8 and train.name(0) == "digits/0001"
+    facts = native_input(load_config())
+    assert facts["mean"][0] == pytest.approx(train.images.mean() / 255, abs=1e-3)
+    assert facts["std"][0] == pytest.approx(train.images.std() / 255, abs=1e-3)
+
+
+def idx(array: np.ndarray) -> bytes:
+    shape = np.array(array.shape, ">u4").tobytes()
+    return bytes((0, 0, 8, array.ndim)) + shape + array.astype(np.uint8).tobytes()
+
+
+def write_idx(folder: Path, split: str = "t10k", count: int = 5, zipped: bool = True) -> tuple[np.ndarray, np.ndarray]:
+    images = np.random.default_rng(0).integers(0, 256, (count, 28, 28))
+    labels = np.arange(count) % 10
+    for name, array in ((f"{split}-images-idx3-ubyte", images), (f"{split}-labels-idx1-ubyte", labels)):
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / (f"{name}.gz" if zipped else name)
+        path.write_bytes(gzip.compress(idx(array)) if zipped else idx(array))
+    return images, labels
+
+
+@pytest.mark.parametrize("folder", ["", "FashionMNIST/raw"])
+@pytest.mark.parametrize("zipped", [True, False])
+def test_idx_files_are_found_and_read(tmp_path, folder, zipped):
+    images, labels = write_idx(tmp_path / folder, zipped=zipped)
+    dataset = FashionMNIST(tmp_path, "test")
+    assert np.array_equal(dataset.images[..., 0], images) and np.array_equal(dataset.targets, labels)
+    image, target = dataset[3]
+    assert image.shape == (28, 28, 1) and target == 3
+
+
+@pytest.mark.parametrize("damage", ["cut", "magic", "gzip"])
+def test_damaged_idx_files_say_so(tmp_path, damage):
+    write_idx(tmp_path, zipped=damage == "gzip")
+    path = next(tmp_path.glob("*images*"))
+    data = path.read_bytes()
+    path.write_bytes({"cut": data[:-1], "magic": b"\x01" + data[1:], "gzip": data[:50]}[damage])
+    with pytest.raises(UserError, match="images-idx3-ubyte"):
+        read_idx(path, 3)
+
+
+def test_more_labels_than_images_is_an_error(tmp_path):
+    write_idx(tmp_path, zipped=False)
+    (tmp_path / "t10k-labels-idx1-ubyte").write_bytes(idx(np.zeros(4)))
+    with pytest.raises(UserError, match="found 5 images and 4 labels"):
+        FashionMNIST(tmp_path, "test")
+
+
+def test_missing_idx_files_name_all_ways_to_get_them(tmp_path, monkeypatch):
+    import torchvision
+
+    def no_network(*args, **kwargs):
+        raise OSError("no network")
+
+    monkeypatch.setattr(torchvision.datasets, "FashionMNIST", no_network)
+    monkeypatch.setattr(FashionMNIST, "system_folder", tmp_path / "usr")
+    with pytest.raises(UserError) as caught:
+        FashionMNIST(tmp_path, "train")
+    for way in (str(tmp_path), str(tmp_path / "usr"), "dataset-fashion-mnist", "download"):
+        assert way in str(caught.value)
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    for name in ("cat/1.png", "cat/deep/er/2.JPG", "dog/ü 图片 #1.jpeg", "dog/3.bmp", "bird/4.webp"):
+        write_image(tmp_path / name)
+    (tmp_path / "cat" / "notes.txt").write_text("not an image")
+    (tmp_path / "cat" / ".hidden.png").write_text("not an image")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / ".ipynb_checkpoints").mkdir()
+    (tmp_path / "cat" / "loop").symlink_to(tmp_path / "cat")
+    return tmp_path
+
+
+def test_image_folder(photos, caplog):
+    logging.getLogger("strata").propagate = True
+    with caplog.at_level(logging.WARNING):
+        dataset = ImageFolder(photos, "train")
+    assert dataset.classes == ["bird", "cat", "dog"]
+    assert dataset.targets.tolist() == [0, 1, 1, 2, 2]
+    assert dataset.name(2) == str(photos / "cat/deep/er/2.JPG")
+    assert dataset[3][0].read(3).shape == (12, 10, 3)
+    messages = [record.getMessage() for record in caplog.records]
+    assert any("no images of class 'empty'" in message for message in messages)
+    assert any("skipped 1 files that are no images, such as cat/notes.txt" in message for message in messages)
+    with pytest.raises(MissingSplit):
+        ImageFolder(photos, "test")
+
+
+def test_image_folder_with_splits(photos, tmp_path_factory):
+    root = tmp_path_factory.mktemp("split")
+    photos.rename(root / "train")
+    write_image(root / "Valid" / "dog" / "9.png")
+    train = ImageFolder(root, "train")
+    val = ImageFolder(root, "val", train.classes)
+    assert val.classes == train.classes and val.targets.tolist() == [2]  # not renumbered
+    write_image(root / "test" / "dogs" / "9.png")
+    with pytest.raises(UserError, match="class 'dogs' is not in the training set; did you mean 'dog'"):
+        ImageFolder(root, "test", train.classes)
+
+
+@pytest.mark.parametrize(
+    ("prepare", "message"),
+    [
+        (lambda root: None, "no class folders"),
+        (lambda root: (root / "cat").mkdir(), "no images in its class folders"),
+        (lambda root: root.rmdir(), "no such folder"),
+    ],
+)
+def test_image_folder_without_images(tmp_path, prepare, message):
+    root = tmp_path / "root"
+    root.mkdir()
+    prepare(root)
+    with pytest.raises(UserError, match=message):
+        ImageFolder(root, "train")
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>404</html>", b"\x89PNG\r\n\x1a\n broken", None])
+def test_a_broken_image_names_itself(tmp_path, content):
+    path = tmp_path / "broken.png"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match=r"broken\.png: cannot"):
+        EncodedImage.open(path).read(3)
+
+
+def test_pixels_have_the_channels_that_are_asked_for(tmp_path):
+    colours = np.array([[[255, 0, 0], [0, 255, 0], [0, 0, 255]]], np.uint8)  # RGB
+    path = tmp_path / "x.png"
+    path.write_bytes(cv2.imencode(".png", colours[..., ::-1])[1].tobytes())
+    assert np.array_equal(EncodedImage.open(path).read(3), colours)
+    gray = cv2.cvtColor(colours, cv2.COLOR_RGB2GRAY)[..., None]
+    assert np.array_equal(to_pixels(colours, 1), gray)
+    assert np.array_equal(to_pixels(gray, 3), np.repeat(gray, 3, axis=2))
+    assert np.array_equal(to_pixels(gray[..., 0], 1), gray)
+    with pytest.raises(UserError, match="float64"):
+        to_pixels(np.zeros((2, 2, 3)), 3)
+
+
+@given(st.lists(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=8)))
+def test_path_table_is_a_list(paths):
+    table = PathTable(paths)
+    assert [table[i] for i in range(len(table))] == paths
+
+
+def test_validation_is_split_off_the_training_set_alike_every_time():
+    train, val = build_train_and_val(load_config())
+    again = build_train_and_val(load_config())[1]
+    other = build_train_and_val(load_config(None, ["SEED", "1"]))[1]
+    assert len(train) + len(val) == 1437
+    assert np.array_equal(val.indices, again.indices) and not np.array_equal(val.indices, other.indices)
+    assert val[0][1] == val.targets[0] and val.name(0) == val.dataset.name(val.indices[0])
+    assert build_train_and_val(load_config(None, ["DATASETS.VAL_RATIO", "0"]))[1] is None
+
+
+def test_data_set_mistakes():
+    with pytest.raises(UserError, match="DATASETS.NAME 'digit': no such data set; did you mean 'digits'"):
+        build_split(load_config(None, ["DATASETS.NAME", "digit"]), "train")
+    with pytest.raises(UserError, match=r"DATASETS.fold: Digits takes no such argument"):
+        build_split(load_config(None, ["DATASETS.fold", "1"]), "train")
+    with pytest.raises(UserError, match="its test split has 10 classes"):
+        build_split(load_config(), "test", ["cat", "dog"])
