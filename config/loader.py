@@ -11,7 +11,7 @@ import yaml
 
 from config import checks, grammar
 from config.defaults import default_config
-from config.node import CfgNode, is_argument, leaves
+from config.node import CfgNode, is_argument, leaves, plain
 from utils.errors import UserError, did_you_mean
 
 COMMAND_LINE = "command line"
@@ -60,7 +60,7 @@ def load_text(text: str, where: str, overrides: Sequence[str] = ()) -> CfgNode:
 def merge_dict(cfg: CfgNode, changes: Mapping[str, Any]) -> CfgNode:
     """A frozen copy of `cfg` with a nested dict of changes, under the same rules as a file."""
     cfg = cfg.clone()
-    text = yaml.dump(dict(changes), Dumper=grammar.Dumper, sort_keys=False)
+    text = yaml.dump(plain(changes), Dumper=grammar.Dumper, sort_keys=False)
     merge(cfg, list(_from_yaml(text, "changes")))
     checks.check(cfg, lambda key: "changes: ")
     cfg.freeze()

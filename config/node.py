@@ -50,7 +50,7 @@ class CfgNode(yacs.config.CfgNode):
 
     def to_dict(self) -> dict[str, Any]:
         """The tree as plain dicts and lists."""
-        return _plain(self)
+        return plain(self)
 
     def arguments(self) -> dict[str, Any]:
         """The keyword arguments of a section with a NAME: its keys that are not capitals."""
@@ -76,22 +76,23 @@ def leaves(node: CfgNode, path: str = "") -> dict[str, Any]:
         if isinstance(value, CfgNode) and not is_argument(key):
             found.update(leaves(value, full))
         else:
-            found[full] = _plain(value)
+            found[full] = plain(value)
     return found
+
+
+def plain(value: Any) -> Any:
+    """A value with plain dicts and lists in place of sections and tuples."""
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    return [plain(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def _frozen(value: Any) -> Any:
     if isinstance(value, dict):
-        node = CfgNode(_plain(value))
+        node = CfgNode(plain(value))
         node.freeze()
         return node
     return tuple(map(_frozen, value)) if isinstance(value, (list, tuple)) else value
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def _lines(node: CfgNode, path: tuple[str, ...], marks: dict[str, str]):
@@ -103,4 +104,4 @@ def _lines(node: CfgNode, path: tuple[str, ...], marks: dict[str, str]):
             yield from _lines(value, full, marks)
         else:
             mark = marks.get(".".join(full))
-            yield f"{indent}{key}: {flow(_plain(value))}" + (f"  # {mark}" if mark else "")
+            yield f"{indent}{key}: {flow(plain(value))}" + (f"  # {mark}" if mark else "")

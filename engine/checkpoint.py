@@ -85,8 +85,8 @@ def first_nonfinite(state: dict[str, torch.Tensor]) -> str | None:
 def load_model_state(model: torch.nn.Module, state: dict[str, torch.Tensor], source: str) -> None:
     """Load weights into a network they fit exactly, else UserError with what does not fit."""
     own = model.state_dict()
-    for name in own.keys() & state.keys():
-        if own[name].shape != state[name].shape:
+    for name in own:
+        if name in state and own[name].shape != state[name].shape:
             raise UserError(
                 f"{source}: {name} has the shape {list(state[name].shape)}, expected {list(own[name].shape)}; "
                 "name the model and the data set that it was trained with"

@@ -59,10 +59,24 @@ class Tiny(nn.Module):
         return self.fc(self.dropout(x))
 
 
-TOY = (
-    "DATASETS.NAME toy DATASETS.VAL_RATIO 0.2 MODEL.NAME tiny MODEL.DEVICE cpu SOLVER.AMP off "
-    "SOLVER.BATCH_SIZE 8 SOLVER.MAX_EPOCHS 3 LOG.PERIOD 2"
-).split()
+TOY = [
+    "DATASETS.NAME",
+    "toy",
+    "DATASETS.VAL_RATIO",
+    "0.2",
+    "MODEL.NAME",
+    "tiny",
+    "MODEL.DEVICE",
+    "cpu",
+    "SOLVER.AMP",
+    "off",
+    "SOLVER.BATCH_SIZE",
+    "8",
+    "SOLVER.MAX_EPOCHS",
+    "3",
+    "LOG.PERIOD",
+    "2",
+]
 
 
 @pytest.fixture

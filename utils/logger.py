@@ -20,7 +20,7 @@ def setup_logging(level: str = "INFO", line_format: str = FORMAT, stream=None) -
     root.setLevel(level)
     root.propagate = False
     close_logging()
-    root.addHandler(_formatted(logging.StreamHandler(stream or sys.stderr), line_format))
+    root.addHandler(_formatted(_Terminal(stream or sys.stderr), line_format))
 
 
 def log_to_file(path: Path, line_format: str = FORMAT, daily: bool = False) -> None:
@@ -41,6 +41,19 @@ def close_logging() -> None:
 def _formatted(handler: logging.Handler, line_format: str) -> logging.Handler:
     handler.setFormatter(_ShortName(line_format, "%Y-%m-%d %H:%M:%S"))
     return handler
+
+
+class _Terminal(logging.StreamHandler):
+    """Writes around a progress bar, and leaves out what the bar shows where a person watches it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if getattr(record, "shown_by_bar", False) and self.stream.isatty():
+            return
+        tqdm = sys.modules.get("tqdm")  # without a bar there is none
+        if tqdm is None:
+            super().emit(record)
+        else:
+            tqdm.tqdm.write(self.format(record), file=self.stream)
 
 
 class _ShortName(logging.Formatter):

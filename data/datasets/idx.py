@@ -110,7 +110,7 @@ class MNIST(IdxImages):
     **_PRESET,
     mean=(0.2860,),
     std=(0.3530,),
-    train_transforms=[{"RandomCrop": {"padding": 2}}, "HFlip"],
+    train_transforms=[{"RandomCrop": {"padding": 1}}, "HFlip"],
 )
 class FashionMNIST(IdxImages):
     """Clothes: H. Xiao et al., Fashion-MNIST, 2017, arXiv:1708.07747."""

@@ -2,9 +2,8 @@
 
 import json
 import math
-import os
 import time
-from typing import Any
+from typing import IO, Any
 
 import torch
 
@@ -32,6 +31,7 @@ class TrainingLog(Hook):
         # loss * samples, right answers, samples: of the epoch, and of it until the last line.
         self.epoch_sums: torch.Tensor | None = None
         self.sums_at_line: torch.Tensor | None = None
+        self.file: IO[str] | None = None  # metrics.jsonl
         self.started = self.line_time = time.perf_counter()
         self.line_samples = 0
 
@@ -44,6 +44,7 @@ class TrainingLog(Hook):
         self.file = open(self.run.metrics, "a", encoding="utf-8")
         if self.size is not None and self.size < self.file.tell():
             self.file.truncate(self.size)
+            self.file.seek(self.size)
         self.writer = self._open_tensorboard(trainer)
 
     def before_epoch(self, trainer: Any) -> None:
@@ -74,9 +75,8 @@ class TrainingLog(Hook):
         self.writer.close()
 
     def state_dict(self) -> dict[str, Any]:
-        self.file.flush()
         sums = {"epoch_sums": self.epoch_sums.cpu().clone(), "sums_at_line": self.sums_at_line.cpu().clone()}
-        return sums | {"size": os.fstat(self.file.fileno()).st_size}
+        return sums | {"size": self.file.tell()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.epoch_sums, self.sums_at_line = state["epoch_sums"].clone(), state["sums_at_line"].clone()
@@ -116,9 +116,11 @@ class TrainingLog(Hook):
         self.file.write(json.dumps({**record, "seconds": round(time.perf_counter() - self.started, 3)}) + "\n")
         self.file.flush()
         for name, value in record.items():
-            if name not in ("kind", "step"):
-                tag = name.replace("_", "/", 1) if name.startswith(("train_", "val_")) else f"progress/{name}"
-                tag += "_of_epoch" if record["kind"] == "epoch" and name.startswith("train_") else ""
+            if name not in ("kind", "epoch", "step"):
+                split, _, metric = name.rpartition("_") if name.startswith(("train_", "val_")) else ("train", "", name)
+                tag = (
+                    f"{split}_epoch/{metric}" if record["kind"] == "epoch" and split == "train" else f"{split}/{metric}"
+                )
                 self.writer.add_scalar(tag, value, record["step"])
 
     def _open_tensorboard(self, trainer: Any):

@@ -82,7 +82,7 @@ MISTAKES = {
     "SEED: !!python/object/apply:os.system [echo bad]\n": "x.yml:1: not valid YAML: could not determine a constructor",
     "INPUT: {SIZE: [32]}\n": "INPUT.SIZE: found [32], expected [height, width] in pixels",
     "INPUT: {CHANNELS: 1, MEAN: [0.1, 0.2, 0.3]}\n": "INPUT.MEAN: has 3 numbers for INPUT.CHANNELS 1",
-    "SOLVER: {OPTIMIZER: {NAME: SGD, lr: 1}}\n": "SOLVER.OPTIMIZER.lr: has a key of its own; set SOLVER.BASE_LR instead",
+    "SOLVER: {OPTIMIZER: {NAME: SGD, lr: 1}}\n": "SOLVER.OPTIMIZER.lr: has a key of its own",
     "SOLVER: {MAX_EPOCHS: 3, SCHEDULER: {WARMUP_EPOCHS: 3}}\n": "WARMUP_EPOCHS: 3.0 leaves nothing",
     "DATASETS: {VAL_RATIO: 0}\nHOOKS: [EarlyStopping]\n": "HOOKS: EarlyStopping needs a validation set",
     "TEST: {MONITOR: top1}\n": "TEST.MONITOR: found 'top1', expected 'max' or 'min' and a metric",

@@ -88,7 +88,9 @@ def test_loading_leaves_global_random_state_alone(loader):
 @pytest.mark.parametrize("workers", ["0", "1"])
 def test_errors_of_samples_come_through_as_they_are(loader, workers):
     made = loader("INPUT.TRAIN_TRANSFORMS", "[{RandomCrop: {size: [4, 4]}}]", "DATALOADER.NUM_WORKERS", workers)
-    with pytest.raises(UserError, match=r"^toy/\d+: uint8 \(4, 4, 1\) after the transforms, expected uint8 \(6, 6, 1\)"):
+    with pytest.raises(
+        UserError, match=r"^toy/\d+: uint8 \(4, 4, 1\) after the transforms, expected uint8 \(6, 6, 1\)"
+    ):
         list(made.batches(0))
 
 

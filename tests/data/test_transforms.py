@@ -15,7 +15,7 @@ from utils.input_spec import InputSpec
 
 def photo(height: int, width: int, channels: int = 3) -> np.ndarray:
     """A smooth picture, as photographs are; noise would test the filters' taste."""
-    y, x = np.mgrid[0:1:height * 1j, 0:1:width * 1j]
+    y, x = np.mgrid[0 : 1 : height * 1j, 0 : 1 : width * 1j]
     waves = [127 + 120 * np.sin(5 * x + c) * np.cos(4 * y - c) for c in range(channels)]
     return np.stack(waves, axis=2).astype(np.uint8)
 

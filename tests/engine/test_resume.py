@@ -1,0 +1,185 @@
+"""A stopped run resumes bit for bit."""
+
+import contextlib
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from engine.checkpoint import load_checkpoint, load_newest
+from engine.hooks.base import Hook
+from engine.trainer import Trainer
+from utils.errors import Interrupted, UserError
+from utils.run_folder import RunFolder
+
+STEPS = 15  # 3 epochs of 5 batches, the last one short
+
+
+def stop_after(calls: int):
+    """A `poll` that asks to stop the n-th time it is called."""
+    left = [calls]
+
+    def poll() -> None:
+        left[0] -= 1
+        if left[0] == 0:
+            raise Interrupted(2)
+
+    return poll
+
+
+def train(trainer: Trainer) -> dict:
+    """Train; the state that was saved at the end, interrupted or not."""
+    with contextlib.suppress(Interrupted):
+        trainer.train()
+    run = next(hook for hook in trainer.hooks if hasattr(hook, "saved_step")).run
+    return load_newest(run)[1]
+
+
+def differences(a, b, path: str = "") -> list[str]:
+    """The places where two states differ in a single bit."""
+    if isinstance(a, torch.Tensor):
+        return [] if torch.equal(a, b) else [path]
+    if isinstance(a, dict):
+        if a.keys() != b.keys():
+            return [f"{path}: {a.keys() ^ b.keys()}"]
+        return [place for key in a for place in differences(a[key], b[key], f"{path}/{key}")]
+    if isinstance(a, (list, tuple)):
+        return [place for i, pair in enumerate(zip(a, b, strict=True)) for place in differences(*pair, f"{path}/{i}")]
+    return [] if a == b else [f"{path}: {a!r} != {b!r}"]
+
+
+def without_clock(state: dict) -> dict:
+    """The state without the size of the log, whose lines carry times."""
+    hooks = {name: {k: v for k, v in hook.items() if k != "size"} for name, hook in state["hooks"].items()}
+    return {**state, "hooks": hooks}
+
+
+def records(run: Path) -> list[dict]:
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k not in ("seconds", "images_per_second")} for line in lines]
+
+
+VARIANTS = {
+    "sgd": (),
+    "adamw": (
+        "SOLVER.OPTIMIZER.NAME",
+        "AdamW",
+        "SOLVER.SCHEDULER.NAME",
+        "cosine",
+        "SOLVER.SCHEDULER.WARMUP_EPOCHS",
+        "0.5",
+    ),
+    "workers": ("DATALOADER.NUM_WORKERS", "1"),
+    "early": ("HOOKS", "[{EarlyStopping: {patience: 1}}]", "SOLVER.MAX_EPOCHS", "6", "TEST.MONITOR", "min loss"),
+}
+
+
+@pytest.mark.parametrize(
+    ("variant", "stops"),
+    [("sgd", range(1, 27)), ("adamw", range(1, 27, 4)), ("workers", [7]), ("early", range(2, 27, 6))],
+)
+def test_resume_is_bit_for_bit(make_trainer, tmp_path, variant, stops):
+    """Stopped after every step, before every batch of an evaluation, and between epochs."""
+    overrides = VARIANTS[variant]
+    whole = train(make_trainer(*overrides, run="whole"))
+    assert whole["counters"]["complete"]
+    for calls in stops:
+        stopped = train(make_trainer(*overrides, run=f"run{calls}", poll=stop_after(calls)))
+        state = train(make_trainer(*overrides, run=f"run{calls}", state=stopped))
+        assert differences(without_clock(whole), without_clock(state)) == [], f"stopped at poll {calls}"
+        assert records(tmp_path / "whole") == records(tmp_path / f"run{calls}")
+
+
+def test_a_chain_of_stops(make_trainer, tmp_path):
+    whole = train(make_trainer(run="whole"))
+    state = None
+    for _ in range(40):
+        state = train(make_trainer(run="chain", state=state, poll=stop_after(2)))
+        if state["counters"]["complete"]:
+            break
+    assert differences(without_clock(whole), without_clock(state)) == []
+    steps = [(record["kind"], record["step"]) for record in records(tmp_path / "chain")]
+    assert len(steps) == len(set(steps)) and records(tmp_path / "chain") == records(tmp_path / "whole")
+
+
+def test_what_a_kill_leaves_behind_is_repeated_exactly(make_trainer, tmp_path):
+    """Without a chance to save, the run goes on from the last file, and its logs have no double steps."""
+
+    class Killed(BaseException):
+        pass
+
+    class Kill(Hook):
+        def after_step(self, trainer):
+            if trainer.step == 9:
+                trainer.hooks = []  # nothing gets to know
+                raise Killed
+
+    whole = train(make_trainer(run="whole"))
+    trainer = make_trainer(run="killed")
+    trainer.hooks.append(Kill())
+    hooks = list(trainer.hooks)
+    with pytest.raises(Killed):
+        trainer.train()
+    for hook in hooks:
+        hook.after_train(trainer)
+    state = load_checkpoint(tmp_path / "killed/weights/last.pth")
+    assert state["counters"]["step"] == 5
+    assert [r["step"] for r in records(tmp_path / "killed")][-1] == 8
+    again = train(make_trainer(run="killed", state=state))
+    assert differences(without_clock(whole), without_clock(again)) == []
+    assert records(tmp_path / "killed") == records(tmp_path / "whole")
+    events = EventAccumulator(str(tmp_path / "killed/tensorboard"))
+    events.Reload()
+    for tag in events.Tags()["scalars"]:
+        steps = [event.step for event in events.Scalars(tag)]
+        assert steps == sorted(set(steps)), tag
+    assert [event.step for event in events.Scalars("train/loss")] == [2, 4, 6, 8, 10, 12, 14]
+    assert [event.step for event in events.Scalars("val/top1")] == [5, 10, 15]
+
+
+def test_a_longer_training_goes_on_from_the_end(make_trainer):
+    done = train(make_trainer(run="run"))
+    assert make_trainer(run="run", state=done).is_complete
+    longer = train(make_trainer("SOLVER.MAX_EPOCHS", "4", run="run", state=done))
+    assert longer["counters"]["epoch"] == 4
+
+
+def test_a_changed_learning_rate_is_taken_over(make_trainer):
+    stopped = train(make_trainer(run="run", poll=stop_after(3)))
+    trainer = make_trainer("SOLVER.BASE_LR", "0.5", "SOLVER.WEIGHT_DECAY", "0.1", run="run", state=stopped)
+    assert trainer.optimizer.param_groups[0]["lr"] == pytest.approx(0.5 * trainer.schedule.factor(3))
+    assert [group["weight_decay"] for group in trainer.optimizer.param_groups] == [0.1, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["SOLVER.BATCH_SIZE", "4"], "SOLVER.BATCH_SIZE: 8 -> 4: the checkpoint was trained with another value"),
+        (["DATASETS.size", "48"], "the training set has 39 images, the checkpoint's had 36"),
+        (["MODEL.dropout", "0.1"], "MODEL.dropout: null -> 0.1: .* --allow-change MODEL.dropout"),
+    ],
+)
+def test_another_experiment_is_no_continuation(make_trainer, overrides, message):
+    stopped = train(make_trainer(run="run", poll=stop_after(3)))
+    with pytest.raises(UserError, match=message):
+        make_trainer(*overrides, run="run", state=stopped)
+
+
+def test_what_is_allowed_by_name_may_change(make_trainer):
+    stopped = train(make_trainer(run="run", poll=stop_after(3)))
+    trainer = make_trainer("MODEL.dropout", "0.1", run="run", state=stopped, allow_changes=["MODEL.dropout"])
+    assert trainer.model.dropout.p == 0.1 and trainer.step == 3
+
+
+def test_a_damaged_last_falls_back_to_previous(make_trainer, tmp_path):
+    whole = train(make_trainer(run="run"))
+    run = RunFolder(tmp_path / "run")
+    data = bytearray(run.last.read_bytes())
+    data[len(data) // 2] ^= 1
+    run.last.unlink()  # best is a link to the same file
+    run.last.write_bytes(data)
+    path, state = load_newest(run)
+    assert path == run.previous and state["counters"]["step"] == 10
+    assert differences(without_clock(whole), without_clock(train(make_trainer(run="run", state=state)))) == []
