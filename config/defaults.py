@@ -61,7 +61,7 @@ def default_config() -> CfgNode:
 
     c.SOLVER = CfgNode()
     # Length of the training in epochs.
-    c.SOLVER.MAX_EPOCHS = 12
+    c.SOLVER.MAX_EPOCHS = 15
     # Images in a step.
     c.SOLVER.BATCH_SIZE = 64
     # Peak learning rate, which the schedule scales.

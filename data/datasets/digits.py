@@ -12,11 +12,11 @@ from data.registry import DATASETS, MissingSplit
 
 @DATASETS.register(
     "digits",
-    size=(8, 8),
+    size=(16, 16),  # enlarged, so that something is left to see after a network has halved it three times
     channels=1,
     mean=(0.305,),
     std=(0.376,),
-    train_transforms=[{"RandomCrop": {"padding": 1}}],
+    train_transforms=["Resize", {"RandomCrop": {"padding": 1}}],
 )
 class Digits:
     """Every fifth image by index is the test set, the others are the training set.
