@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data.build import build_eval_loader, build_train_and_val, build_train_loader
-from data.samplers import batches_of_keys, epoch_order, stratified_split, usable_samples
+from data.samplers import SampleKey, batches_of_keys, epoch_order, stratified_split, usable_samples
 from utils.errors import UserError
 from utils.input_spec import InputSpec
 
@@ -132,3 +132,18 @@ def test_a_split_is_stratified(labels, ratio, seed):
     for label in set(labels):
         total, held_out = labels.count(label), (targets[val] == label).sum()
         assert held_out < total and abs(held_out - total * ratio) <= 1
+
+
+def test_augmentation_depends_on_seed_epoch_and_position_alone(loader):
+    reader = loader("INPUT.TRAIN_TRANSFORMS", "[{RandomCrop: {padding: 3}}]")._loader.dataset
+    looks = {}
+    for epoch in range(4):
+        for position in range(8):
+            image, _ = reader.read(SampleKey(0, epoch, position))
+            assert np.array_equal(image, reader.read(SampleKey(0, epoch, position))[0])
+            looks[epoch, position] = image.tobytes()
+    for epoch in range(4):
+        assert len({looks[epoch, position] for position in range(8)}) > 4  # one sample, drawn at eight positions
+        assert len({looks[e, epoch] for e in range(4)}) > 1  # at one position, in four epochs
+    other = loader("INPUT.TRAIN_TRANSFORMS", "[{RandomCrop: {padding: 3}}]", "SEED", "1")._loader.dataset
+    assert any(other.read(SampleKey(0, 0, p))[0].tobytes() != looks[0, p] for p in range(8))
