@@ -6,7 +6,7 @@ from config.grammar import flow
 from config.node import CfgNode, leaves
 from utils.errors import UserError
 
-# These cannot change the result, or only where they are meant to.
+# How it runs, not what: the result is the same, up to the arithmetic of another device.
 _FREE = (
     "OUTPUT_DIR",
     "EXPERIMENT.",
@@ -34,7 +34,7 @@ def compare(saved: CfgNode, new: CfgNode, allowed: Collection[str] = ()) -> list
             continue
         change = f"{key}: {flow(old)} -> {flow(now)}"
         if key.startswith(_FREE):
-            lines.append(f"{change} (changes no result)")
+            lines.append(f"{change} (how it runs, not what)")
         elif key.startswith(_APPLIED) or key in allowed:
             lines.append(f"{change} (applied from here on)")
         else:

@@ -6,6 +6,7 @@ from typing import Any
 
 from config.node import CfgNode, leaves
 from utils.errors import UserError, did_you_mean
+from utils.registry import parse_entry
 
 # Keys whose default is None, with the type they have when they are set.
 OPTIONAL = {
@@ -118,8 +119,7 @@ def _conflicts(cfg: CfgNode):
     elif metric not in metrics:
         yield "TEST.MONITOR", f"'{metric}' is not in TEST.METRICS; {did_you_mean(metric, metrics)}"
     if cfg.DATASETS.VAL_RATIO == 0:
-        hooks = [next(iter(hook)) if isinstance(hook, dict) else hook for hook in cfg.HOOKS]
-        if "EarlyStopping" in hooks:
+        if "EarlyStopping" in [parse_entry(hook, "HOOKS")[0] for hook in cfg.HOOKS]:
             yield "HOOKS", "EarlyStopping needs a validation set: set DATASETS.VAL_RATIO above 0"
         if cfg.TEST.MONITOR != "max top1":
             yield "TEST.MONITOR", "needs a validation set to watch: set DATASETS.VAL_RATIO above 0"

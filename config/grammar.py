@@ -1,7 +1,7 @@
 """The dialect of YAML that configurations are written in, on the command line too.
 
-It is PyYAML's safe one with YAML 1.2's scalars: `1e-3` is a number, `010` and `12:30` are
-text, and no tag can build anything but plain values.
+It is PyYAML's safe one without its surprises: `1e-3` is a number, `010` and `12:30` are text,
+and no tag can build anything but plain values.
 """
 
 import re
@@ -16,7 +16,7 @@ _SCALARS = (
     ("tag:yaml.org,2002:int", r"[-+]?(0|[1-9][0-9_]*)|0x[0-9a-fA-F]+", list("-+0123456789")),
     (
         "tag:yaml.org,2002:float",
-        r"[-+]?([0-9][0-9_]*)?\.?[0-9]+([eE][-+]?[0-9]+)?|[-+]?[0-9][0-9_]*\.([eE][-+]?[0-9]+)?"
+        r"[-+]?([0-9][0-9_]*\.[0-9_]*|\.[0-9][0-9_]*)([eE][-+]?[0-9]+)?|[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+"
         r"|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
         list("-+0123456789."),
     ),

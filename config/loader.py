@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -88,11 +88,11 @@ def merge(cfg: CfgNode, settings: Sequence[Setting]) -> None:
                 raise UserError(f"{setting.where}: {error}") from None
 
 
-def split_overrides(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+def split_overrides(argv: Sequence[str], options: Collection[str] = ()) -> tuple[list[str], list[str]]:
     """A command line -> (words for argparse, the KEY VALUE pairs among them).
 
     A word of capitals and dots that is no path starts a pair, wherever it stands; so does
-    `SECTION.argument` for a section of the defaults.
+    `SECTION.argument` for a section of the defaults. What follows one of `options` is its value.
     """
     sections = tuple(f"{name}." for name in default_config())
     words, pairs, rest = [], [], list(argv)
@@ -100,7 +100,7 @@ def split_overrides(argv: Sequence[str]) -> tuple[list[str], list[str]]:
         word = rest.pop(0)
         key, equals, _ = word.partition("=")
         is_key = _CAPITALS.fullmatch(key) or key.startswith(sections)
-        if not is_key or os.path.exists(word):
+        if not is_key or os.path.exists(word) or (words and words[-1] in options):
             words.append(word)
         elif equals:
             raise UserError(f"{COMMAND_LINE}: found {word}, expected a space: {word.replace('=', ' ', 1)}")
@@ -111,12 +111,18 @@ def split_overrides(argv: Sequence[str]) -> tuple[list[str], list[str]]:
     return words, pairs
 
 
-def overrides_of(cfg: CfgNode, base: CfgNode | None = None) -> dict[str, Any]:
-    """The full keys whose values differ from `base` (the defaults unless given).
+def output_dir(overrides: Sequence[str]) -> str:
+    """OUTPUT_DIR as KEY VALUE pairs set it, whatever else they set; else the default."""
+    pairs = zip(overrides[::2], overrides[1::2], strict=True)
+    return load_config(None, [word for pair in pairs if pair[0] == "OUTPUT_DIR" for word in pair]).OUTPUT_DIR
+
+
+def overrides_of(cfg: CfgNode) -> dict[str, Any]:
+    """The full keys whose values differ from the defaults.
 
     Where an argument differs, the whole section is listed, because setting a NAME replaces them all.
     """
-    new, old = leaves(cfg), leaves(base or default_config())
+    new, old = leaves(cfg), leaves(default_config())
     changed = {key for key in new | old if new.get(key, "absent") != old.get(key, "absent")}
     renewed = {key.rpartition(".")[0] for key in changed if is_argument(key.rpartition(".")[2])}
     renewed |= {key.rpartition(".")[0] for key in changed if key.endswith(".NAME")} - {"EXPERIMENT"}

@@ -43,10 +43,8 @@ class CfgNode(yacs.config.CfgNode):
     def clone(self) -> "CfgNode":
         return CfgNode(self.to_dict())
 
-    __deepcopy__ = __copy__ = lambda self, memo=None: self.clone()
-
     def __reduce__(self):
-        return CfgNode, (self.to_dict(),)
+        return CfgNode, (self.to_dict(),)  # for copy and pickle, which would set the items of a frozen node
 
     def to_dict(self) -> dict[str, Any]:
         """The tree as plain dicts and lists."""

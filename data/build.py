@@ -49,20 +49,25 @@ def build_split(cfg: CfgNode, split: str, classes: list[str] | None = None) -> A
 def build_train_and_val(cfg: CfgNode) -> tuple[Any, Any | None]:
     """The training set and the validation set: its own, else a stratified part of the training set."""
     train = build_split(cfg, "train")
+    val = None
+    if cfg.DATASETS.VAL_RATIO > 0:
+        try:
+            val = build_split(cfg, "val", train.classes)
+        except MissingSplit:
+            train, val = _hold_out(train, cfg.DATASETS.VAL_RATIO, cfg.SEED)
     if len(train) < 2:
         raise UserError(f"DATASETS.NAME {cfg.DATASETS.NAME}: found {len(train)} training image, expected at least 2")
-    if cfg.DATASETS.VAL_RATIO == 0:
-        return train, None
-    try:
-        return train, build_split(cfg, "val", train.classes)
-    except MissingSplit:
-        train_indices, val_indices = stratified_split(targets_of(train), cfg.DATASETS.VAL_RATIO, cfg.SEED)
+    return train, val
+
+
+def _hold_out(dataset: Any, ratio: float, seed: int) -> tuple[Subset, Subset]:
+    train_indices, val_indices = stratified_split(targets_of(dataset), ratio, seed)
     if len(val_indices) == 0:
         raise UserError(
-            f"DATASETS.VAL_RATIO {cfg.DATASETS.VAL_RATIO} of {len(train)} images leaves no validation image: raise it, "
+            f"DATASETS.VAL_RATIO {ratio} of {len(dataset)} images leaves no validation image: raise it, "
             "or set it to 0 to train without validation"
         )
-    return Subset(train, train_indices), Subset(train, val_indices)
+    return Subset(dataset, train_indices), Subset(dataset, val_indices)
 
 
 def build_train_loader(cfg: CfgNode, dataset: Any, spec: InputSpec, pin_memory: bool = False) -> Loader:
@@ -88,7 +93,7 @@ def _transform(entry: Any, spec: InputSpec, key: str) -> Any:
     factory = TRANSFORMS.get(name, key)
     if accepts(factory, "size"):
         arguments = {"size": spec.size} | arguments
-    return call(factory, arguments, f"{key}: {name}")
+    return call(factory, arguments, key)
 
 
 def _shown(classes: list[str]) -> str:

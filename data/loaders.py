@@ -108,11 +108,11 @@ class Loader:
         self.seed = reader.seed
         total = len(reader.dataset)
         self.num_samples = usable_samples(total, batch_size) if shuffle else total
-        self._keys: Iterator[list[SampleKey]] = iter(())
+        self._keys = _Keys()
         self._loader = DataLoader(
             reader,
             batch_size=None,
-            sampler=_Keys(self),
+            sampler=self._keys,
             num_workers=num_workers,
             pin_memory=pin_memory,
             persistent_workers=num_workers > 0,
@@ -127,7 +127,7 @@ class Loader:
     def batches(self, epoch: int = 0, start: int = 0) -> Iterator[Batch]:
         """The batches of an epoch from position `start` on. Raises UserError for a sample that cannot be read."""
         order = epoch_order(len(self.dataset), self.seed, epoch) if self.shuffle else np.arange(len(self.dataset))
-        self._keys = batches_of_keys(order[: self.num_samples], self.batch_size, epoch, start)
+        self._keys.batches = batches_of_keys(order[: self.num_samples], self.batch_size, epoch, start)
         for item in self._loader:
             if isinstance(item, UserError):
                 raise item
@@ -141,11 +141,10 @@ class Loader:
 class _Keys:
     """Hands a loader's current batches of keys to torch; iterated in the main process only."""
 
-    def __init__(self, loader: Loader):
-        self.loader = loader
+    batches: Iterator[list[SampleKey]] = iter(())
 
     def __iter__(self) -> Iterator[list[SampleKey]]:
-        return self.loader._keys
+        return self.batches
 
 
 def _start_worker(worker_id: int) -> None:
@@ -153,4 +152,3 @@ def _start_worker(worker_id: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     cv2.setNumThreads(0)
-    torch.set_num_threads(1)

@@ -9,7 +9,7 @@ from torch import nn
 
 import engine.hooks
 import engine.metrics  # noqa: F401  both are imported to be found by name
-from config import CfgNode, load_text, merge_dict
+from config import CfgNode, load_text
 from config.changes import compare
 from config.loader import dump_overrides
 from data.build import build_eval_loader, build_train_and_val, build_train_loader, native_input
@@ -46,47 +46,40 @@ def build_trainer(
     """A trainer ready to train in `run`, from the start or from the checkpoint `state`."""
     seed_everything(cfg.SEED)
     device = resolve_device(cfg.MODEL.DEVICE)
-    spec = input_spec(cfg, native_input(cfg))
+    native = native_input(cfg)
+    spec = input_spec(cfg, native)
     train_set, val_set = build_train_and_val(cfg)
-    resolved = _resolve(cfg, spec, train_set.classes, device)
+    user_cfg, cfg = cfg, _resolve(cfg, spec, native, train_set.classes, device)
     if state is not None:
-        _check_continuation(state, resolved, train_set, allow_changes)
+        _check_continuation(state, cfg, train_set, allow_changes)
 
-    model = build_model(resolved, spec, resolved.MODEL.NUM_CLASSES).to(device, memory_format=torch.channels_last)
-    normalize = build_normalize(resolved, spec).to(device)
-    pin_memory = device.type == "cuda"
-    train_loader = build_train_loader(resolved, train_set, spec, pin_memory)
-    optimizer = build_optimizer(resolved, model)
-    facts = {"config": resolved.dump(), "classes": list(train_set.classes), "input": spec.state_dict()}
-    hooks: list[Hook] = []
+    model = build_model(cfg, spec, cfg.MODEL.NUM_CLASSES).to(device, memory_format=torch.channels_last)
+    normalize = build_normalize(cfg, spec).to(device)
+    train_loader = build_train_loader(cfg, train_set, spec, pin_memory=device.type == "cuda")
+    optimizer = build_optimizer(cfg, model)
+    hooks = _build_hooks(cfg, run, spec, train_set.classes, show_bar)
     if val_set is not None:
-        val_loader = build_eval_loader(resolved, val_set, spec, pin_memory)
-        mode, monitor = resolved.TEST.MONITOR.split(" ", 1)
+        val_loader = build_eval_loader(cfg, val_set, spec, pin_memory=device.type == "cuda")
+        mode, monitor = cfg.TEST.MONITOR.split(" ", 1)
         predictor = Predictor(model, normalize, device)
-        hooks.append(Evaluation(predictor, val_loader, build_metrics(resolved), monitor, mode, poll))
-    hooks += [
-        *_build_user_hooks(resolved),
-        TrainingLog(run, resolved.LOG.PERIOD),
-        *([ProgressBar()] if show_bar else []),
-    ]
-    hooks.append(_build_checkpoints(resolved, run, facts))
-
+        hooks.insert(0, Evaluation(predictor, val_loader, build_metrics(cfg), monitor, mode))
     trainer = Trainer(
         model=model,
         normalize=normalize,
-        criterion=build_criterion(resolved).to(device),
+        criterion=build_criterion(cfg).to(device),
         optimizer=optimizer,
-        schedule=build_schedule(resolved, optimizer, len(train_loader)),
+        schedule=build_schedule(cfg, optimizer, len(train_loader)),
         train_loader=train_loader,
-        precision=Precision(resolved.SOLVER.AMP, device),
+        precision=Precision(cfg.SOLVER.AMP, device),
         device=device,
-        max_epochs=resolved.SOLVER.MAX_EPOCHS,
+        max_epochs=cfg.SOLVER.MAX_EPOCHS,
         hooks=hooks,
         poll=poll,
     )
     if state is not None:
         trainer.load_state_dict(state)
-    _describe(cfg, resolved, run, model, device, train_set, val_set)
+    _write_down(user_cfg, cfg, run, device)
+    _log_summary(cfg, model, device, train_set, val_set)
     return trainer
 
 
@@ -125,25 +118,23 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
-def _resolve(cfg: CfgNode, spec: InputSpec, classes: list[str], device: torch.device) -> CfgNode:
+def _resolve(
+    cfg: CfgNode, spec: InputSpec, native: dict[str, Any], classes: Sequence[str], device: torch.device
+) -> CfgNode:
     """The configuration with every value that was left to be worked out."""
-    num_classes = cfg.MODEL.NUM_CLASSES or len(classes)
-    if num_classes != len(classes):
-        raise UserError(f"MODEL.NUM_CLASSES {num_classes}: the data set has {len(classes)} classes; set it to 0")
-    native = native_input(cfg)
-    values = spec.state_dict()
-    transforms = {
-        key: native[key.lower()] if cfg.INPUT[key] is None else cfg.INPUT[key]
-        for key in ("TRAIN_TRANSFORMS", "TEST_TRANSFORMS")
-    }
-    return merge_dict(
-        cfg,
-        {
-            "MODEL": {"NUM_CLASSES": num_classes},
-            "INPUT": {key.upper(): value for key, value in values.items()} | transforms,
-            "SOLVER": {"AMP": resolve_amp(cfg.SOLVER.AMP, device)},
-        },
-    )
+    if cfg.MODEL.NUM_CLASSES not in (0, len(classes)):
+        raise UserError(
+            f"MODEL.NUM_CLASSES {cfg.MODEL.NUM_CLASSES}: the data set has {len(classes)} classes; set it to 0"
+        )
+    cfg = cfg.clone()
+    cfg.MODEL.NUM_CLASSES = len(classes)
+    cfg.SOLVER.AMP = resolve_amp(cfg.SOLVER.AMP, device)
+    cfg.INPUT.update({key.upper(): value for key, value in spec.state_dict().items()})
+    for key in ("TRAIN_TRANSFORMS", "TEST_TRANSFORMS"):
+        if cfg.INPUT[key] is None:
+            cfg.INPUT[key] = native[key.lower()]
+    cfg.freeze()
+    return cfg
 
 
 def _check_continuation(state: dict[str, Any], cfg: CfgNode, train_set: Any, allow_changes: Collection[str]) -> None:
@@ -160,45 +151,37 @@ def _check_continuation(state: dict[str, Any], cfg: CfgNode, train_set: Any, all
         get_logger("resume").info("changed: %s", line)
 
 
-def _build_user_hooks(cfg: CfgNode) -> list[Hook]:
+def _build_hooks(cfg: CfgNode, run: RunFolder, spec: InputSpec, classes: Sequence[str], show_bar: bool) -> list[Hook]:
+    """The user's hooks, then those of every run; saving comes last, when all others have moved."""
     entries = [parse_entry(entry, "HOOKS") for entry in cfg.HOOKS]
     names = [name for name, _ in entries]
     for name in names:
         if names.count(name) > 1:
             raise UserError(f"HOOKS: {name} is listed twice; remove one")
-    return [call(HOOKS.get(name, "HOOKS"), arguments, f"HOOKS: {name}") for name, arguments in entries]
-
-
-def _build_checkpoints(cfg: CfgNode, run: RunFolder, facts: dict[str, Any]) -> Checkpoints:
+    hooks = [call(HOOKS.get(name, "HOOKS"), arguments, "HOOKS") for name, arguments in entries]
+    hooks.append(TrainingLog(run, cfg.LOG.PERIOD))
+    if show_bar:
+        hooks.append(ProgressBar())
+    header = {"config": cfg.dump(), "classes": list(classes), "input": spec.state_dict()}
     monitor = cfg.TEST.MONITOR.split(" ", 1)[1]
-    return Checkpoints(run, facts, monitor, cfg.CHECKPOINT.EVERY_STEPS, cfg.CHECKPOINT.KEEP_EVERY)
+    hooks.append(Checkpoints(run, header, monitor, cfg.CHECKPOINT.EVERY_STEPS, cfg.CHECKPOINT.KEEP_EVERY))
+    return hooks
 
 
-def _describe(
-    cfg: CfgNode,
-    resolved: CfgNode,
-    run: RunFolder,
-    model: nn.Module,
-    device: torch.device,
-    train_set: Any,
-    val_set: Any,
-) -> None:
-    """Write down what is being run, in the run folder and in the log."""
-    for path, text in ((run.config, resolved.dump()), (run.overrides, dump_overrides(cfg))):
-        with atomic_write(path) as file:
-            file.write(text)
-    write_environment(run.path / "environment.txt", str(device))
-    write_code(run.path / "code")
+def _write_down(user_cfg: CfgNode, cfg: CfgNode, run: RunFolder, device: torch.device) -> None:
+    """Put what is being run into its folder: the configuration each time, the rest when it is new."""
+    with atomic_write(run.config) as file:
+        file.write(cfg.dump())
+    if not run.code.exists():
+        run.overrides.write_text(dump_overrides(user_cfg), encoding="utf-8")
+        write_environment(run.environment, str(device))
+        write_code(run.code)
+
+
+def _log_summary(cfg: CfgNode, model: nn.Module, device: torch.device, train_set: Any, val_set: Any) -> None:
     log = get_logger("train")
-    parameters = sum(p.numel() for p in model.parameters())
-    spec = "x".join(map(str, (resolved.INPUT.CHANNELS, *resolved.INPUT.SIZE)))
     held_out = f"{len(val_set)} for validation" if val_set is not None else "no validation"
-    log.info("%s: %s images in %d classes, %s", cfg.DATASETS.NAME, len(train_set), len(train_set.classes), held_out)
-    log.info(
-        "%s: %s parameters, input %s, on %s, AMP %s",
-        cfg.MODEL.NAME,
-        f"{parameters:,}",
-        spec,
-        device,
-        resolved.SOLVER.AMP,
-    )
+    log.info("%s: %d images in %d classes, %s", cfg.DATASETS.NAME, len(train_set), len(train_set.classes), held_out)
+    parameters = f"{sum(p.numel() for p in model.parameters()):,}"
+    size = "x".join(map(str, (cfg.INPUT.CHANNELS, *cfg.INPUT.SIZE)))
+    log.info("%s: %s parameters, input %s, on %s, AMP %s", cfg.MODEL.NAME, parameters, size, device, cfg.SOLVER.AMP)

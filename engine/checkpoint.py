@@ -24,30 +24,24 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
 def load_checkpoint(path: Path) -> dict[str, Any]:
     """Read a checkpoint onto the CPU, after checking the CRC of every part of it.
 
-    torch.load alone does not notice flipped bits. Raises UserError for a file that is
-    missing, damaged, or not one of ours; nothing in the file can run code.
+    Raises UserError for a file that is missing, damaged, or not one of ours; nothing in the
+    file can run code.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
-        if damaged is not None:
-            raise UserError(f"{path}: damaged (the CRC of '{damaged}' does not fit); use another checkpoint")
+        _check_crc(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such checkpoint") from error
     except OSError as error:
         raise UserError(f"{path}: cannot read the checkpoint: {error.strerror or one_line(error)}") from error
-    except UserError:
-        raise
     except zipfile.BadZipFile as error:
-        with open(path, "rb") as file:
-            start = file.read(16)
-        size = path.stat().st_size
+        size, start = path.stat().st_size, path.read_bytes()[:16]
         raise UserError(
-            f"{path}: not a checkpoint, or cut short ({size} bytes, begins with {start!r}); use another file"
+            f"{path}: no checkpoint, or a damaged one ({one_line(error)}; {size} bytes, begins with {start!r}); "
+            "use another file"
         ) from error
     except Exception as error:  # torch and zlib raise many kinds for a damaged or foreign file
-        raise UserError(f"{path}: damaged, or not a checkpoint: {one_line(error)[:200]}") from error
+        raise UserError(f"{path}: no checkpoint, or a damaged one: {one_line(error)[:200]}") from error
     missing = _KEYS - set(state) if isinstance(state, dict) else _KEYS
     if missing:
         raise UserError(f"{path}: not a checkpoint of this project (it has no {', '.join(sorted(missing))})")
@@ -58,20 +52,27 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     return state
 
 
-def load_newest(run: RunFolder) -> tuple[Path, dict[str, Any]] | None:
-    """The newest whole checkpoint to resume a run from, `last` or else `previous`; None where there is neither.
+def _check_crc(path: Path) -> None:
+    """torch.load does not notice flipped bits; the archive that it reads can."""
+    with zipfile.ZipFile(path) as archive:
+        damaged = archive.testzip()
+    if damaged is not None:
+        raise zipfile.BadZipFile(f"the CRC of '{damaged}' does not fit")
 
-    Raises UserError where there are such files and none can be read.
+
+def load_newest(run: RunFolder) -> tuple[Path, dict[str, Any]]:
+    """The newest whole checkpoint to resume a run from: `last`, or else `previous`.
+
+    Raises UserError where none can be read.
     """
-    candidates = [path for path in (run.last, run.previous) if path.exists()]
-    for path in candidates:
+    if run.last.exists():
         try:
-            return path, load_checkpoint(path)
+            return run.last, load_checkpoint(run.last)
         except UserError as error:
-            if path == candidates[-1]:
+            if not run.previous.exists():
                 raise
-            get_logger("resume").warning("%s; falling back to %s", error, candidates[-1].name)
-    return None
+            get_logger("resume").warning("%s; falling back to %s", error, run.previous.name)
+    return run.previous, load_checkpoint(run.previous)
 
 
 def first_nonfinite(state: dict[str, torch.Tensor]) -> str | None:

@@ -1,6 +1,6 @@
 """Running a network over a split without training it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -21,11 +21,10 @@ class Predictor:
         self.normalize = normalize
         self.device = device
 
-    def predict(self, batches: Iterator[Any], poll: Callable[[], None] = lambda: None) -> Iterator[tuple[Any, Any]]:
-        """(batch, outputs) of every batch, both on the device; `poll` is called before each."""
+    def predict(self, batches: Iterable[Any]) -> Iterator[tuple[Any, torch.Tensor]]:
+        """(batch, outputs) of every batch, both on the device."""
         self.model.eval()
         for batch in batches:
-            poll()
             batch = batch.to(self.device)
             with torch.inference_mode():
                 outputs = self.model(self.normalize(batch.images))  # (N, C, H, W) -> (N, classes)
@@ -36,13 +35,12 @@ class Averages:
     """Loss and metrics averaged over samples, not over batches; sums stay on the device."""
 
     def __init__(self, criterion: nn.Module, metrics: dict[str, MetricFunction]):
-        self.criterion = criterion
+        self.criterion = criterion.eval()
         self.metrics = metrics
         self.count = 0
         self.sums: dict[str, torch.Tensor] = {}
 
     def add(self, batch: Any, outputs: torch.Tensor) -> None:
-        self.criterion.eval()
         dtype = sum_dtype(outputs.device)
         with torch.inference_mode():
             values = {"loss": self.criterion(outputs, batch).to(dtype) * len(batch)}

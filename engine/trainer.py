@@ -51,6 +51,11 @@ class Trainer:
         self.metrics: dict[str, float] = {}  # of the newest evaluation
         self.is_best = True  # whether it was the best one
         self.latest: dict[str, Any] = {}  # the newest record of the training log
+        # Of the newest step: its batch, loss (scalar), logits (N, classes), learning rate, and whether it counted.
+        self.batch: Any = None
+        self.loss = self.logits = torch.empty(0)
+        self.lr = 0.0
+        self.updated = False
 
     def train(self) -> None:
         """The loop, and the order in which hooks are called."""
@@ -74,6 +79,7 @@ class Trainer:
                 self.poll()
         except BaseException as error:
             self._call("on_failure", error)
+            self.poll()  # a worker may have died of the signal that is to stop us
             raise
         finally:
             self._call("after_train")
@@ -92,9 +98,10 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         self.position += len(batch)
         # The scaler leaves out an update whose gradients overflowed; it does not count.
-        if scaler.get_scale() >= scale:
+        self.updated = scaler.get_scale() >= scale
+        if self.updated:
             self.step += 1
-            self.schedule.step(self.step)
+            self.schedule.set_step(self.step)
         self.batch, self.loss, self.logits = batch, loss.detach(), logits.detach()
 
     def forward(self, batch: Any) -> tuple[torch.Tensor, torch.Tensor]:
@@ -111,7 +118,7 @@ class Trainer:
         return self.epoch >= self.max_epochs or bool(self.stop_reason)
 
     @property
-    def is_epoch_used(self) -> bool:
+    def is_epoch_consumed(self) -> bool:
         """Whether every sample of the epoch is used, and its evaluation is what comes next."""
         return self.position >= self.train_loader.num_samples
 
@@ -129,7 +136,7 @@ class Trainer:
             "schedule": self.schedule.state_dict(),
             "scaler": self.precision.scaler.state_dict(),
             "hooks": {name: hook.state_dict() for name, hook in self._named_hooks()},
-            "counters": counters | {"complete": self.is_complete, "dataset_size": len(self.train_loader.dataset)},
+            "counters": counters | {"is_best": self.is_best, "dataset_size": len(self.train_loader.dataset)},
             "rng": rng_state(),
         }
 
@@ -146,9 +153,9 @@ class Trainer:
                 hook.load_state_dict(state["hooks"][name])
         counters = state["counters"]
         self.epoch, self.position, self.step = counters["epoch"], counters["position"], counters["step"]
-        self.stop_reason = counters["stop_reason"]
+        self.stop_reason, self.is_best = counters["stop_reason"], counters["is_best"]
         self.schedule.load_state_dict(state["schedule"])
-        self.schedule.step(self.step)
+        self.schedule.set_step(self.step)
         set_rng_state(state["rng"])
 
     def _named_hooks(self) -> list[tuple[str, Hook]]:

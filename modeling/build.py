@@ -44,7 +44,7 @@ def build_model(cfg: CfgNode, spec: InputSpec, num_classes: int) -> nn.Module:
     library, _, name = cfg.MODEL.NAME.rpartition("/")
     arguments = cfg.MODEL.arguments()
     if library == "torchvision":
-        return torchvision_models.build(name, num_classes, arguments, _KEY)
+        return torchvision_models.build(name, num_classes, spec.size, arguments, _KEY)
     factory = MODELS.get(cfg.MODEL.NAME, _KEY)
     return call(factory, arguments, "MODEL", num_classes=num_classes, in_channels=spec.channels)
 

@@ -4,7 +4,7 @@ from utils.registry import Registry
 
 # A model is called with (num_classes, in_channels) and its own arguments, and gives an
 # nn.Module: float (N, in_channels, H, W) -> logits (N, num_classes).
-# Facts given to `register`: size, mean, std (its defaults) and min_size.
+# Facts given to `register`: its default size, mean and std, and min_size, the least it takes.
 MODELS = Registry("model")
 
 # A loss is called with its own arguments and gives an nn.Module that is called with

@@ -21,11 +21,16 @@ def facts(name: str, key: str) -> dict[str, Any]:
     return {"size": (side, side), "mean": preset.mean, "std": preset.std, "min_size": min_size, "channels": 3}
 
 
-def build(name: str, num_classes: int, arguments: dict[str, Any], key: str) -> nn.Module:
-    """The network with fresh weights. It takes three channels."""
+def build(name: str, num_classes: int, size: tuple[int, int], arguments: dict[str, Any], key: str) -> nn.Module:
+    """The network with fresh weights, for images of three channels. Auxiliary heads are left out."""
     import torchvision
 
+    given: dict[str, Any] = {"num_classes": num_classes}
+    if name in ("googlenet", "inception_v3"):
+        given |= {"aux_logits": False, "init_weights": True}
+    elif name.startswith("vit_"):
+        given |= {"image_size": size[0]}
     try:
-        return torchvision.models.get_model(name, weights=None, num_classes=num_classes, **arguments)
+        return torchvision.models.get_model(name, weights=None, **given | arguments)
     except (TypeError, ValueError) as error:
         raise UserError(f"{key} 'torchvision/{name}': {one_line(error)}") from error

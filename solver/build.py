@@ -12,12 +12,13 @@ from torch import nn
 from config import CfgNode
 from solver.lr_scheduler import Schedule, with_warmup
 from solver.registry import SCHEDULES, Steps
-from utils.errors import UserError, did_you_mean, one_line
-from utils.registry import accepts, call, check_arguments
+from utils.errors import UserError, did_you_mean
+from utils.registry import call
 
 _UNFIT = {
     "LBFGS": "it needs to evaluate the loss several times a step",
     "SparseAdam": "it takes sparse gradients only",
+    "Rprop": "it needs the gradient of the whole training set",
     "Muon": "it takes matrices only, and convolutions are not",
 }
 
@@ -32,19 +33,9 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
         raise UserError(f"{key}.NAME: {name} cannot serve here: {_UNFIT[name]}; use SGD or AdamW")
     if name not in known:
         raise UserError(f"{key}.NAME '{name}': no such optimizer in torch.optim; {did_you_mean(name, known)}")
-    factory = getattr(torch.optim, name)
-    arguments = cfg.SOLVER.OPTIMIZER.arguments()
-    given: dict[str, Any] = {"lr": cfg.SOLVER.BASE_LR, "weight_decay": cfg.SOLVER.WEIGHT_DECAY}
-    if not accepts(factory, "weight_decay"):
-        if cfg.SOLVER.WEIGHT_DECAY:
-            raise UserError(f"SOLVER.WEIGHT_DECAY: {name} has no weight decay; set it to 0")
-        del given["weight_decay"]
     groups = parameter_groups(model, cfg.SOLVER.WEIGHT_DECAY)
-    check_arguments(factory, arguments, key, groups, **given)
-    try:
-        return factory(groups, **given, **arguments)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise UserError(f"{key}: {name}: {one_line(error)}") from error
+    given = {"lr": cfg.SOLVER.BASE_LR, "weight_decay": cfg.SOLVER.WEIGHT_DECAY}
+    return call(getattr(torch.optim, name), cfg.SOLVER.OPTIMIZER.arguments(), key, groups, **given)
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
@@ -71,7 +62,6 @@ def schedule_factor(cfg: CfgNode, steps_per_epoch: int) -> Callable[..., float]:
     key = "SOLVER.SCHEDULER"
     function = SCHEDULES.get(cfg.SOLVER.SCHEDULER.NAME, f"{key}.NAME")
     arguments = cfg.SOLVER.SCHEDULER.arguments()
-    check_arguments(function, arguments, key, step=0, total_steps=1)
     for name, hint in typing.get_type_hints(function).items():
         if name in arguments and Steps in (hint, *typing.get_args(hint)):
             arguments[name] = _in_steps(arguments[name], steps_per_epoch, f"{key}.{name}")

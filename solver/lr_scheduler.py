@@ -30,7 +30,7 @@ def multi_step(step: int, total_steps: int, milestones: list[Steps], gamma: floa
 @SCHEDULES.register()
 def cosine(step: int, total_steps: int, min_factor: float = 0.0) -> float:
     """Half a cosine from 1 to `min_factor`, as torch's CosineAnnealingLR (arXiv:1608.03983)."""
-    return min_factor + (1 - min_factor) * (1 + math.cos(math.pi * step / total_steps)) / 2
+    return min_factor + (1 - min_factor) * (1 + math.cos(math.pi * min(step / total_steps, 1.0))) / 2
 
 
 @SCHEDULES.register()
@@ -76,16 +76,16 @@ class Schedule:
         self.optimizer = optimizer
         self.factor = factor
         self.base_lrs = [group["lr"] for group in optimizer.param_groups]
-        self.step(0)
+        self.set_step(0)
 
-    def step(self, step: int) -> None:
+    def set_step(self, step: int) -> None:
         """Make ready for optimizer step number `step`, counted from 0."""
         factor = self.factor(step)
         for group, base_lr in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
             group["lr"] = base_lr * factor
 
     def state_dict(self) -> dict[str, Any]:
-        return {"lrs": [group["lr"] for group in self.optimizer.param_groups]}
+        return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Nothing to take over: the learning rate follows from the step."""

@@ -1,3 +1,4 @@
+# The tools run from any folder, without the project being installed: its root comes first on the path.
 import pathlib
 import sys
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import _path  # noqa: F401
 
+from config import CfgNode
 from config.defaults import default_config
 from utils.cli import ArgumentParser, run
 from utils.errors import UserError
@@ -25,7 +26,7 @@ def main(argv: Sequence[str]) -> int:
     from engine.checkpoint import load_checkpoint
     from engine.resume import find_checkpoint
 
-    checkpoint = find_checkpoint(args.weights, Path(default_config().OUTPUT_DIR))
+    checkpoint = find_checkpoint(Path(args.weights or default_config().OUTPUT_DIR))
     log.info("predicting with %s", checkpoint)
     state = load_checkpoint(checkpoint)
     cfg = checkpoint_config(state, checkpoint)
@@ -62,17 +63,17 @@ def image_files(paths: Sequence[Path]) -> list[Path]:
     return files
 
 
-def predict(args: Namespace, cfg: Any, predictor: Any, files: list[Path], classes: list[str]) -> int:
+def predict(args: Namespace, cfg: CfgNode, predictor: Any, files: list[Path], classes: list[str]) -> int:
     """Predict, show and write down; 2 if some image could not be read, else 0."""
     from engine.report import top_k, write_predictions
 
     rows: list[tuple] = []
-    for paths, batch in read_batches(cfg, files):
-        ((_, outputs),) = predictor.predict(iter([batch]))
-        for path, (probabilities, best) in zip(paths, top_k(outputs, args.topk), strict=True):
-            top = [(classes[index], probability) for index, probability in zip(best, probabilities, strict=True)]
+    for batch, outputs in predictor.predict(read_batches(cfg, files)):
+        for index, (probabilities, best) in zip(batch.indices.tolist(), top_k(outputs, args.topk), strict=True):
+            path = files[index]
+            top = [(classes[label], probability) for label, probability in zip(best, probabilities, strict=True)]
             show(path, top, args.json)
-            draw(path, top, args.output / "images" / f"{len(rows):05d}_{path.stem}.png")
+            draw(path, top, args.output / "images" / f"{index:05d}_{path.stem}.png")
             table = "; ".join(f"{label} {probability:.6f}" for label, probability in top)
             rows.append((path, top[0][0], f"{top[0][1]:.6f}", table))
     write_predictions(args.output, ("file", "label", "probability", "top_k"), rows)
@@ -80,7 +81,7 @@ def predict(args: Namespace, cfg: Any, predictor: Any, files: list[Path], classe
     return 0 if len(rows) == len(files) else 2
 
 
-def read_batches(cfg: Any, files: list[Path]) -> Iterator[tuple[list[Path], Any]]:
+def read_batches(cfg: CfgNode, files: list[Path]) -> Iterator[Any]:
     """Images as testing reads them, in batches; one that cannot be read is reported and left out."""
     from data.build import build_reader
     from data.image_files import ImageFiles
@@ -97,7 +98,7 @@ def read_batches(cfg: Any, files: list[Path]) -> Iterator[tuple[list[Path], Any]
             except UserError as error:
                 print(f"error: {error}", file=sys.stderr)
         if images:
-            yield [files[index] for index in images], collate(list(images.values()), [0] * len(images), list(images))
+            yield collate(list(images.values()), [0] * len(images), list(images))
 
 
 def show(path: Path, top: list[tuple[str, float]], as_json: bool) -> None:

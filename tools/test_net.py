@@ -7,11 +7,12 @@ from typing import Any
 
 import _path  # noqa: F401
 
-from config.defaults import default_config
-from config.loader import split_overrides
+from config import CfgNode
+from config.loader import output_dir, split_overrides
 from utils.cli import ArgumentParser, run
 from utils.errors import UserError
 from utils.logger import get_logger, setup_logging
+from utils.run_folder import RunFolder
 
 log = get_logger("test")
 
@@ -24,8 +25,7 @@ def main(argv: Sequence[str]) -> None:
     from engine.checkpoint import load_checkpoint
     from engine.resume import find_checkpoint
 
-    output_dir = dict(zip(overrides[::2], overrides[1::2], strict=True)).get("OUTPUT_DIR", default_config().OUTPUT_DIR)
-    checkpoint = find_checkpoint(args.run, Path(output_dir))
+    checkpoint = find_checkpoint(Path(args.run or output_dir(overrides)))
     state = load_checkpoint(checkpoint)
     cfg = checkpoint_config(state, checkpoint, overrides)
     split, dataset = choose_split(args.split, cfg, state["classes"])
@@ -43,7 +43,7 @@ def parse(words: Sequence[str]) -> Namespace:
     return parser.parse_args(words)
 
 
-def choose_split(name: str | None, cfg: Any, classes: list[str]) -> tuple[str, Any]:
+def choose_split(name: str | None, cfg: CfgNode, classes: list[str]) -> tuple[str, Any]:
     """(name, data set) of the split that is asked for, with the classes of the checkpoint."""
     from data.build import build_split, build_train_and_val
     from data.registry import MissingSplit
@@ -63,7 +63,7 @@ def choose_split(name: str | None, cfg: Any, classes: list[str]) -> tuple[str, A
     return "val", dataset
 
 
-def test(cfg: Any, predictor: Any, dataset: Any, classes: list[str]) -> tuple[dict, list]:
+def test(cfg: CfgNode, predictor: Any, dataset: Any, classes: list[str]) -> tuple[dict, list]:
     """The metrics of a data set and (file, target, prediction, probability) of every sample."""
     from data.build import build_eval_loader
     from engine.build import build_metrics, checkpoint_spec
@@ -83,8 +83,8 @@ def test(cfg: Any, predictor: Any, dataset: Any, classes: list[str]) -> tuple[di
 
 def report_folder(checkpoint: Path, split: str) -> Path:
     """`report/` of the run, or a folder beside a checkpoint that is in no run; the validation set has its own."""
-    in_run = checkpoint.parent.name == "weights"
-    folder = checkpoint.parent.parent / "report" if in_run else checkpoint.with_name(f"{checkpoint.stem}_report")
+    run = RunFolder(checkpoint.parent.parent)
+    folder = run.report if checkpoint.parent == run.weights else checkpoint.with_name(f"{checkpoint.stem}_report")
     return folder / "val" if split == "val" else folder
 
 

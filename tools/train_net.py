@@ -1,10 +1,12 @@
 """Train a network, or continue a run that was stopped."""
 
 import shlex
+import shutil
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import _path  # noqa: F401
 
@@ -25,16 +27,30 @@ def main(argv: Sequence[str]) -> int | None:
         return
     setup_logging(cfg.LOG.LEVEL, cfg.LOG.FORMAT)
     with InterruptHandler() as interrupt:
+        from engine.build import build_trainer
+        from engine.resume import is_complete
+
         folder, state = choose_run(args, cfg)
-        if state is not None and is_complete(state, cfg):
+        log_to_file(folder.log, cfg.LOG.FORMAT, cfg.LOG.DAILY)
+        if state is None:
+            log.info("starting fresh in %s", folder)
+        elif is_complete(state, cfg.SOLVER.MAX_EPOCHS):
             log.info("%s is complete: nothing to do", folder)
             return
-        log_to_file(folder.log, cfg.LOG.FORMAT, cfg.LOG.DAILY)
-        train(cfg, folder, state, args.allow_change, interrupt)
+        else:
+            counters = state["counters"]
+            log.info("resuming %s from epoch %d, step %d", folder, counters["epoch"], counters["step"])
+        try:
+            trainer = build_trainer(cfg, folder, state, args.allow_change, interrupt.poll, show_bar=sys.stderr.isatty())
+        except UserError:
+            if state is None and not args.run_dir:
+                shutil.rmtree(folder.path)  # a run that never began
+            raise
+        train(trainer, folder, interrupt)
 
 
 def parse(argv: Sequence[str]) -> tuple[Namespace, CfgNode]:
-    words, overrides = split_overrides(argv)
+    words, overrides = split_overrides(argv, ("--config-file", "--run-dir", "--allow-change"))
     parser = ArgumentParser(description=__doc__, epilog="KEY VALUE pairs, such as SOLVER.BASE_LR 0.05, change any key.")
     parser.add_argument(
         "--config-file", metavar="FILE", help="the experiment; without it the bundled digits are trained"
@@ -59,63 +75,34 @@ def parse(argv: Sequence[str]) -> tuple[Namespace, CfgNode]:
 
 
 def choose_run(args: Namespace, cfg: CfgNode) -> tuple[RunFolder, dict | None]:
-    """The folder to train in and, for a run that is continued, its checkpoint. One line says which."""
+    """The folder to train in and, for a run that is continued, its checkpoint."""
+    from engine.resume import newest_unfinished, resume_run
+
     experiment = Path(cfg.OUTPUT_DIR) / cfg.EXPERIMENT.NAME
-    found = None
-    if args.resume is not None:
-        from engine.resume import newest_unfinished, resume_run
-
-        if args.run_dir and args.resume:
+    folder = Path(args.run_dir) if args.run_dir else None
+    if args.resume:
+        if folder:
             raise UserError("--run-dir and --resume RUN name two folders; give one of them")
-        if args.resume:
-            found = resume_run(Path(args.resume))
-        elif args.run_dir:
-            found = resume_run(Path(args.run_dir)) if RunFolder(Path(args.run_dir)).has_weights else None
-        else:
-            found = newest_unfinished(experiment)
-    if found:
-        counters = found[1]["counters"]
-        log.info("resuming %s from epoch %d, step %d", found[0], counters["epoch"], counters["step"])
-        return found
-    folder = new_run(args, experiment)
-    reason = "nothing to resume, " if args.resume is not None else ""
-    log.info("%sstarting fresh in %s", reason, folder)
-    return folder, None
+        return resume_run(Path(args.resume))
+    if args.resume is not None and folder is None:
+        return newest_unfinished(experiment, cfg.SOLVER.MAX_EPOCHS) or (create_run(experiment), None)
+    if folder is None:
+        return create_run(experiment), None
+    if args.resume is not None and RunFolder(folder).has_weights:
+        return resume_run(folder)
+    if args.resume is None and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"--run-dir {folder}: not an empty folder; name another one, or continue it with --resume")
+    return open_run(folder), None
 
 
-def new_run(args: Namespace, experiment: Path) -> RunFolder:
-    if not args.run_dir:
-        folder = create_run(experiment.parent, experiment.name)
-    else:
-        path = Path(args.run_dir)
-        if args.resume is None and path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise UserError(f"--run-dir {path}: not an empty folder; name another one, or continue it with --resume")
-        folder = open_run(path)
-    if not folder.lock():
-        raise UserError(f"{folder}: another process is training in this folder")
-    return folder
-
-
-def is_complete(state: dict, cfg: CfgNode) -> bool:
-    counters = state["counters"]
-    return counters["epoch"] >= cfg.SOLVER.MAX_EPOCHS or bool(counters["stop_reason"])
-
-
-def train(
-    cfg: CfgNode, folder: RunFolder, state: dict | None, allow_changes: Sequence[str], interrupt: InterruptHandler
-) -> None:
-    from engine.build import build_trainer
-
-    trainer = build_trainer(cfg, folder, state, allow_changes, interrupt.poll, show_bar=sys.stderr.isatty())
+def train(trainer: Any, folder: RunFolder, interrupt: InterruptHandler) -> None:
+    """Train, and say how it ended and what to do next."""
     try:
         with interrupt.deferred():
             trainer.train()
     except Interrupted:
         command = shlex.join(["python", sys.argv[0], "--resume", str(folder)])
         log.info("stopped; to resume: %s", command)
-        raise
-    except Exception:
-        interrupt.poll()  # workers may have died of the signal that is to stop us
         raise
     if trainer.stop_reason:
         log.info("stopped early: %s", trainer.stop_reason)

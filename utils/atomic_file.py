@@ -41,6 +41,7 @@ def link_over(source: Path, target: Path) -> None:
             file.write(source.read_bytes())
         return
     os.replace(temporary, target)
+    temporary.unlink(missing_ok=True)  # it stays where both were names of one file already
     _sync_folder(target.parent)
 
 

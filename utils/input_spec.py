@@ -18,7 +18,3 @@ class InputSpec:
 
     def state_dict(self) -> dict[str, Any]:
         return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
-
-    @classmethod
-    def from_state_dict(cls, state: dict[str, Any]) -> "InputSpec":
-        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in state.items()})

@@ -6,7 +6,6 @@ from logging.handlers import TimedRotatingFileHandler
 from pathlib import Path
 
 _ROOT = "strata"
-FORMAT = "%(asctime)s %(name)s: %(message)s"
 
 
 def get_logger(name: str) -> logging.Logger:
@@ -14,7 +13,7 @@ def get_logger(name: str) -> logging.Logger:
     return logging.getLogger(f"{_ROOT}.{name}")
 
 
-def setup_logging(level: str = "INFO", line_format: str = FORMAT, stream=None) -> None:
+def setup_logging(level: str = "INFO", line_format: str = "%(asctime)s %(name)s: %(message)s", stream=None) -> None:
     """Send every logger to `stream` (the terminal's error channel). May be called again to change it."""
     root = logging.getLogger(_ROOT)
     root.setLevel(level)
@@ -23,7 +22,7 @@ def setup_logging(level: str = "INFO", line_format: str = FORMAT, stream=None) -
     root.addHandler(_formatted(_Terminal(stream or sys.stderr), line_format))
 
 
-def log_to_file(path: Path, line_format: str = FORMAT, daily: bool = False) -> None:
+def log_to_file(path: Path, line_format: str, daily: bool = False) -> None:
     """Also append every line to a file; with `daily` yesterday's file is put aside at midnight."""
     handler = TimedRotatingFileHandler(path, "midnight", encoding="utf-8") if daily else None
     handler = handler or logging.FileHandler(path, encoding="utf-8")

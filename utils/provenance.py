@@ -31,12 +31,14 @@ def write_environment(path: Path, device: str) -> None:
 
 def write_code(folder: Path) -> None:
     """The commit, what differs from it, and a copy of the source."""
-    folder.mkdir(exist_ok=True)
+    folder.mkdir()
     (folder / "commit.txt").write_text(_git("rev-parse", "HEAD") or "not a git checkout\n", encoding="utf-8")
     (folder / "dirty.diff").write_text(_git("diff", "HEAD"), encoding="utf-8")
     for name in _HOUSE:
-        ignore = shutil.ignore_patterns("__pycache__", "*.npz")
-        shutil.copytree(_ROOT / name, folder / name, ignore=ignore, dirs_exist_ok=True)
+        for path in (*(_ROOT / name).rglob("*.py"), *(_ROOT / name).rglob("*.yml")):
+            target = folder / path.relative_to(_ROOT)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target)
 
 
 def _git(*arguments: str) -> str:

@@ -34,12 +34,6 @@ class Registry:
 
         return decorator
 
-    def names(self) -> list[str]:
-        return sorted(self._factories)
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._factories
-
     def get(self, name: str, key: str) -> Callable:
         """The factory called `name`; `key` is the configuration key that an error names."""
         self._require(name, key)
@@ -71,13 +65,13 @@ def call(factory: Callable, arguments: Mapping[str, Any], key: str, /, *position
     """Call `factory(*positional, **given, **arguments)`, where `arguments` come from the key `key`.
 
     Raises UserError for an argument that is unknown, missing, or that the program sets
-    itself, and for a value that the factory refuses with a ValueError.
+    itself, and for a value that the factory refuses or stumbles over.
     """
     check_arguments(factory, arguments, key, *positional, **given)
     try:
         return factory(*positional, **given, **arguments)
-    except ValueError as error:
-        raise UserError(f"{key}: {one_line(error)}") from error
+    except (TypeError, ValueError, ArithmeticError, RuntimeError) as error:
+        raise UserError(f"{key}: {_name(factory)}: {one_line(error)}") from error
 
 
 def check_arguments(

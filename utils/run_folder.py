@@ -21,6 +21,8 @@ class RunFolder:
         self.tensorboard = path / "tensorboard"
         self.weights = path / "weights"
         self.report = path / "report"
+        self.code = path / "code"
+        self.environment = path / "environment.txt"
         self.last = self.weights / "last.pth"
         self.previous = self.weights / "previous.pth"
         self.best = self.weights / "best.pth"
@@ -33,8 +35,13 @@ class RunFolder:
     def has_weights(self) -> bool:
         return any(path.is_file() for path in (self.best, self.last, self.previous))
 
-    def lock(self) -> bool:
-        """Take the run for this process until it ends; False where another process holds it.
+    @property
+    def best_weights(self) -> Path:
+        """The best checkpoint there is; `last` in a run that was killed before its first evaluation."""
+        return next(path for path in (self.best, self.last, self.previous) if path.is_file())
+
+    def lock(self) -> None:
+        """Take the run for this process until it ends. Raises UserError where another process holds it.
 
         The lock is the operating system's, so that no kind of death leaves it behind, and
         belongs to this process alone, not to its workers.
@@ -42,15 +49,13 @@ class RunFolder:
         try:
             import fcntl
         except ImportError:  # not a POSIX system: runs are not locked there
-            return True
-        if self._lock is None:
-            self._lock = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+            return
         try:
+            self._lock = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
             fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError as error:
             self.unlock()
-            return False
-        return True
+            raise UserError(f"{self.path}: another process is training this run; stop it first") from error
 
     def unlock(self) -> None:
         if self._lock is not None:
@@ -58,10 +63,9 @@ class RunFolder:
             self._lock = None
 
 
-def create_run(output_dir: Path, experiment: str) -> RunFolder:
-    """A new folder, named by the time; runs started in the same second get folders of their own."""
+def create_run(parent: Path) -> RunFolder:
+    """A new folder in an experiment's folder, named by the time; two of the same second are numbered."""
     stamp = time.strftime("%Y-%m-%d_%H-%M-%S")
-    parent = output_dir / experiment
     number = 1
     while True:
         path = parent / (stamp if number == 1 else f"{stamp}_{number}")
@@ -79,13 +83,17 @@ def create_run(output_dir: Path, experiment: str) -> RunFolder:
 
 
 def open_run(path: Path) -> RunFolder:
-    """A folder as a run, with its weights folder made and cleared of half-written files."""
+    """A folder as this process's run: made if need be, locked, then cleared of half-written files.
+
+    Raises UserError where another process holds it or it cannot be written.
+    """
     run = RunFolder(path)
     try:
         run.weights.mkdir(parents=True, exist_ok=True)
+        run.lock()
+        remove_leftovers(run.weights)
     except OSError as error:
-        raise UserError(f"{run.weights}: cannot create the folder: {error.strerror}") from error
-    remove_leftovers(run.weights)
+        raise UserError(f"{path}: cannot write to this run's folder: {error.strerror}") from error
     return run
 
 

@@ -82,8 +82,9 @@ def read_idx(path: Path, ndim: int) -> np.ndarray:
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{path}: cannot read: {one_line(error)}; get the file again") from error
     header = 4 + 4 * ndim
-    shape = np.frombuffer(data[4:header], ">u4").astype(np.int64)
-    if data[:4] != bytes((0, 0, 8, ndim)) or len(data) != header + shape.prod():
+    is_idx = data[:4] == bytes((0, 0, 8, ndim)) and len(data) >= header
+    shape = np.frombuffer(data[4:header], ">u4").astype(np.int64) if is_idx else np.zeros(ndim, np.int64)
+    if not is_idx or len(data) != header + shape.prod():
         raise UserError(
             f"{path}: not an idx file of bytes in {ndim} dimensions, or cut short ({len(data)} bytes); get it again"
         )

@@ -59,6 +59,8 @@ class RandomCrop:
 
     def __init__(self, size: Size, padding: int = 0):
         self.height, self.width = size
+        if padding < 0:
+            raise ValueError(f"padding: found {padding}, expected 0 pixels or more")
         self.padding = padding
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -113,6 +115,8 @@ class HFlip:
     """Mirror left and right with probability `p`."""
 
     def __init__(self, p: float = 0.5):
+        if not 0 <= p <= 1:
+            raise ValueError(f"p: found {p}, expected a probability from 0 to 1")
         self.p = p
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:

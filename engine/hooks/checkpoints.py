@@ -1,5 +1,7 @@
 """Saving: `last`, `previous`, `best`, and copies that are kept."""
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from engine.checkpoint import first_nonfinite, save_checkpoint
@@ -16,13 +18,13 @@ log = get_logger("train")
 class Checkpoints(Hook):
     """Saves at the end of each epoch, every `every_steps` steps, and when the loop is left.
 
-    `facts` are what is saved beside the trainer's state: config, classes, input. Every
+    `header` is what is saved beside the trainer's state: config, classes, input. Every
     `keep_every` epochs a copy is kept for good, named by the epoch and the metric `monitor`.
     """
 
-    def __init__(self, run: RunFolder, facts: dict[str, Any], monitor: str, every_steps: int = 0, keep_every: int = 0):
+    def __init__(self, run: RunFolder, header: dict[str, Any], monitor: str, every_steps: int = 0, keep_every: int = 0):
         self.run = run
-        self.facts = facts
+        self.header = header
         self.monitor = monitor
         self.every_steps = every_steps
         self.keep_every = keep_every
@@ -32,22 +34,20 @@ class Checkpoints(Hook):
         self.saved_step = trainer.step
         if not self.run.last.exists():
             self._save_or_fail(trainer)
+        elif trainer.position == 0 and trainer.is_best:
+            link_over(self.run.last, self.run.best)  # a kill may have come between the two names
 
     def after_step(self, trainer: Any) -> None:
-        if self.every_steps and trainer.step % self.every_steps == 0:
+        if self.every_steps and trainer.updated and trainer.step % self.every_steps == 0:
             self._save_or_warn(trainer)
 
     def after_epoch(self, trainer: Any) -> None:
-        if trainer.is_complete:
-            self._save_or_fail(trainer)
-        elif not self._save_or_warn(trainer):
-            return
-        if trainer.is_best:
-            link_over(self.run.last, self.run.best)
+        names = [self.run.best] if trainer.is_best else []
         if self.keep_every and trainer.epoch % self.keep_every == 0:
-            value = trainer.metrics.get(self.monitor)
-            name = f"epoch_{trainer.epoch:03d}" + (f"_{value:.4f}" if value is not None else "")
-            link_over(self.run.last, self.run.weights / f"{name}.pth")
+            value = f"_{trainer.metrics[self.monitor]:.4f}" if trainer.metrics else ""
+            names.append(self.run.weights / f"epoch_{trainer.epoch:03d}{value}.pth")
+        save = self._save_or_fail if trainer.is_complete else self._save_or_warn
+        save(trainer, names)
 
     def on_failure(self, trainer: Any, error: BaseException) -> None:
         if isinstance(error, StopNow):
@@ -58,23 +58,23 @@ class Checkpoints(Hook):
         elif not isinstance(error, UserError):
             self._save_crash(trainer)
 
-    def _save_or_fail(self, trainer: Any) -> None:
+    def _save_or_fail(self, trainer: Any, names: Sequence[Path] = ()) -> None:
         try:
-            self._save(trainer)
+            self._save(trainer, names)
         except OSError as error:
             raise UserError(f"{self.run.last}: cannot save: {one_line(error)}; make room, then resume") from error
 
-    def _save_or_warn(self, trainer: Any) -> bool:
+    def _save_or_warn(self, trainer: Any, names: Sequence[Path] = ()) -> None:
         """Save while there is training to go on with: a full disk may have room again next time."""
         try:
-            self._save(trainer)
+            self._save(trainer, names)
         except OSError as error:
-            log.warning("cannot save %s: %s; training goes on", self.run.last, one_line(error))
-            return False
-        return True
+            lost = ", ".join(path.name for path in (self.run.last, *names))
+            log.warning("cannot save %s: %s; training goes on", lost, one_line(error))
 
-    def _save(self, trainer: Any) -> None:
-        state = {**trainer.state_dict(), **self.facts}
+    def _save(self, trainer: Any, names: Sequence[Path]) -> None:
+        """Save as `last`, which becomes `previous`, and give the new file these further names."""
+        state = {**trainer.state_dict(), **self.header}
         broken = first_nonfinite(state["model"])
         if broken is not None:
             raise UserError(
@@ -84,16 +84,15 @@ class Checkpoints(Hook):
         if self.run.last.exists():
             link_over(self.run.last, self.run.previous)
         save_checkpoint(self.run.last, state)
-        if not self.run.best.exists():
-            link_over(self.run.last, self.run.best)
-        if not self.run.previous.exists():
-            link_over(self.run.last, self.run.previous)
+        missing = [path for path in (self.run.previous, self.run.best) if not path.exists()]
+        for path in (*names, *missing):
+            link_over(self.run.last, path)
         self.saved_step = trainer.step
 
     def _save_crash(self, trainer: Any) -> None:
         path = self.run.weights / "crash.pth"
         try:
-            save_checkpoint(path, {**trainer.state_dict(), **self.facts, "exact": False})
+            save_checkpoint(path, {**trainer.state_dict(), **self.header, "exact": False})
         except Exception as error:  # the first error is the one to report
             log.warning("cannot save %s: %s", path, one_line(error))
             return

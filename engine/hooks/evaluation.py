@@ -1,7 +1,6 @@
 """Validation after each epoch, and whether it was the best one."""
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 from engine.hooks.base import Hook
@@ -14,26 +13,18 @@ class Evaluation(Hook):
     `mode` is max or min; a value that is not finite is never the best.
     """
 
-    def __init__(
-        self,
-        predictor: Predictor,
-        loader: Any,
-        metrics: dict[str, MetricFunction],
-        monitor: str,
-        mode: str,
-        poll: Callable[[], None],
-    ):
+    def __init__(self, predictor: Predictor, loader: Any, metrics: dict[str, MetricFunction], monitor: str, mode: str):
         self.predictor = predictor
         self.loader = loader
         self.metrics = metrics
         self.monitor = monitor
         self.sign = 1 if mode == "max" else -1
-        self.poll = poll
         self.best: float | None = None
 
     def evaluate(self, trainer: Any) -> None:
         averages = Averages(trainer.criterion, self.metrics)
-        for batch, outputs in self.predictor.predict(self.loader.batches(), self.poll):
+        for batch, outputs in self.predictor.predict(self.loader.batches()):
+            trainer.poll()
             averages.add(batch, outputs)
         trainer.metrics = averages.result()
 

@@ -55,7 +55,7 @@ class TrainingLog(Hook):
         right = (trainer.logits.argmax(dim=1) == trainer.batch.targets).sum()
         self.epoch_sums += torch.stack([trainer.loss * count, right, torch.full_like(right, count)])
         self.line_samples += count
-        if trainer.step % self.period == 0:
+        if trainer.updated and trainer.step % self.period == 0:
             self._write_line(trainer)
 
     def after_epoch(self, trainer: Any) -> None:
@@ -113,7 +113,7 @@ class TrainingLog(Hook):
         return {f"{prefix}_loss": loss / max(count, 1), f"{prefix}_top1": right / max(count, 1)}
 
     def _write(self, record: dict[str, Any]) -> None:
-        self.file.write(json.dumps({**record, "seconds": round(time.perf_counter() - self.started, 3)}) + "\n")
+        self.file.write(json.dumps({**record, "process_seconds": round(time.perf_counter() - self.started, 3)}) + "\n")
         self.file.flush()
         for name, value in record.items():
             if name not in ("kind", "epoch", "step"):
@@ -128,5 +128,5 @@ class TrainingLog(Hook):
 
         # What was logged after the checkpoint is hidden. A run stopped during an evaluation
         # repeats it, so that the last step of its epoch goes too.
-        purge_step = (trainer.step + (not trainer.is_epoch_used)) if trainer.step else None
+        purge_step = trainer.step + (not trainer.is_epoch_consumed)
         return SummaryWriter(self.run.tensorboard, purge_step=purge_step)

@@ -41,6 +41,9 @@ def test_five_lines_are_an_experiment(write):
         ("SOLVER.AMP", "off", "off"),
         ("EXPERIMENT.NAME", "010", "010"),
         ("EXPERIMENT.NAME", "1e-3", "1e-3"),
+        ("LOSS.label_smoothing", "010", "010"),
+        ("LOSS.label_smoothing", "0", 0),
+        ("LOSS.label_smoothing", "-1_000.5e1", -10005.0),
         ("LOG.DAILY", "yes", True),
         ("INPUT.SIZE", "[32, 48]", (32, 48)),
         ("INPUT.SIZE", "null", None),
@@ -200,6 +203,8 @@ def test_print_marks_what_differs():
 
 def test_overrides_are_found_anywhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    words, pairs = split_overrides(["--allow-change", "SEED", "SEED", "1"], ["--allow-change"])
+    assert (words, pairs) == (["--allow-change", "SEED"], ["SEED", "1"])
     words, pairs = split_overrides(["--resume", "SOLVER.BASE_LR", "-1", "--config-file", "x.yml", "SEED", "3", "out"])
     assert (words, pairs) == (["--resume", "--config-file", "x.yml", "out"], ["SOLVER.BASE_LR", "-1", "SEED", "3"])
     assert split_overrides(["LOSS.label_smoothing", "0.1"]) == ([], ["LOSS.label_smoothing", "0.1"])
@@ -215,8 +220,8 @@ def test_changes_are_free_applied_or_refused():
     old = load_config()
     new = load_config(None, ["LOG.PERIOD", "1", "SOLVER.BASE_LR", "1", "DATALOADER.NUM_WORKERS", "1"])
     assert compare(old, new) == [
-        "DATALOADER.NUM_WORKERS: 0 -> 1 (changes no result)",
-        "LOG.PERIOD: 20 -> 1 (changes no result)",
+        "DATALOADER.NUM_WORKERS: 0 -> 1 (how it runs, not what)",
+        "LOG.PERIOD: 20 -> 1 (how it runs, not what)",
         "SOLVER.BASE_LR: 0.1 -> 1.0 (applied from here on)",
     ]
     other = load_config(None, ["SOLVER.BATCH_SIZE", "1"])

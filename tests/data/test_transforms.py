@@ -85,8 +85,10 @@ def test_random_resized_crop_has_the_areas_and_ratios_it_was_asked_for():
     ("entry", "message"),
     [
         ("[Hflip]", "INPUT.TRAIN_TRANSFORMS 'Hflip': no such transform; did you mean 'HFlip'?"),
-        ("[{HFlip: {q: 1}}]", "HFlip.q: HFlip takes no such argument; did you mean|known: p"),
+        ("[{HFlip: {q: 1}}]", "TRAIN_TRANSFORMS.q: HFlip takes no such argument; did you mean|known: p"),
         ("[{RandomResizedCrop: {scale: [2, 3]}}]", "RandomResizedCrop: scale"),
+        ("[{CenterCrop: {size: 224}}]", "CenterCrop: cannot unpack non-iterable int"),
+        ("[{HFlip: {p: often}}]", "HFlip: '<=' not supported"),
         ("[3]", "found 3, expected a name or"),
     ],
 )

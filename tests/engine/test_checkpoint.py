@@ -45,14 +45,14 @@ def test_a_flipped_bit_is_noticed_or_harmless(path, place, bit):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda path: path.write_bytes(path.read_bytes()[:-100]), "not a checkpoint, or cut short"),
-        (lambda path: path.write_bytes(b""), "not a checkpoint, or cut short"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-100]), "no checkpoint, or a damaged one"),
+        (lambda path: path.write_bytes(b""), "no checkpoint, or a damaged one"),
         (lambda path: path.write_text("hello"), "begins with b'hello'"),
         (lambda path: torch.save({"w": torch.zeros(2)}, path), "not a checkpoint of this project"),
         (lambda path: torch.save([1], path), "not a checkpoint of this project"),
         (lambda path: torch.save({**STATE, "version": 99}, path), "version 99, expected 1"),
-        (lambda path: torch.save({**STATE, "version": UserError}, path), "damaged, or not a checkpoint"),
-        (lambda path: zipfile.ZipFile(path, "w").close(), "damaged, or not a checkpoint"),
+        (lambda path: torch.save({**STATE, "version": UserError}, path), "no checkpoint, or a damaged one"),
+        (lambda path: zipfile.ZipFile(path, "w").close(), "no checkpoint, or a damaged one"),
         (lambda path: path.unlink(), "no such checkpoint"),
         (lambda path: (path.unlink(), path.mkdir()), "cannot read the checkpoint: Is a directory"),
     ],
@@ -89,7 +89,9 @@ def test_link_over(path, links, monkeypatch):
     other = path.with_name("best.pth")
     other.write_bytes(b"old")
     link_over(path, other)
+    link_over(path, other)  # once more, when both are the same file
     assert other.read_bytes() == path.read_bytes()
+    assert len(list(path.parent.iterdir())) == 2
     save_checkpoint(path, {**STATE, "classes": ["b"]})
     assert load_checkpoint(other)["classes"] == ["a"]
 

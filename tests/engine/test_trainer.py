@@ -40,7 +40,7 @@ class Spy(Hook):
         self.calls.append(("after_step", trainer.step))
 
     def evaluate(self, trainer):
-        assert trainer.is_epoch_used
+        assert trainer.is_epoch_consumed
         self.calls.append(("evaluate", trainer.epoch))
 
     def after_epoch(self, trainer):
@@ -134,11 +134,11 @@ def fake_epochs(hooks: list[Hook], values: list[float]) -> list[bool]:
     ],
 )
 def test_best(mode, values, best):
-    assert fake_epochs([Evaluation(None, None, {}, "m", mode, None)], values) == best
+    assert fake_epochs([Evaluation(None, None, {}, "m", mode)], values) == best
 
 
 def test_early_stopping_counts_epochs_in_a_row():
-    evaluation = Evaluation(None, None, {}, "m", "max", None)
+    evaluation = Evaluation(None, None, {}, "m", "max")
     assert len(fake_epochs([evaluation, EarlyStopping(2)], [1, 0, 2, 1, 1, 5])) == 5
 
 

@@ -27,7 +27,7 @@ def test_cross_entropy(smoothing, dtype):
 
 
 def test_mistakes_in_the_loss():
-    with pytest.raises(UserError, match=r"LOSS: label_smoothing: found 2"):
+    with pytest.raises(UserError, match=r"LOSS: CrossEntropy: label_smoothing: found 2"):
         build_criterion(load_config(None, ["LOSS.label_smoothing", "2"]))
     with pytest.raises(UserError, match="LOSS.NAME 'crossentropy': no such loss; did you mean 'cross_entropy'"):
         build_criterion(load_config(None, ["LOSS.NAME", "crossentropy"]))
