@@ -4,7 +4,7 @@ from collections.abc import Collection
 
 from config.grammar import flow
 from config.node import CfgNode, leaves
-from utils.errors import UserError
+from utils.errors import UserError, did_you_mean
 
 # How it runs, not what: the result is the same, up to the arithmetic of another device.
 _FREE = (
@@ -20,22 +20,29 @@ _FREE = (
 # These are taken over and change what comes.
 _APPLIED = ("SOLVER.BASE_LR", "SOLVER.WEIGHT_DECAY", "SOLVER.MAX_EPOCHS", "SOLVER.SCHEDULER.", "TEST.METRICS", "HOOKS")
 
+# These may differ when a trained network is tested.
+_IN_TESTING = (*_FREE, "DATASETS.", "TEST.", "INPUT.SIZE", "INPUT.TEST_TRANSFORMS")
+
 
 def compare(saved: CfgNode, new: CfgNode, allowed: Collection[str] = ()) -> list[str]:
     """A line for each key that changed since a checkpoint was saved.
 
-    Raises UserError for a change that would make it another experiment, unless the key is `allowed`.
+    Raises UserError for a change that would make it another experiment, unless the key or its section is `allowed`.
     """
     before, after = leaves(saved), leaves(new)
+    known = before.keys() | after.keys()
+    for name in allowed:
+        if not any(_is_within(key, name) for key in known):
+            raise UserError(f"--allow-change {name}: unknown key; {did_you_mean(name, known)}")
     lines = []
-    for key in sorted(before.keys() | after.keys()):
+    for key in sorted(known):
         old, now = before.get(key), after.get(key)
         if old == now:
             continue
         change = f"{key}: {flow(old)} -> {flow(now)}"
         if key.startswith(_FREE):
             lines.append(f"{change} (how it runs, not what)")
-        elif key.startswith(_APPLIED) or key in allowed:
+        elif key.startswith(_APPLIED) or any(_is_within(key, name) for name in allowed):
             lines.append(f"{change} (applied from here on)")
         else:
             raise UserError(
@@ -43,3 +50,16 @@ def compare(saved: CfgNode, new: CfgNode, allowed: Collection[str] = ()) -> list
                 f"leave it as it was, start anew without --resume, or insist with --allow-change {key}"
             )
     return lines
+
+
+def check_test_overrides(saved: CfgNode, new: CfgNode) -> None:
+    """Raise UserError for a change that makes no sense when a trained network is tested."""
+    before, after = leaves(saved), leaves(new)
+    for key in before.keys() | after.keys():
+        if before.get(key) != after.get(key) and not key.startswith(_IN_TESTING):
+            raise UserError(f"{key}: a trained network is tested with what it was trained with; leave it out")
+
+
+def _is_within(key: str, name: str) -> bool:
+    """Whether `name` is the key or a section that holds it."""
+    return key == name or key.startswith(f"{name}.")

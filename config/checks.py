@@ -1,5 +1,6 @@
 """What a value must be: its type, its range or choices, and what goes together."""
 
+import logging
 import math
 from collections.abc import Callable
 from typing import Any
@@ -30,16 +31,29 @@ def _at_least(low: float) -> tuple[Callable[[Any], bool], str]:
     return lambda value: low <= value < math.inf, f"at least {low}"
 
 
-def _numbers(low: float, count: tuple[int, ...], kinds: tuple[type, ...] = (int, float)) -> Callable[[Any], bool]:
-    return lambda value: len(value) in count and all(type(v) in kinds and v > low for v in value)
+def _numbers(
+    low: float, count: tuple[int, ...], kinds: tuple[type, ...] = (int, float), high: float = math.inf
+) -> Callable[[Any], bool]:
+    return lambda value: len(value) in count and all(type(v) in kinds and low < v <= high for v in value)
+
+
+def _is_log_format(value: str) -> bool:
+    try:
+        logging.Formatter(value).format(logging.makeLogRecord({"name": "x", "msg": "y"}))
+    except (ValueError, TypeError, KeyError):
+        return False
+    return True
 
 
 # Key -> (test of a value that is not None, what is expected in words).
 RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "SEED": (lambda v: 0 <= v < 2**63, "an integer from 0 to 2**63 - 1"),
-    "EXPERIMENT.NAME": (lambda v: "/" not in v and v not in (".", ".."), "a folder's name without '/'"),
+    "EXPERIMENT.NAME": (
+        lambda v: v.isprintable() and "/" not in v and v not in (".", ".."),
+        "a folder's name without '/'",
+    ),
     "MODEL.NUM_CLASSES": _at_least(0),
-    "INPUT.SIZE": (_numbers(0, (2,), (int,)), "[height, width] in pixels"),
+    "INPUT.SIZE": (_numbers(0, (2,), (int,), high=2**14), "[height, width] in pixels, at most 16384"),
     "INPUT.MEAN": (_numbers(-math.inf, (1, 3)), "one number for each channel"),
     "INPUT.STD": (_numbers(0, (1, 3)), "one number above 0 for each channel"),
     "DATASETS.VAL_RATIO": (lambda v: 0 <= v < 1, "a share from 0 up to, not including, 1"),
@@ -54,6 +68,7 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "CHECKPOINT.EVERY_STEPS": _at_least(0),
     "CHECKPOINT.KEEP_EVERY": _at_least(0),
     "LOG.PERIOD": _at_least(1),
+    "LOG.FORMAT": (_is_log_format, "a format of Python's logging, such as %(message)s"),
 }
 
 
@@ -68,7 +83,7 @@ def coerce(value: Any, text: str | None, default: Any, key: str) -> Any:
         return None
     if kind is str and text is not None:
         return text
-    if kind is float and type(value) is int:
+    if kind is float and type(value) is int and abs(value) < 1e300:
         return float(value)
     if kind is int and type(value) is float and value.is_integer():
         return int(value)

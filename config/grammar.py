@@ -52,22 +52,41 @@ def _represent_text(dumper: Dumper, text: str) -> yaml.Node:
 Dumper.add_representer(str, _represent_text)
 
 
-def compose(text: str, where: str, is_file: bool = True) -> tuple[yaml.Node | None, Loader]:
+def compose(text: str, where: str) -> tuple[yaml.Node | None, Loader]:
     """The syntax tree of a text, which keeps line numbers, and the loader that `value_of` needs."""
     try:
         loader = Loader(text)
         return loader.get_single_node(), loader
     except (yaml.YAMLError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
-        raise UserError(_explain(error, f"{where}:{mark.line + 1}" if mark and is_file else where)) from error
+        raise UserError(_explain(error, f"{where}:{mark.line + 1}" if mark else where)) from error
 
 
 def value_of(node: yaml.Node, loader: Loader, where: str):
     """The plain value of a node. Raises UserError for tags that would run code; `where` has the line."""
     try:
-        return loader.construct_object(node, deep=True)
+        value = loader.construct_object(node, deep=True)
     except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
         raise UserError(_explain(error, where)) from error
+    _check_keys(value, where)
+    return value
+
+
+def flatten(node: yaml.MappingNode, loader: Loader, where: str) -> None:
+    """Put what `<<` refers to into a mapping."""
+    try:
+        loader.flatten_mapping(node)
+    except yaml.YAMLError as error:
+        raise UserError(_explain(error, where)) from error
+
+
+def _check_keys(value, where: str) -> None:
+    if isinstance(value, dict):
+        for key in value:
+            if not isinstance(key, str):
+                raise UserError(f"{where}: found the key {key!r}, expected a name")
+    for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        _check_keys(item, where)
 
 
 def flow(value) -> str:

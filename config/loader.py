@@ -95,6 +95,7 @@ def split_overrides(argv: Sequence[str], options: Collection[str] = ()) -> tuple
     `SECTION.argument` for a section of the defaults. What follows one of `options` is its value.
     """
     sections = tuple(f"{name}." for name in default_config())
+    known = leaves(default_config())
     words, pairs, rest = [], [], list(argv)
     while rest:
         word = rest.pop(0)
@@ -104,7 +105,7 @@ def split_overrides(argv: Sequence[str], options: Collection[str] = ()) -> tuple
             words.append(word)
         elif equals:
             raise UserError(f"{COMMAND_LINE}: found {word}, expected a space: {word.replace('=', ' ', 1)}")
-        elif not rest or rest[0].startswith("--"):
+        elif not rest or rest[0].startswith("--") or rest[0] in known:
             raise UserError(f"{COMMAND_LINE}: {word} needs a value: {word} VALUE")
         else:
             pairs += [word, rest.pop(0)]
@@ -161,7 +162,8 @@ def _section(cfg: CfgNode, setting: Setting) -> CfgNode:
     section: Any = cfg
     for name in path:
         section = section.get(name) if isinstance(section, CfgNode) else None
-    if isinstance(section, CfgNode) and (leaf in section or (is_argument(leaf) and "NAME" in section)):
+    takes_arguments = isinstance(section, CfgNode) and "NAME" in section and path != ["EXPERIMENT"]
+    if isinstance(section, CfgNode) and (leaf in section or (is_argument(leaf) and takes_arguments)):
         if isinstance(section.get(leaf), CfgNode) and not is_argument(leaf):
             first = next(iter(section[leaf]))
             raise UserError(
@@ -191,7 +193,7 @@ def _read(file: Path, inside: tuple[Path, ...]) -> Iterator[list[Setting]]:
             if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
                 raise UserError(f"{setting.where}: _BASE_: found {setting.value!r}, expected a path or a list of paths")
             for base in bases:
-                yield from _read(file.parent / Path(base).expanduser(), (*inside, file.resolve()))
+                yield from _read(file.parent / os.path.expanduser(base), (*inside, file.resolve()))
     yield [setting for setting in settings if setting.key != "_BASE_"]
 
 
@@ -205,7 +207,7 @@ def _from_yaml(text: str, where: str) -> Iterator[Setting]:
 
 
 def _from_mapping(node: yaml.MappingNode, loader, where: str, path: str, defaults: CfgNode) -> Iterator[Setting]:
-    loader.flatten_mapping(node)
+    grammar.flatten(node, loader, f"{where}:{node.start_mark.line + 1}")
     lines: dict[str, int] = {}
     for key_node, value_node in node.value:
         line = key_node.start_mark.line + 1
@@ -225,6 +227,10 @@ def _from_mapping(node: yaml.MappingNode, loader, where: str, path: str, default
 def _from_command_line(pairs: Iterable[str]) -> Iterator[Setting]:
     pairs = list(pairs)
     for key, text in zip(pairs[::2], pairs[1::2], strict=True):
-        node, loader = grammar.compose(text, f"{COMMAND_LINE}: {key}", is_file=False)
+        try:
+            node, loader = grammar.compose(text, COMMAND_LINE)
+        except UserError:  # a text such as %H:%M, which a file would have in quotes
+            yield Setting(key, text, text, COMMAND_LINE)
+            continue
         value = None if node is None else grammar.value_of(node, loader, f"{COMMAND_LINE}: {key}")
-        yield Setting(key, value, text if not isinstance(value, (list, dict)) else None, COMMAND_LINE)
+        yield Setting(key, value, node.value if isinstance(node, yaml.ScalarNode) else text, COMMAND_LINE)

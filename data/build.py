@@ -1,7 +1,11 @@
 """cfg -> data sets and loaders."""
 
+import os
 from pathlib import Path
 from typing import Any
+
+import cv2
+import numpy as np
 
 import data.datasets
 import data.transforms  # noqa: F401  both are imported to be found by name
@@ -10,9 +14,9 @@ from data.loaders import Loader, SampleReader
 from data.registry import DATASETS, TRANSFORMS, MissingSplit
 from data.samplers import stratified_split
 from data.subset import Subset, targets_of
-from utils.errors import UserError
+from utils.errors import UserError, one_line
 from utils.input_spec import InputSpec
-from utils.registry import accepts, call, parse_entry
+from utils.registry import WRONG_VALUE, accepts, call, parse_entry
 
 # What a data set gets that says nothing of itself: the usual treatment of photographs.
 _PHOTOS = {
@@ -34,7 +38,7 @@ def build_split(cfg: CfgNode, split: str, classes: list[str] | None = None) -> A
     key = "DATASETS"
     factory = DATASETS.get(cfg.DATASETS.NAME, f"{key}.NAME")
     given = {"classes": classes} if classes is not None and accepts(factory, "classes") else {}
-    root = Path(cfg.DATASETS.ROOT).expanduser()
+    root = Path(os.path.expanduser(cfg.DATASETS.ROOT))
     dataset = call(factory, cfg.DATASETS.arguments(), key, root=root, split=split, **given)
     if classes is not None and list(dataset.classes) != list(classes):
         raise UserError(
@@ -84,16 +88,23 @@ def build_eval_loader(cfg: CfgNode, dataset: Any, spec: InputSpec, pin_memory: b
 
 def build_reader(cfg: CfgNode, dataset: Any, spec: InputSpec, key: str) -> SampleReader:
     """Samples of a data set under the transforms that INPUT lists in `key`."""
-    transforms = [_transform(entry, spec, f"INPUT.{key}") for entry in cfg.INPUT[key]]
+    entries = cfg.INPUT[key] if cfg.INPUT[key] is not None else native_input(cfg)[key.lower()]
+    transforms = [_transform(entry, spec, f"INPUT.{key}") for entry in entries]
     return SampleReader(dataset, transforms, spec.size, spec.channels, cfg.SEED)
 
 
 def _transform(entry: Any, spec: InputSpec, key: str) -> Any:
+    """One transform, tried once, so that a value it cannot use is found before the training."""
     name, arguments = parse_entry(entry, key)
     factory = TRANSFORMS.get(name, key)
     if accepts(factory, "size"):
         arguments = {"size": spec.size} | arguments
-    return call(factory, arguments, key)
+    transform = call(factory, arguments, key)
+    try:
+        transform(np.zeros((*spec.size, spec.channels), np.uint8), np.random.default_rng(0))
+    except (*WRONG_VALUE, cv2.error) as error:
+        raise UserError(f"{key}: {name}: {one_line(error)}") from error
+    return transform
 
 
 def _shown(classes: list[str]) -> str:

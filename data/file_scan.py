@@ -9,7 +9,7 @@ _JUNK = {"__macosx", "thumbs.db", "desktop.ini"}
 
 
 def walk_files(folder: Path, relative: str = "", inside: tuple[str, ...] = ()) -> Iterator[str]:
-    """All files below a folder, as paths that begin with `relative`; links that lead back are cut."""
+    """All regular files below a folder, as paths that begin with `relative`; links that lead back are cut."""
     real = os.path.realpath(folder)
     if real in inside:
         return
@@ -20,7 +20,7 @@ def walk_files(folder: Path, relative: str = "", inside: tuple[str, ...] = ()) -
             path = os.path.join(relative, entry.name)
             if entry.is_dir():
                 yield from walk_files(Path(entry.path), path, (*inside, real))
-            else:
+            elif entry.is_file():
                 yield path
 
 

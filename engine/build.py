@@ -10,7 +10,7 @@ from torch import nn
 import engine.hooks
 import engine.metrics  # noqa: F401  both are imported to be found by name
 from config import CfgNode, load_text
-from config.changes import compare
+from config.changes import check_test_overrides, compare
 from config.loader import dump_overrides
 from data.build import build_eval_loader, build_train_and_val, build_train_loader, native_input
 from engine.checkpoint import load_model_state
@@ -51,7 +51,7 @@ def build_trainer(
     train_set, val_set = build_train_and_val(cfg)
     user_cfg, cfg = cfg, _resolve(cfg, spec, native, train_set.classes, device)
     if state is not None:
-        _check_continuation(state, cfg, train_set, allow_changes)
+        state = _check_continuation(state, cfg, train_set, allow_changes)
 
     model = build_model(cfg, spec, cfg.MODEL.NUM_CLASSES).to(device, memory_format=torch.channels_last)
     normalize = build_normalize(cfg, spec).to(device)
@@ -93,8 +93,10 @@ def build_predictor(cfg: CfgNode, state: dict[str, Any], source: Path, device: t
 
 
 def checkpoint_config(state: dict[str, Any], source: Path, overrides: Sequence[str] = ()) -> CfgNode:
-    """The configuration that a checkpoint was trained with, changed by KEY VALUE `overrides`."""
-    return load_text(state["config"], str(source), overrides)
+    """The configuration that a checkpoint was trained with, changed for a test by KEY VALUE `overrides`."""
+    cfg = load_text(state["config"], str(source), overrides)
+    check_test_overrides(load_text(state["config"], str(source)), cfg)
+    return cfg
 
 
 def checkpoint_spec(cfg: CfgNode) -> InputSpec:
@@ -112,7 +114,7 @@ def resolve_device(name: str) -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
+        torch.zeros(1, device=device).item()
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise UserError(f"MODEL.DEVICE '{name}': there is no such device here; set it to auto or cpu") from error
     return device
@@ -137,8 +139,10 @@ def _resolve(
     return cfg
 
 
-def _check_continuation(state: dict[str, Any], cfg: CfgNode, train_set: Any, allow_changes: Collection[str]) -> None:
-    """Refuse to continue with other data or another experiment; log what changed."""
+def _check_continuation(
+    state: dict[str, Any], cfg: CfgNode, train_set: Any, allow_changes: Collection[str]
+) -> dict[str, Any]:
+    """The state to continue from. Refuses other data or another experiment; logs what changed."""
     if list(train_set.classes) != state["classes"]:
         raise UserError(f"the training set's classes are not those of the checkpoint: {', '.join(state['classes'])}")
     size = state["counters"]["dataset_size"]
@@ -147,8 +151,12 @@ def _check_continuation(state: dict[str, Any], cfg: CfgNode, train_set: Any, all
             f"the training set has {len(train_set)} images, the checkpoint's had {size}: the order would be another; "
             "put the data back as they were, or start anew without --resume"
         )
-    for line in compare(load_text(state["config"], "the checkpoint's configuration"), cfg, allow_changes):
+    saved = load_text(state["config"], "the checkpoint's configuration")
+    for line in compare(saved, cfg, allow_changes):
         get_logger("resume").info("changed: %s", line)
+    if saved.SOLVER.OPTIMIZER.NAME != cfg.SOLVER.OPTIMIZER.NAME:
+        state = {**state, "optimizer": None}  # what another optimizer remembers is of no use
+    return state
 
 
 def _build_hooks(cfg: CfgNode, run: RunFolder, spec: InputSpec, classes: Sequence[str], show_bar: bool) -> list[Hook]:

@@ -18,7 +18,10 @@ _KEYS = {"version", "model", "config", "classes", "input"}
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """Write a state so that `path` holds it whole, or what it held before. Raises OSError."""
     with atomic_write(path, "wb") as file:
-        torch.save({"version": VERSION, **state}, file)
+        try:
+            torch.save({"version": VERSION, **state}, file)
+        except RuntimeError as error:  # torch's writer hides the system's error, a full disk for example
+            raise error.__context__ if isinstance(error.__context__, OSError) else OSError(str(error)) from error
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:

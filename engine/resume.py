@@ -9,6 +9,8 @@ from utils.errors import UserError
 from utils.logger import get_logger
 from utils.run_folder import RunFolder, newest_runs, open_run
 
+_KEYS = {"optimizer", "schedule", "scaler", "hooks", "counters", "rng"}
+
 
 def resume_run(path: Path) -> tuple[RunFolder, dict[str, Any]]:
     """The run in a folder and the state to continue it from. Raises UserError where it cannot be."""
@@ -16,20 +18,23 @@ def resume_run(path: Path) -> tuple[RunFolder, dict[str, Any]]:
         raise UserError(f"--resume {path}: no such run; expected a folder with weights/last.pth")
     run = open_run(path)
     source, state = load_newest(run)
+    missing = _KEYS - set(state)
+    if missing:
+        raise UserError(f"{source}: cannot be resumed: it has no {', '.join(sorted(missing))}")
     if source != run.last:
         link_over(source, run.last)  # what is damaged must not be rotated over what is whole
     return run, state
 
 
 def newest_unfinished(folder: Path, max_epochs: int) -> tuple[RunFolder, dict[str, Any]] | None:
-    """The newest run of an experiment's folder that is neither complete nor held by another process."""
+    """The newest run of an experiment's folder that has begun, is not complete, and that no other process holds."""
     for candidate in newest_runs(folder):
         try:
             run, state = resume_run(candidate.path)
         except UserError as error:
             get_logger("resume").warning("passing over a run: %s", error)
             continue
-        if not is_complete(state, max_epochs):
+        if state["counters"]["step"] and not is_complete(state, max_epochs):
             return run, state
         run.unlock()
     return None
@@ -37,7 +42,8 @@ def newest_unfinished(folder: Path, max_epochs: int) -> tuple[RunFolder, dict[st
 
 def is_complete(state: dict[str, Any], max_epochs: int) -> bool:
     """Whether there is nothing left to train after a checkpoint."""
-    return state["counters"]["epoch"] >= max_epochs or bool(state["counters"]["stop_reason"])
+    counters = state["counters"]
+    return counters["epoch"] >= max_epochs or bool(counters["stop_reason"])
 
 
 def find_checkpoint(path: Path) -> Path:
@@ -47,8 +53,10 @@ def find_checkpoint(path: Path) -> Path:
     """
     if path.is_file():
         return path
-    for run in (RunFolder(path), *newest_runs(path)):
-        if run.has_weights:
-            return run.best_weights
+    if RunFolder(path).has_weights:
+        return RunFolder(path).best_weights
+    for run in newest_runs(path):
+        if run.best.exists():  # a run that has not been evaluated yet is passed over
+            return run.best
     problem = "no run with weights in it" if path.is_dir() else "no such run or checkpoint"
     raise UserError(f"{path}: {problem}; train one first: python tools/train_net.py")

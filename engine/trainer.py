@@ -50,6 +50,7 @@ class Trainer:
         self.is_exact = True  # whether the state is that of a step boundary
         self.metrics: dict[str, float] = {}  # of the newest evaluation
         self.is_best = True  # whether it was the best one
+        self.best: float | None = None  # the best value of the metric that chooses
         self.latest: dict[str, Any] = {}  # the newest record of the training log
         # Of the newest step: its batch, loss (scalar), logits (N, classes), learning rate, and whether it counted.
         self.batch: Any = None
@@ -129,31 +130,40 @@ class Trainer:
 
     def state_dict(self) -> dict[str, Any]:
         """All that the rest of the training depends on: plain values and tensors."""
-        counters = {"epoch": self.epoch, "position": self.position, "step": self.step, "stop_reason": self.stop_reason}
+        counters = {
+            "epoch": self.epoch,
+            "position": self.position,
+            "step": self.step,
+            "best": self.best,
+            "is_best": self.is_best,
+            "stop_reason": self.stop_reason,
+            "dataset_size": len(self.train_loader.dataset),
+        }
         return {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
             "scaler": self.precision.scaler.state_dict(),
             "hooks": {name: hook.state_dict() for name, hook in self._named_hooks()},
-            "counters": counters | {"is_best": self.is_best, "dataset_size": len(self.train_loader.dataset)},
+            "counters": counters,
             "rng": rng_state(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over a state. Settings of the optimizer stay as they were built: the configuration's."""
         load_model_state(self.model, state["model"], "the checkpoint")
-        settings = [{k: v for k, v in group.items() if k != "params"} for group in self.optimizer.param_groups]
-        self.optimizer.load_state_dict(state["optimizer"])
-        for group, setting in zip(self.optimizer.param_groups, settings, strict=True):
-            group.update(setting)
+        if state["optimizer"] is not None:
+            settings = [{k: v for k, v in group.items() if k != "params"} for group in self.optimizer.param_groups]
+            self.optimizer.load_state_dict(state["optimizer"])
+            for group, setting in zip(self.optimizer.param_groups, settings, strict=True):
+                group.update(setting)
         self.precision.scaler.load_state_dict(state["scaler"])
         for name, hook in self._named_hooks():
             if name in state["hooks"]:
                 hook.load_state_dict(state["hooks"][name])
         counters = state["counters"]
         self.epoch, self.position, self.step = counters["epoch"], counters["position"], counters["step"]
-        self.stop_reason, self.is_best = counters["stop_reason"], counters["is_best"]
+        self.best, self.is_best = counters["best"], counters["is_best"]
         self.schedule.load_state_dict(state["schedule"])
         self.schedule.set_step(self.step)
         set_rng_state(state["rng"])

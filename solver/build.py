@@ -1,6 +1,7 @@
 """cfg -> optimizer and schedule."""
 
 import inspect
+import math
 import typing
 from collections.abc import Callable
 from functools import partial
@@ -52,6 +53,10 @@ def build_schedule(cfg: CfgNode, optimizer: torch.optim.Optimizer, steps_per_epo
     total_steps = cfg.SOLVER.MAX_EPOCHS * steps_per_epoch
     warmup_steps = round(cfg.SOLVER.SCHEDULER.WARMUP_EPOCHS * steps_per_epoch)
     factor = schedule_factor(cfg, steps_per_epoch)
+    if warmup_steps >= total_steps:
+        raise UserError(
+            f"SOLVER.SCHEDULER.WARMUP_EPOCHS: {warmup_steps} of {total_steps} steps leave nothing; lower it"
+        )
     if warmup_steps:
         factor = with_warmup(factor, warmup_steps)
     return Schedule(optimizer, partial(factor, total_steps=total_steps))
@@ -72,6 +77,6 @@ def schedule_factor(cfg: CfgNode, steps_per_epoch: int) -> Callable[..., float]:
 def _in_steps(epochs: Any, steps_per_epoch: int, key: str) -> Any:
     if isinstance(epochs, (list, tuple)):
         return [_in_steps(value, steps_per_epoch, key) for value in epochs]
-    if not isinstance(epochs, (int, float)) or epochs <= 0:
+    if not isinstance(epochs, (int, float)) or not 0 < epochs < math.inf:
         raise UserError(f"{key}: found {epochs!r}, expected a length in epochs above 0")
     return max(round(epochs * steps_per_epoch), 1)

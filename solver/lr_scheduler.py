@@ -36,6 +36,8 @@ def cosine(step: int, total_steps: int, min_factor: float = 0.0) -> float:
 @SCHEDULES.register()
 def polynomial(step: int, total_steps: int, power: float = 1.0) -> float:
     """(1 - progress) ** power, as torch's PolynomialLR; a straight line to 0 for power 1."""
+    if power <= 0:
+        raise ValueError(f"power: found {power}, expected a number above 0")
     return (1 - min(step / total_steps, 1.0)) ** power
 
 

@@ -1,5 +1,6 @@
 """Test a trained network: numbers and predictions in the run's report folder."""
 
+import os
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,7 +26,7 @@ def main(argv: Sequence[str]) -> None:
     from engine.checkpoint import load_checkpoint
     from engine.resume import find_checkpoint
 
-    checkpoint = find_checkpoint(Path(args.run or output_dir(overrides)))
+    checkpoint = find_checkpoint(Path(os.path.expanduser(args.run or output_dir(overrides))))
     state = load_checkpoint(checkpoint)
     cfg = checkpoint_config(state, checkpoint, overrides)
     split, dataset = choose_split(args.split, cfg, state["classes"])

@@ -1,5 +1,6 @@
 """Train a network, or continue a run that was stopped."""
 
+import os
 import shlex
 import shutil
 import sys
@@ -28,13 +29,12 @@ def main(argv: Sequence[str]) -> int | None:
     setup_logging(cfg.LOG.LEVEL, cfg.LOG.FORMAT)
     with InterruptHandler() as interrupt:
         from engine.build import build_trainer
-        from engine.resume import is_complete
 
         folder, state = choose_run(args, cfg)
         log_to_file(folder.log, cfg.LOG.FORMAT, cfg.LOG.DAILY)
         if state is None:
             log.info("starting fresh in %s", folder)
-        elif is_complete(state, cfg.SOLVER.MAX_EPOCHS):
+        elif state["counters"]["epoch"] >= cfg.SOLVER.MAX_EPOCHS:
             log.info("%s is complete: nothing to do", folder)
             return
         else:
@@ -60,7 +60,7 @@ def parse(argv: Sequence[str]) -> tuple[Namespace, CfgNode]:
         "--resume",
         metavar="RUN",
         nargs="?",
-        const="",
+        const=True,
         help="continue RUN, or the newest unfinished run if there is one",
     )
     parser.add_argument(
@@ -68,8 +68,11 @@ def parse(argv: Sequence[str]) -> tuple[Namespace, CfgNode]:
     )
     parser.add_argument("--print-config", action="store_true", help="print the configuration and stop")
     args = parser.parse_args(words)
+    for option in ("config_file", "run_dir", "resume"):
+        if getattr(args, option) == "":
+            parser.error(f"--{option.replace('_', '-')}: found nothing, expected a path")
     file = args.config_file
-    if args.resume and not file:
+    if isinstance(args.resume, str) and not file:
         file = RunFolder(Path(args.resume)).config
     return args, load_config(file, overrides)
 
@@ -78,19 +81,19 @@ def choose_run(args: Namespace, cfg: CfgNode) -> tuple[RunFolder, dict | None]:
     """The folder to train in and, for a run that is continued, its checkpoint."""
     from engine.resume import newest_unfinished, resume_run
 
-    experiment = Path(cfg.OUTPUT_DIR) / cfg.EXPERIMENT.NAME
+    experiment = Path(os.path.expanduser(cfg.OUTPUT_DIR)) / cfg.EXPERIMENT.NAME
     folder = Path(args.run_dir) if args.run_dir else None
-    if args.resume:
+    if isinstance(args.resume, str):
         if folder:
             raise UserError("--run-dir and --resume RUN name two folders; give one of them")
         return resume_run(Path(args.resume))
-    if args.resume is not None and folder is None:
+    if args.resume and folder is None:
         return newest_unfinished(experiment, cfg.SOLVER.MAX_EPOCHS) or (create_run(experiment), None)
     if folder is None:
         return create_run(experiment), None
-    if args.resume is not None and RunFolder(folder).has_weights:
+    if args.resume and RunFolder(folder).has_weights:
         return resume_run(folder)
-    if args.resume is None and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if not args.resume and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"--run-dir {folder}: not an empty folder; name another one, or continue it with --resume")
     return open_run(folder), None
 

@@ -19,7 +19,8 @@ def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
     temporary = path.with_name(f".{path.name}{_TEMPORARY}")
     encoding = None if "b" in mode else "utf-8"
     try:
-        with open(temporary, mode, encoding=encoding, newline=None if encoding is None else "") as file:
+        errors = None if encoding is None else "surrogateescape"  # a file's name need not be text
+        with open(temporary, mode, encoding=encoding, errors=errors, newline=None if encoding is None else "") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

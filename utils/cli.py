@@ -1,12 +1,15 @@
 """How every tool ends: exit code 0 done, 2 a user's mistake, 128 + n stopped by signal n."""
 
 import argparse
+import logging
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from utils.errors import Interrupted, UserError
+from utils.logger import get_logger
 
 
 class ArgumentParser(argparse.ArgumentParser):
@@ -18,9 +21,13 @@ class ArgumentParser(argparse.ArgumentParser):
 
 def run(main: Callable[[Sequence[str]], int | None]) -> NoReturn:
     """Call `main` with the command line and end the process. A traceback from here means a bug."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # a file's name need not be text
     try:
         code = main(sys.argv[1:]) or 0
     except UserError as error:
+        if get_logger("cli").isEnabledFor(logging.DEBUG):  # LOG.LEVEL DEBUG
+            traceback.print_exception(error)
         print(f"error: {error}", file=sys.stderr)
         code = 2
     except (Interrupted, KeyboardInterrupt) as stop:
@@ -37,6 +44,11 @@ def run(main: Callable[[Sequence[str]], int | None]) -> NoReturn:
         )
         code = 2
     except BrokenPipeError:
-        sys.stderr.close()  # the reader of our output, such as `head`, has what it wanted
-        code = 0
+        sys.stderr.close()  # the reader of our output, such as `head`, went away
+        code = 128 + 13
+    except OSError as error:  # a folder that cannot be written, a disk that is full
+        if not error.strerror:
+            raise
+        print(f"error: {error.filename or 'input or output'}: {error.strerror}", file=sys.stderr)
+        code = 2
     sys.exit(code)

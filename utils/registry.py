@@ -8,6 +8,9 @@ from typing import Any
 
 from utils.errors import UserError, did_you_mean, one_line
 
+# What a factory raises for a value that it cannot use; anything else is a bug, with a traceback.
+WRONG_VALUE = (TypeError, ValueError, ArithmeticError, LookupError, RuntimeError, MemoryError)
+
 
 class Registry:
     """A table of named factories of one kind, filled by a decorator where each is defined.
@@ -70,7 +73,7 @@ def call(factory: Callable, arguments: Mapping[str, Any], key: str, /, *position
     check_arguments(factory, arguments, key, *positional, **given)
     try:
         return factory(*positional, **given, **arguments)
-    except (TypeError, ValueError, ArithmeticError, RuntimeError) as error:
+    except WRONG_VALUE as error:
         raise UserError(f"{key}: {_name(factory)}: {one_line(error)}") from error
 
 

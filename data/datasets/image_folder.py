@@ -14,6 +14,7 @@ from utils.errors import UserError, did_you_mean
 from utils.logger import get_logger
 
 _SPLITS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
+_NAMES_OF_SPLITS = {name for names in _SPLITS.values() for name in names}
 
 
 @DATASETS.register("image_folder")
@@ -33,6 +34,10 @@ class ImageFolder:
         if not folders:
             raise UserError(
                 f"{self.root}: no class folders in it; put the images of each class into a folder of its own"
+            )
+        if all(name.lower() in _NAMES_OF_SPLITS for name in folders):
+            raise UserError(
+                f"{self.root}: found only {', '.join(folders)}, expected a folder 'train' of class folders too"
             )
         strangers = [] if classes is None else sorted(set(folders) - set(classes))
         if strangers:

@@ -30,8 +30,8 @@ class Resize:
     """
 
     def __init__(self, size: Size, crop_pct: float = 1.0):
-        if not 0 < crop_pct <= 1:
-            raise ValueError(f"crop_pct: found {crop_pct}, expected above 0 and at most 1")
+        if not 0.1 <= crop_pct <= 1:
+            raise ValueError(f"crop_pct: found {crop_pct}, expected a share from 0.1 to 1")
         self.height, self.width = (math.floor(side / crop_pct) for side in size)
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:

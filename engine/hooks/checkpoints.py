@@ -29,12 +29,13 @@ class Checkpoints(Hook):
         self.every_steps = every_steps
         self.keep_every = keep_every
         self.saved_step = 0
+        self.saved_best: float | None = None
 
     def before_train(self, trainer: Any) -> None:
-        self.saved_step = trainer.step
+        self.saved_step, self.saved_best = trainer.step, trainer.best
         if not self.run.last.exists():
             self._save_or_fail(trainer)
-        elif trainer.position == 0 and trainer.is_best:
+        elif trainer.epoch and trainer.position == 0 and trainer.is_best:
             link_over(self.run.last, self.run.best)  # a kill may have come between the two names
 
     def after_step(self, trainer: Any) -> None:
@@ -71,6 +72,7 @@ class Checkpoints(Hook):
         except OSError as error:
             lost = ", ".join(path.name for path in (self.run.last, *names))
             log.warning("cannot save %s: %s; training goes on", lost, one_line(error))
+            trainer.best = self.saved_best  # so that the next epoch that beats the file takes its place
 
     def _save(self, trainer: Any, names: Sequence[Path]) -> None:
         """Save as `last`, which becomes `previous`, and give the new file these further names."""
@@ -84,10 +86,9 @@ class Checkpoints(Hook):
         if self.run.last.exists():
             link_over(self.run.last, self.run.previous)
         save_checkpoint(self.run.last, state)
-        missing = [path for path in (self.run.previous, self.run.best) if not path.exists()]
-        for path in (*names, *missing):
+        for path in names if self.run.previous.exists() else (*names, self.run.previous):
             link_over(self.run.last, path)
-        self.saved_step = trainer.step
+        self.saved_step, self.saved_best = trainer.step, trainer.best
 
     def _save_crash(self, trainer: Any) -> None:
         path = self.run.weights / "crash.pth"

@@ -16,8 +16,14 @@ class EarlyStopping(Hook):
         self.patience = patience
         self.epochs_without_best = 0
 
+    def before_train(self, trainer: Any) -> None:
+        self._stop_if_due(trainer)  # a run that was stopped stays so, unless this hook or its patience changed
+
     def after_epoch(self, trainer: Any) -> None:
         self.epochs_without_best = 0 if trainer.is_best else self.epochs_without_best + 1
+        self._stop_if_due(trainer)
+
+    def _stop_if_due(self, trainer: Any) -> None:
         if self.epochs_without_best >= self.patience:
             trainer.stop(f"no better epoch in the last {self.patience}")
 

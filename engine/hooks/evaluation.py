@@ -19,7 +19,6 @@ class Evaluation(Hook):
         self.metrics = metrics
         self.monitor = monitor
         self.sign = 1 if mode == "max" else -1
-        self.best: float | None = None
 
     def evaluate(self, trainer: Any) -> None:
         averages = Averages(trainer.criterion, self.metrics)
@@ -30,16 +29,10 @@ class Evaluation(Hook):
 
     def after_epoch(self, trainer: Any) -> None:
         value = trainer.metrics[self.monitor]
-        better = self.best is None or self.sign * value > self.sign * self.best
+        better = trainer.best is None or self.sign * value > self.sign * trainer.best
         trainer.is_best = math.isfinite(value) and better
         if trainer.is_best:
-            self.best = value
+            trainer.best = value
 
     def after_train(self, trainer: Any) -> None:
         self.loader.close()
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"best": self.best}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.best = state["best"]

@@ -39,6 +39,8 @@ def test_five_lines_are_an_experiment(write):
         ("SOLVER.BASE_LR", ".5", 0.5),
         ("SOLVER.MAX_EPOCHS", "1e2", 100),
         ("SOLVER.AMP", "off", "off"),
+        ("SOLVER.AMP", "'off'", "off"),
+        ("EXPERIMENT.NAME", '"a b"', "a b"),
         ("EXPERIMENT.NAME", "010", "010"),
         ("EXPERIMENT.NAME", "1e-3", "1e-3"),
         ("LOSS.label_smoothing", "010", "010"),
@@ -95,6 +97,10 @@ MISTAKES = {
     "_BASE_: gone.yml\n": "cannot read the configuration: No such file",
     "HOOKS: &a [*a]\n": "x.yml:1: not valid YAML: found unconstructable recursive node",
     "1: 2\n": "unknown key 1",
+    "<<: 5\n": "not valid YAML",
+    "HOOKS: [{1: 2}]\n": "x.yml:1: found the key 1, expected a name",
+    "EXPERIMENT: {name: x}\n": "x.yml:1: unknown key EXPERIMENT.name; did you mean 'EXPERIMENT.NAME'",
+    "LOG: {FORMAT: '%(nothing)s'}\n": "LOG.FORMAT: found '%(nothing)s', expected a format of Python's logging",
     "[" * 3000: "nested too deeply",
 }
 
@@ -186,7 +192,7 @@ def test_what_is_dumped_is_what_is_read(value):
 @settings(max_examples=25)
 @given(st.dictionaries(st.sampled_from(["width", "depth", "p"]), values, max_size=3), st.text(max_size=8))
 def test_dump_is_a_fixed_point(arguments, name):
-    if "/" in name or name in (".", ".."):
+    if "/" in name or name in (".", "..") or not name.isprintable():
         name = "x"
     cfg = merge_dict(load_config(), {"MODEL": {"NAME": "other", **arguments}, "EXPERIMENT": {"NAME": name}})
     again = load_text(cfg.dump(), "x")

@@ -1,5 +1,6 @@
 """Checkpoint files: whole or not there, and damage never goes unnoticed."""
 
+import resource
 import zipfile
 
 import pytest
@@ -69,6 +70,19 @@ def test_a_write_that_fails_leaves_the_old_file(path):
     with pytest.raises(KeyboardInterrupt), atomic_write(path, "wb") as file:
         file.write(b"half")
         raise KeyboardInterrupt
+    assert path.read_bytes() == before and list(path.parent.iterdir()) == [path]
+
+
+def test_a_full_disk_is_an_os_error_and_leaves_the_old_file(path):
+    """A limit on the size of files is what a full disk is, without being root."""
+    before = path.read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            save_checkpoint(path, {**STATE, "classes": ["b"]})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert path.read_bytes() == before and list(path.parent.iterdir()) == [path]
 
 

@@ -112,7 +112,9 @@ def test_an_unknown_metric_is_named(toy_cfg):
 def fake_epochs(hooks: list[Hook], values: list[float]) -> list[bool]:
     """Play epochs with these values of the metric; which ones were the best so far."""
     trainer = type(
-        "T", (), {"is_best": True, "stop_reason": "", "stop": lambda self, r: setattr(self, "stop_reason", r)}
+        "T",
+        (),
+        {"is_best": True, "best": None, "stop_reason": "", "stop": lambda self, r: setattr(self, "stop_reason", r)},
     )()
     best = []
     for value in values:
@@ -160,14 +162,14 @@ def test_checkpoints_that_are_kept(make_trainer, tmp_path):
     weights = RunFolder(tmp_path / "run").weights
     names = sorted(path.name for path in weights.iterdir())
     assert [name for name in names if name.startswith("epoch_")] == [
-        f"epoch_{n:03d}_{load_metric(tmp_path, n):.4f}.pth" for n in (2, 4)
+        f"epoch_{n:03d}_{load_metric(tmp_path / 'run', n):.4f}.pth" for n in (2, 4)
     ]
     assert {"last.pth", "best.pth", "previous.pth"} <= set(names) and len(names) == 5
     assert load_checkpoint(weights / "previous.pth")["counters"]["epoch"] == 4
 
 
-def load_metric(tmp_path, epoch: int) -> float:
-    lines = map(json.loads, (tmp_path / "run/metrics.jsonl").read_text().splitlines())
+def load_metric(run, epoch: int) -> float:
+    lines = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
     return next(line["val_top1"] for line in lines if line["kind"] == "epoch" and line["epoch"] == epoch)
 
 
@@ -195,8 +197,9 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_is_never_saved(make_trainer
     with pytest.raises(UserError, match=r"the training loss is (nan|inf) at epoch .* lower SOLVER.BASE_LR"):
         trainer.train()
     run = RunFolder(tmp_path / "run")
-    for path in (run.last, run.best, run.previous):
+    for path in (run.last, run.previous):
         assert load_checkpoint(path)["counters"]["step"] == 0
+    assert not run.best.exists()
     assert not (run.weights / "crash.pth").exists()
 
 
@@ -239,6 +242,8 @@ def test_a_full_disk_in_the_middle_is_a_warning_and_at_the_end_an_error(make_tra
     monkeypatch.setattr(checkpoints, "save_checkpoint", save)
     make_trainer("SOLVER.MAX_EPOCHS", "2", run="a").train()
     assert load_checkpoint(tmp_path / "a/weights/last.pth")["counters"]["epoch"] == 2
+    values = [load_metric(tmp_path / "a", epoch) for epoch in (1, 2)]
+    assert load_checkpoint(tmp_path / "a/weights/best.pth")["counters"]["best"] == values[1]  # the best that was saved
     fail_at.add(2)
     with pytest.raises(UserError, match=r"last.pth: cannot save: .*No space left on device; make room"):
         make_trainer("SOLVER.MAX_EPOCHS", "2", run="b").train()

@@ -128,10 +128,10 @@ def test_bare_resume_is_the_command_for_a_queue(tool, tmp_path):
     state = load_checkpoint(run.last)
     assert "is complete: nothing to do" in tool("train_net", "--resume", run.path).err
     assert "starting fresh" in tool("train_net", "--resume", *QUICK, "SOLVER.MAX_EPOCHS", "1").err
-    state["counters"] |= {"epoch": 0, "position": 0, "step": 0}
+    state["counters"] |= {"epoch": 0, "position": 64, "step": 1}
     save_checkpoint(run.last, {key: value for key, value in state.items() if key != "version"})
     again = tool("train_net", "--resume", *QUICK, "SOLVER.MAX_EPOCHS", "1")
-    assert f"resuming {run.path.relative_to(tmp_path)} from epoch 0, step 0" in again.err and again.code == 0
+    assert f"resuming {run.path.relative_to(tmp_path)} from epoch 0, step 1" in again.err and again.code == 0
 
 
 def test_a_run_that_is_held_is_left_alone(start, tool, tmp_path):
@@ -150,6 +150,36 @@ def test_run_dir(tool, tmp_path):
     assert "resuming here from epoch 1" in longer.err and longer.code == 0
     assert tool("test_net", "here").code == 0 and tool("test_net", "here/weights/last.pth", "--split", "val").code == 0
     assert (tmp_path / "here/report/val/metrics.json").exists()
+
+
+def test_a_run_can_be_made_longer_or_changed_on_demand(tool, tmp_path):
+    stops_soon = ["HOOKS", "[{EarlyStopping: {patience: 1}}]", "SOLVER.BASE_LR", "1e-9"]
+    assert "stopped early" in tool("train_net", "--run-dir", "a", *QUICK, *stops_soon, "SOLVER.MAX_EPOCHS", "9").err
+    again = tool("train_net", "--resume", "a")
+    assert again.code == 0 and "stopped early" in again.err and "epoch 3/9" not in again.err
+    longer = tool("train_net", "--resume", "a", "HOOKS", "[]", "SOLVER.MAX_EPOCHS", "4")
+    assert "epoch 4/4" in longer.err and "changed: SOLVER.MAX_EPOCHS: 9 -> 4 (applied from here on)" in longer.err
+    changes = ["SOLVER.MAX_EPOCHS", "5", "SOLVER.BATCH_SIZE", "32", "SOLVER.OPTIMIZER.NAME", "AdamW"]
+    assert "--allow-change SOLVER.BATCH_SIZE" in tool("train_net", "--resume", "a", *changes).error()
+    insisting = ["--allow-change", "SOLVER.BATCH_SIZE", *changes, "--allow-change", "SOLVER.OPTIMIZER"]
+    assert "epoch 5/5" in tool("train_net", "--resume", "a", *insisting).err
+    assert "unknown key" in tool("train_net", "--resume", "a", *changes[:1], "6", "--allow-change", "SOLVER.BATCH").error()
+
+
+def test_a_run_that_failed_is_not_the_newest_to_test(tool, tmp_path):
+    assert tool("train_net", *QUICK, "--run-dir", "runs/good").code == 0
+    assert tool("train_net", *QUICK, "--run-dir", "runs/bad", "SOLVER.BASE_LR", "1e30").code == 2
+    assert "testing runs/good/weights/best.pth" in tool("test_net").err
+
+
+def test_odd_images_are_predicted(tool, tmp_path):
+    assert tool("train_net", *QUICK).code == 0
+    (tmp_path / "odd").mkdir()
+    for name, shape in (("tall", (3000, 1)), ("wide", (1, 3000)), ("dot", (1, 1)), ("图片 #1", (20, 30))):
+        (tmp_path / f"odd/{name}.png").write_bytes(cv2.imencode(".png", np.zeros(shape, np.uint8))[1].tobytes())
+    for _ in range(2):
+        assert tool("infer", "odd", "odd/dot.png").code == 0
+        assert len(list((tmp_path / "predictions/images").iterdir())) == 5
 
 
 def test_print_config_and_help(start):

@@ -73,6 +73,7 @@ def test_testing_and_inference(tool, photos, tmp_path):
     assert "gone.pth: no such run or checkpoint" in tool("test_net", "gone.pth").error()
     assert tool("train_net", *QUICK).code == 0
     (tmp_path / "text.pth").write_text("hello")
+    (tmp_path / "notes.txt").write_text("hello")
     assert (
         "text.pth: no checkpoint, or a damaged one (File is not a zip file; 5 bytes, begins with b'hello')"
         in tool("test_net", "text.pth").error()
@@ -81,6 +82,8 @@ def test_testing_and_inference(tool, photos, tmp_path):
     assert "bare.pth: not a checkpoint of this project" in tool("infer", photos, "--weights", "bare.pth").error()
     words = ["DATASETS.NAME", "image_folder", "DATASETS.ROOT", photos, "DATASETS.VAL_RATIO", "0.5"]
     assert "classes are not those of the checkpoint" in tool("test_net", *words).error()
+    assert "SOLVER.BATCH_SIZE: a trained network is tested with" in tool("test_net", "SOLVER.BATCH_SIZE", "3").error()
+    assert "notes.txt/x: Not a directory" in tool("infer", photos, "--output", tmp_path / "notes.txt/x").error()
     assert "gone.jpg: no such image or folder" in tool("infer", "gone.jpg").error()
     (tmp_path / "void").mkdir()
     assert "void: no images in this folder" in tool("infer", "void").error()
