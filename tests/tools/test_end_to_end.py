@@ -163,7 +163,9 @@ def test_a_run_can_be_made_longer_or_changed_on_demand(tool, tmp_path):
     assert "--allow-change SOLVER.BATCH_SIZE" in tool("train_net", "--resume", "a", *changes).error()
     insisting = ["--allow-change", "SOLVER.BATCH_SIZE", *changes, "--allow-change", "SOLVER.OPTIMIZER"]
     assert "epoch 5/5" in tool("train_net", "--resume", "a", *insisting).err
-    assert "unknown key" in tool("train_net", "--resume", "a", *changes[:1], "6", "--allow-change", "SOLVER.BATCH").error()
+    assert (
+        "unknown key" in tool("train_net", "--resume", "a", *changes[:1], "6", "--allow-change", "SOLVER.BATCH").error()
+    )
 
 
 def test_a_run_that_failed_is_not_the_newest_to_test(tool, tmp_path):
