@@ -11,6 +11,9 @@ _FREE = (
     "OUTPUT_DIR",
     "EXPERIMENT.",
     "MODEL.DEVICE",
+    "MODEL.PRETRAINED",
+    "MODEL.WEIGHTS",
+    "MODEL.WEIGHTS_MIN_MATCH",
     "DATASETS.ROOT",
     "DATALOADER.",
     "TEST.BATCH_SIZE",
@@ -18,7 +21,16 @@ _FREE = (
     "LOG.",
 )
 # These are taken over and change what comes.
-_APPLIED = ("SOLVER.BASE_LR", "SOLVER.WEIGHT_DECAY", "SOLVER.MAX_EPOCHS", "SOLVER.SCHEDULER.", "TEST.METRICS", "HOOKS")
+_APPLIED = (
+    "SOLVER.BASE_LR",
+    "SOLVER.WEIGHT_DECAY",
+    "SOLVER.HEAD_LR_MULT",
+    "SOLVER.LAYER_DECAY",
+    "SOLVER.MAX_EPOCHS",
+    "SOLVER.SCHEDULER.",
+    "TEST.METRICS",
+    "HOOKS",
+)
 
 # These may differ when a trained network is tested.
 _IN_TESTING = (*_FREE, "DATASETS.", "TEST.", "INPUT.SIZE", "INPUT.TEST_TRANSFORMS")

@@ -53,6 +53,13 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
         "a folder's name without '/'",
     ),
     "MODEL.NUM_CLASSES": _at_least(0),
+    "MODEL.WEIGHTS_MIN_MATCH": (lambda v: 0 <= v <= 1, "a share from 0 to 1"),
+    "MODEL.HEAD.HIDDEN": _at_least(0),
+    "MODEL.HEAD.DROPOUT": (lambda v: 0 <= v < 1, "a share from 0 up to, not including, 1"),
+    "SOLVER.HEAD_LR_MULT": (lambda v: 0 < v < math.inf, "a number above 0"),
+    "SOLVER.LAYER_DECAY": (lambda v: 0 < v <= 1, "a share above 0, at most 1"),
+    "SOLVER.FREEZE_EPOCHS": _at_least(0),
+    "SOLVER.FREEZE": (lambda v: all(isinstance(name, str) for name in v), "a list of names such as layer1.*"),
     "INPUT.SIZE": (_numbers(0, (2,), (int,), high=2**14), "[height, width] in pixels, at most 16384"),
     "INPUT.MEAN": (_numbers(-math.inf, (1, 3)), "one number for each channel"),
     "INPUT.STD": (_numbers(0, (1, 3)), "one number above 0 for each channel"),
@@ -120,6 +127,8 @@ def _conflicts(cfg: CfgNode):
             "SOLVER.SCHEDULER.WARMUP_EPOCHS",
             f"{solver.SCHEDULER.WARMUP_EPOCHS} leaves nothing of SOLVER.MAX_EPOCHS {solver.MAX_EPOCHS}; lower it",
         )
+    if cfg.MODEL.PRETRAINED and cfg.MODEL.WEIGHTS:
+        yield "MODEL.WEIGHTS", "there is MODEL.PRETRAINED too; start from one of them"
     for key in ("MEAN", "STD"):
         if data[key] is not None and data.CHANNELS and len(data[key]) != data.CHANNELS:
             yield f"INPUT.{key}", f"has {len(data[key])} numbers for INPUT.CHANNELS {data.CHANNELS}; give one for each"

@@ -22,8 +22,19 @@ def default_config() -> CfgNode:
     c.EXPERIMENT.NAME = ""
 
     c.MODEL = CfgNode()
-    # A network of modeling/, or torchvision/NAME for any classifier of torchvision.
+    # A network of modeling/, or torchvision/NAME or timm/NAME for any classifier of these libraries.
     c.MODEL.NAME = "resnet9"
+    # Start from the library's own ImageNet weights, all but the head.
+    c.MODEL.PRETRAINED = False
+    # Start from the weights in this file: a checkpoint, a bare state dict, or safetensors; empty: none.
+    c.MODEL.WEIGHTS = ""
+    # Least share of the network's tensors that WEIGHTS must have, lest a foreign file pass unnoticed.
+    c.MODEL.WEIGHTS_MIN_MATCH = 0.5
+    c.MODEL.HEAD = CfgNode()
+    # Width of a hidden layer in the head; 0: a single linear layer.
+    c.MODEL.HEAD.HIDDEN = 0
+    # Dropout before the last linear layer.
+    c.MODEL.HEAD.DROPOUT = 0.0
     # Number of classes; 0: as many as the data set has.
     c.MODEL.NUM_CLASSES = 0
     # Where to run: auto, cpu, cuda, cuda:1, mps. auto takes the best there is.
@@ -68,6 +79,14 @@ def default_config() -> CfgNode:
     c.SOLVER.BASE_LR = 0.1
     # Weight decay of all parameters but norms and biases.
     c.SOLVER.WEIGHT_DECAY = 5.0e-4
+    # Factor on the learning rate of the head, the last linear layers.
+    c.SOLVER.HEAD_LR_MULT = 1.0
+    # Factor on the learning rate for each layer further from the head; 1: the same for all.
+    c.SOLVER.LAYER_DECAY = 1.0
+    # Train the head alone for so many epochs, then everything.
+    c.SOLVER.FREEZE_EPOCHS = 0
+    # Parameters never to train, by name: [conv1.*, layer1.*].
+    c.SOLVER.FREEZE = []
     # Arithmetic: off (float32), bf16, fp16 (GPU only), or auto: what the device computes natively.
     c.SOLVER.AMP = "auto"
     c.SOLVER.OPTIMIZER = CfgNode()

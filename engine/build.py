@@ -17,6 +17,7 @@ from engine.checkpoint import load_model_state
 from engine.hooks.base import Hook
 from engine.hooks.checkpoints import Checkpoints
 from engine.hooks.evaluation import Evaluation
+from engine.hooks.freezing import Freezing, freeze
 from engine.hooks.progress_bar import ProgressBar
 from engine.hooks.training_log import TrainingLog
 from engine.inference import MetricFunction, Predictor
@@ -24,7 +25,8 @@ from engine.precision import Precision, resolve_amp
 from engine.registry import HOOKS, METRICS
 from engine.rng import seed_everything
 from engine.trainer import Trainer
-from modeling.build import build_criterion, build_model, build_normalize, input_spec
+from modeling.build import build_criterion, build_model, build_normalize, input_spec, load_initial_weights
+from modeling.head import find_head
 from solver.build import build_optimizer, build_schedule
 from utils.atomic_file import atomic_write
 from utils.errors import UserError
@@ -53,11 +55,18 @@ def build_trainer(
     if state is not None:
         state = _check_continuation(state, cfg, train_set, allow_changes)
 
-    model = build_model(cfg, spec, cfg.MODEL.NUM_CLASSES).to(device, memory_format=torch.channels_last)
+    model = build_model(cfg, spec, cfg.MODEL.NUM_CLASSES)
+    if state is None:
+        load_initial_weights(cfg, model)
+    model.to(device, memory_format=torch.channels_last)
     normalize = build_normalize(cfg, spec).to(device)
     train_loader = build_train_loader(cfg, train_set, spec, pin_memory=device.type == "cuda")
-    optimizer = build_optimizer(cfg, model)
+    needs_head = cfg.SOLVER.FREEZE_EPOCHS or cfg.SOLVER.HEAD_LR_MULT != 1
+    head = find_head(model) if needs_head else None
+    frozen = freeze(model, cfg.SOLVER.FREEZE)
+    optimizer = build_optimizer(cfg, model, head)
     hooks = _build_hooks(cfg, run, spec, train_set.classes, show_bar)
+    hooks.insert(0, Freezing(cfg.SOLVER.FREEZE_EPOCHS, head, frozen))
     if val_set is not None:
         val_loader = build_eval_loader(cfg, val_set, spec, pin_memory=device.type == "cuda")
         mode, monitor = cfg.TEST.MONITOR.split(" ", 1)

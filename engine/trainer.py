@@ -108,7 +108,8 @@ class Trainer:
     def forward(self, batch: Any) -> tuple[torch.Tensor, torch.Tensor]:
         """(loss, logits (N, classes)) of a batch. The method to override for another kind of training."""
         outputs = self.model(self.normalize(batch.images))
-        return self.criterion(outputs, batch), outputs
+        logits = outputs if isinstance(outputs, torch.Tensor) else outputs[0]  # others are of auxiliary heads
+        return self.criterion(outputs, batch), logits
 
     def stop(self, reason: str) -> None:
         """End the training after this epoch."""

@@ -4,6 +4,17 @@ from collections.abc import Callable
 
 from torch import nn
 
+from layers.activation import activation
+
+
+def init_convolutions(model: nn.Module) -> None:
+    """Fresh weights for every convolution, for ReLU-like activations: K. He et al., 2015, arXiv:1502.01852."""
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
 
 class ConvNormAct(nn.Sequential):
     """(N, in_channels, H, W) -> (N, out_channels, H / stride, W / stride), "same" padding, no bias.
@@ -20,8 +31,8 @@ class ConvNormAct(nn.Sequential):
         stride: int = 1,
         groups: int = 1,
         norm: Callable[[int], nn.Module] = nn.BatchNorm2d,
-        activation: Callable[[], nn.Module] | None = lambda: nn.ReLU(inplace=True),
+        act: str | None = "relu",
     ):
         padding = (kernel_size - 1) // 2
         conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, groups=groups, bias=False)
-        super().__init__(conv, norm(out_channels), *([activation()] if activation else []))
+        super().__init__(conv, norm(out_channels), *([activation(act)] if act else []))

@@ -6,13 +6,17 @@ from torch import nn
 
 from config import CfgNode
 from layers.normalize import Normalize
-from modeling import torchvision_models
+from modeling import timm_models, torchvision_models
+from modeling.head import replace_head
+from modeling.losses import WithAuxiliaryHeads
 from modeling.registry import LOSSES, MODELS
+from modeling.weights import load_matching, read_weights
 from utils.errors import UserError
 from utils.input_spec import InputSpec
 from utils.registry import call
 
 _KEY = "MODEL.NAME"
+_LIBRARIES = {"torchvision": torchvision_models, "timm": timm_models}
 # The usual statistics of photographs: ImageNet's.
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -20,11 +24,13 @@ _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 def input_spec(cfg: CfgNode, native: dict[str, Any]) -> InputSpec:
     """Size, channels and normalisation of the images, without building anything.
 
-    Each is the first there is of: the key in INPUT, the data set's own (`native`), the
-    network's. Raises UserError for a size that the network cannot take.
+    Each is the first there is of: the key in INPUT, the pretrained weights' own, the data
+    set's own (`native`), the network's. Raises UserError for a size that the network cannot take.
     """
     facts = _facts(cfg)
-    channels = cfg.INPUT.CHANNELS or native.get("channels", 3)
+    own_channels = native.get("channels", 3)
+    native = native | facts if cfg.MODEL.PRETRAINED else native
+    channels = cfg.INPUT.CHANNELS or own_channels
     size = tuple(cfg.INPUT.SIZE or native.get("size") or facts["size"])
     mean = tuple(cfg.INPUT.MEAN or _first_fitting(channels, native.get("mean"), facts.get("mean"), _MEAN))
     std = tuple(cfg.INPUT.STD or _first_fitting(channels, native.get("std"), facts.get("std"), _STD))
@@ -41,28 +47,54 @@ def input_spec(cfg: CfgNode, native: dict[str, Any]) -> InputSpec:
 
 def build_model(cfg: CfgNode, spec: InputSpec, num_classes: int) -> nn.Module:
     """The network with fresh weights. Its arguments are the keys in lower case beside MODEL.NAME."""
-    library, _, name = cfg.MODEL.NAME.rpartition("/")
+    library, name = _library(cfg)
     arguments = cfg.MODEL.arguments()
-    if library == "torchvision":
-        return torchvision_models.build(name, num_classes, spec.size, arguments, _KEY)
-    factory = MODELS.get(cfg.MODEL.NAME, _KEY)
-    return call(factory, arguments, "MODEL", num_classes=num_classes, in_channels=spec.channels)
+    if library:
+        model = library.build(name, num_classes, spec, arguments, _KEY)
+    else:
+        factory = MODELS.get(name, _KEY)
+        model = call(factory, arguments, "MODEL", num_classes=num_classes, in_channels=spec.channels)
+    if cfg.MODEL.HEAD.HIDDEN or cfg.MODEL.HEAD.DROPOUT:
+        replace_head(model, cfg.MODEL.HEAD.HIDDEN, cfg.MODEL.HEAD.DROPOUT)
+    return model
+
+
+def load_initial_weights(cfg: CfgNode, model: nn.Module) -> None:
+    """Put the weights of MODEL.PRETRAINED or MODEL.WEIGHTS into a network, and log what of them fitted.
+
+    Our own networks have the names of torchvision's, and so its weights.
+    """
+    library, name = _library(cfg)
+    if cfg.MODEL.PRETRAINED:
+        state = (library or torchvision_models).pretrained(name, _KEY)
+        load_matching(model, state, f"pretrained {cfg.MODEL.NAME}", cfg.MODEL.WEIGHTS_MIN_MATCH)
+    elif cfg.MODEL.WEIGHTS:
+        load_matching(model, read_weights(cfg.MODEL.WEIGHTS), cfg.MODEL.WEIGHTS, cfg.MODEL.WEIGHTS_MIN_MATCH)
 
 
 def build_normalize(cfg: CfgNode, spec: InputSpec) -> Normalize:
     """Bytes -> what the network takes: with as many channels as it was built for."""
-    return Normalize(spec.mean, spec.std, _facts(cfg).get("channels", spec.channels))
+    return Normalize(spec.mean, spec.std, _facts(cfg).get("channels") or spec.channels)
 
 
 def build_criterion(cfg: CfgNode) -> nn.Module:
-    return call(LOSSES.get(cfg.LOSS.NAME, "LOSS.NAME"), cfg.LOSS.arguments(), "LOSS")
+    criterion = call(LOSSES.get(cfg.LOSS.NAME, "LOSS.NAME"), cfg.LOSS.arguments(), "LOSS")
+    auxiliary = _facts(cfg).get("auxiliary", 0.0)
+    return WithAuxiliaryHeads(criterion, auxiliary) if auxiliary else criterion
 
 
 def _facts(cfg: CfgNode) -> dict[str, Any]:
-    library, _, name = cfg.MODEL.NAME.rpartition("/")
-    if library == "torchvision":
-        return torchvision_models.facts(name, _KEY)
-    return {"size": (224, 224)} | MODELS.info(cfg.MODEL.NAME, _KEY)
+    library, name = _library(cfg)
+    if library:
+        return library.facts(name, _KEY)
+    facts = {"size": (224, 224)} | MODELS.info(name, _KEY)
+    return torchvision_models.facts(name, _KEY) | {"channels": None} if cfg.MODEL.PRETRAINED else facts
+
+
+def _library(cfg: CfgNode) -> tuple[Any, str]:
+    """(the module that knows the library, or None for our own networks, the name there)."""
+    library, _, name = cfg.MODEL.NAME.partition("/")
+    return (_LIBRARIES[library], name) if library in _LIBRARIES and name else (None, cfg.MODEL.NAME)
 
 
 def _first_fitting(channels: int, *candidates: tuple[float, ...] | None) -> tuple[float, ...]:

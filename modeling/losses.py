@@ -9,6 +9,21 @@ from torch.nn import functional as F
 from modeling.registry import LOSSES
 
 
+class WithAuxiliaryHeads(nn.Module):
+    """A loss for networks that give (logits, auxiliary logits, ...) in training: theirs is added, times `weight`."""
+
+    def __init__(self, criterion: nn.Module, weight: float):
+        super().__init__()
+        self.criterion = criterion
+        self.weight = weight
+
+    def forward(self, outputs: Any, batch: Any) -> torch.Tensor:
+        if isinstance(outputs, torch.Tensor):  # in testing there is only one
+            return self.criterion(outputs, batch)
+        main, *others = (self.criterion(logits, batch) for logits in outputs if logits is not None)
+        return main + self.weight * sum(others)
+
+
 @LOSSES.register("cross_entropy")
 class CrossEntropy(nn.Module):
     """Cross entropy of logits (N, classes) against class indices (N,), in float32.

@@ -12,6 +12,7 @@ from functools import partial
 import torch
 from torch import nn
 
+from layers.conv_layer import init_convolutions
 from layers.residual import BasicBlock, Bottleneck
 from modeling.registry import MODELS
 
@@ -49,15 +50,10 @@ class ResNet(nn.Module):
             setattr(self, f"layer{number}", nn.Sequential(*blocks))
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Linear(channels, num_classes)
-        self._initialise(zero_init_residual)
-
-    def _initialise(self, zero_init_residual: bool) -> None:
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-            elif zero_init_residual and isinstance(module, (BasicBlock, Bottleneck)):
-                last = module.bn3 if isinstance(module, Bottleneck) else module.bn2
-                nn.init.zeros_(last.weight)  # each block starts as the identity, arXiv:1706.02677
+        init_convolutions(self)
+        for residual in (m for m in self.modules() if zero_init_residual and isinstance(m, (BasicBlock, Bottleneck))):
+            last = residual.bn3 if isinstance(residual, Bottleneck) else residual.bn2
+            nn.init.zeros_(last.weight)  # each block starts as the identity, arXiv:1706.02677
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))  # (N, 64, H / 4, W / 4)

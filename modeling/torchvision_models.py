@@ -1,36 +1,71 @@
-"""Any classifier of torchvision, by the name torchvision/NAME."""
+"""Any classifier of torchvision, by the name torchvision/NAME, and the weights of its library."""
 
+import os
 from typing import Any
 
+import torch
 from torch import nn
 
 from utils.errors import UserError, did_you_mean, one_line
+from utils.input_spec import InputSpec
+
+# The weight of the auxiliary heads' losses, as their papers have it (arXiv:1409.4842, arXiv:1512.00567).
+_AUXILIARY = {"googlenet": 0.3, "inception_v3": 0.4}
 
 
 def facts(name: str, key: str) -> dict[str, Any]:
     """Default size and normalisation, from the metadata of the library's own weights."""
+    weights = _weights(name, key)
+    preset = weights.transforms()
+    side = preset.crop_size[0]
+    min_size = (1, 1) if name.startswith("vit_") else weights.meta.get("min_size", (1, 1))
+    auxiliary = _AUXILIARY.get(name, 0.0)
+    return {
+        "size": (side, side),
+        "mean": preset.mean,
+        "std": preset.std,
+        "min_size": min_size,
+        "channels": 3,
+        "auxiliary": auxiliary,
+    }
+
+
+def build(name: str, num_classes: int, spec: InputSpec, arguments: dict[str, Any], key: str) -> nn.Module:
+    """The network with fresh weights, for images of three channels."""
+    import torchvision
+
+    given: dict[str, Any] = {"num_classes": num_classes}
+    if name in _AUXILIARY:
+        given |= {"init_weights": True}
+    elif name.startswith("vit_"):
+        given |= {"image_size": spec.size[0]}
+        if spec.size[0] != spec.size[1]:
+            raise UserError(f"INPUT.SIZE: found {list(spec.size)}, torchvision/{name} takes squares only")
+    elif name.startswith("maxvit"):
+        given |= {"input_size": spec.size}
+    try:
+        return torchvision.models.get_model(name, weights=None, **given | arguments)
+    except (TypeError, ValueError, AssertionError) as error:
+        raise UserError(f"{key} 'torchvision/{name}': {one_line(error)}") from error
+
+
+def pretrained(name: str, key: str) -> dict[str, torch.Tensor]:
+    """The state dict of the library's best ImageNet weights, from torch hub's cache or downloaded into it."""
+    weights = _weights(name, key)
+    file = os.path.join(torch.hub.get_dir(), "checkpoints", os.path.basename(weights.url))
+    try:
+        return weights.get_state_dict(progress=True, check_hash=True)
+    except (OSError, RuntimeError) as error:
+        raise UserError(
+            f"MODEL.PRETRAINED: the weights of {name} are not in {file}, and the download failed "
+            f"({one_line(error)}); put {weights.url} there"
+        ) from error
+
+
+def _weights(name: str, key: str) -> Any:
     import torchvision
 
     known = torchvision.models.list_models(module=torchvision.models)
     if name not in known:
         raise UserError(f"{key} 'torchvision/{name}': torchvision has no such model; {did_you_mean(name, known)}")
-    weights = torchvision.models.get_model_weights(name).DEFAULT
-    preset = weights.transforms()
-    side = preset.crop_size[0]
-    min_size = weights.meta.get("min_size", (1, 1))
-    return {"size": (side, side), "mean": preset.mean, "std": preset.std, "min_size": min_size, "channels": 3}
-
-
-def build(name: str, num_classes: int, size: tuple[int, int], arguments: dict[str, Any], key: str) -> nn.Module:
-    """The network with fresh weights, for images of three channels. Auxiliary heads are left out."""
-    import torchvision
-
-    given: dict[str, Any] = {"num_classes": num_classes}
-    if name in ("googlenet", "inception_v3"):
-        given |= {"aux_logits": False, "init_weights": True}
-    elif name.startswith("vit_"):
-        given |= {"image_size": size[0]}
-    try:
-        return torchvision.models.get_model(name, weights=None, **given | arguments)
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{key} 'torchvision/{name}': {one_line(error)}") from error
+    return torchvision.models.get_model_weights(name).DEFAULT

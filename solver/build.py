@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from config import CfgNode
+from solver.groups import learning_rates, parameter_groups
 from solver.lr_scheduler import Schedule, with_warmup
 from solver.registry import SCHEDULES, Steps
 from utils.errors import UserError, did_you_mean
@@ -24,8 +25,8 @@ _UNFIT = {
 }
 
 
-def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
-    """A class of torch.optim with its own arguments; norms and biases have no weight decay."""
+def build_optimizer(cfg: CfgNode, model: nn.Module, head: str | None = None) -> torch.optim.Optimizer:
+    """A class of torch.optim with its own arguments. `head` is the name of the last layer, where it is known."""
     key = "SOLVER.OPTIMIZER"
     name = cfg.SOLVER.OPTIMIZER.NAME
     known = {n for n, c in vars(torch.optim).items() if inspect.isclass(c) and issubclass(c, torch.optim.Optimizer)}
@@ -34,18 +35,10 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
         raise UserError(f"{key}.NAME: {name} cannot serve here: {_UNFIT[name]}; use SGD or AdamW")
     if name not in known:
         raise UserError(f"{key}.NAME '{name}': no such optimizer in torch.optim; {did_you_mean(name, known)}")
-    groups = parameter_groups(model, cfg.SOLVER.WEIGHT_DECAY)
+    rate = learning_rates(model, cfg.SOLVER.BASE_LR, head, cfg.SOLVER.HEAD_LR_MULT, cfg.SOLVER.LAYER_DECAY)
+    groups = parameter_groups(model, rate, cfg.SOLVER.WEIGHT_DECAY)
     given = {"lr": cfg.SOLVER.BASE_LR, "weight_decay": cfg.SOLVER.WEIGHT_DECAY}
     return call(getattr(torch.optim, name), cfg.SOLVER.OPTIMIZER.arguments(), key, groups, **given)
-
-
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Trainable parameters in two groups: weights, which decay, and norms and biases, which do not."""
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    weights = [p for p in parameters if p.ndim > 1]
-    others = [p for p in parameters if p.ndim <= 1]
-    groups = [{"params": weights, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
-    return [group for group in groups if group["params"]]
 
 
 def build_schedule(cfg: CfgNode, optimizer: torch.optim.Optimizer, steps_per_epoch: int) -> Schedule:

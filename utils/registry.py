@@ -37,6 +37,9 @@ class Registry:
 
         return decorator
 
+    def names(self) -> list[str]:
+        return sorted(self._factories)
+
     def get(self, name: str, key: str) -> Callable:
         """The factory called `name`; `key` is the configuration key that an error names."""
         self._require(name, key)

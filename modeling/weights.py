@@ -1,0 +1,75 @@
+"""Weights from elsewhere into a network that they need not fit entirely."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from utils.errors import UserError, one_line
+from utils.logger import get_logger
+
+# What training wrappers put before the names of parameters.
+_PREFIXES = ("module.", "_orig_mod.", "model.", "backbone.")
+
+
+def read_weights(path: str) -> dict[str, torch.Tensor]:
+    """The state dict in a file, on the CPU: a checkpoint of ours or others', a bare one, or safetensors.
+
+    Raises UserError for a file that is missing, damaged, or has no weights; nothing in it can run code.
+    """
+    if not Path(path).is_file():
+        raise UserError(f"MODEL.WEIGHTS: {path}: no such file")
+    try:
+        if path.endswith(".safetensors"):
+            from safetensors.torch import load_file
+
+            state: Any = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # each reader has its own kinds
+        raise UserError(f"MODEL.WEIGHTS: {path}: cannot read weights: {one_line(error)[:200]}") from error
+    for key in ("model", "state_dict"):
+        if isinstance(state, dict) and isinstance(state.get(key), dict):
+            state = state[key]
+    tensors = {k: v for k, v in state.items() if isinstance(v, torch.Tensor)} if isinstance(state, dict) else {}
+    if not tensors:
+        raise UserError(f"MODEL.WEIGHTS: {path}: there are no weights in it")
+    return tensors
+
+
+def load_matching(model: nn.Module, state: dict[str, torch.Tensor], source: str, min_match: float) -> None:
+    """Load what fits by name and shape, and log what did not.
+
+    Prefixes of wrappers are taken off; the first convolution of an RGB network is summed over
+    its colours for a gray one. Raises UserError when less than `min_match` of the tensors fit.
+    """
+    own = model.state_dict()
+    named = {_without_prefixes(name, own): tensor for name, tensor in state.items()}
+    first = next((name for name, tensor in own.items() if tensor.ndim == 4), None)
+    if first in named and own[first].shape[1] == 1 and named[first].ndim == 4 and named[first].shape[1] == 3:
+        named[first] = named[first].sum(dim=1, keepdim=True)
+    fitting = {name: tensor for name, tensor in named.items() if name in own and own[name].shape == tensor.shape}
+    others = [name for name in named if name in own and name not in fitting]
+    log = get_logger("weights")
+    log.info("%s: %d of %d tensors loaded", source, len(fitting), len(own))
+    for name in others[:4]:
+        log.info("skipped %s: found %s, expected %s", name, list(named[name].shape), list(own[name].shape))
+    for kind, names in (("missing", own.keys() - named.keys()), ("unexpected", named.keys() - own.keys())):
+        if names:
+            log.info("%s: %d, such as %s", kind, len(names), min(names))
+    if len(fitting) < min_match * len(own):
+        raise UserError(
+            f"{source}: {len(fitting)} of {len(own)} tensors fit the network, less than MODEL.WEIGHTS_MIN_MATCH "
+            f"{min_match}: it is of another network; name that one, or lower the key"
+        )
+    model.load_state_dict(fitting, strict=False)
+
+
+def _without_prefixes(name: str, own: dict[str, torch.Tensor]) -> str:
+    while name not in own:
+        prefix = next((prefix for prefix in _PREFIXES if name.startswith(prefix)), None)
+        if prefix is None:
+            break
+        name = name.removeprefix(prefix)
+    return name

@@ -1,0 +1,44 @@
+"""Which parameters learn how fast, and which decay."""
+
+from collections import defaultdict
+from typing import Any
+
+from torch import nn
+
+
+def learning_rates(
+    model: nn.Module, base_lr: float, head: str | None = None, head_mult: float = 1.0, layer_decay: float = 1.0
+) -> dict[str, float]:
+    """Parameter name -> its learning rate.
+
+    The parameters of the layer `head` learn `head_mult` times as fast; each layer further from
+    the end learns `layer_decay` times as fast as the next (J. Howard and S. Ruder, 2018, arXiv:1801.06146).
+    """
+    layers = _layers(model)
+    rates = {}
+    for name, _ in model.named_parameters():
+        depth = next(i for i, prefix in enumerate(layers) if name == prefix or name.startswith(f"{prefix}."))
+        rates[name] = base_lr * layer_decay ** (len(layers) - 1 - depth)
+        if head is not None and name.startswith(f"{head}."):
+            rates[name] *= head_mult
+    return rates
+
+
+def parameter_groups(model: nn.Module, rates: dict[str, float], weight_decay: float) -> list[dict[str, Any]]:
+    """Trainable parameters in groups of one learning rate each; norms and biases (one dimension) do not decay."""
+    groups: dict[tuple[float, float], list[nn.Parameter]] = defaultdict(list)
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            groups[rates[name], weight_decay if parameter.ndim > 1 else 0.0].append(parameter)
+    return [{"params": params, "lr": lr, "weight_decay": decay} for (lr, decay), params in groups.items()]
+
+
+def _layers(module: nn.Module, prefix: str = "") -> list[str]:
+    """The names of a network's layers in order: its members, and those of its sequences."""
+    names = [f"{prefix}{name}" for name, _ in module.named_parameters(recurse=False)]
+    for name, child in module.named_children():
+        if isinstance(child, (nn.Sequential, nn.ModuleList)):
+            names += _layers(child, f"{prefix}{name}.")
+        elif any(True for _ in child.parameters()):
+            names.append(f"{prefix}{name}")
+    return names

@@ -1,0 +1,98 @@
+"""Show a network: its layers, parameters, multiply-adds, memory, and how fast it is on this machine."""
+
+import fnmatch
+import statistics
+import time
+from argparse import Namespace
+from collections.abc import Callable, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import _path  # noqa: F401
+
+from config.loader import load_config, split_overrides
+from utils.cli import ArgumentParser, run
+
+
+def main(argv: Sequence[str]) -> None:
+    words, overrides = split_overrides(argv)
+    args = parse(words)
+    if args.list is not None:
+        print("\n".join(fnmatch.filter(all_names(), args.list)))
+        return
+    size = ["INPUT.SIZE", f"[{args.size},{args.size}]"] if args.size else []
+    show(load_config(None, ["MODEL.NAME", args.name, *size, *overrides]), args)
+
+
+def parse(words: Sequence[str]) -> Namespace:
+    parser = ArgumentParser(
+        description=__doc__, epilog="KEY VALUE pairs, such as MODEL.HEAD.HIDDEN 256, change any key."
+    )
+    parser.add_argument("name", metavar="NAME", nargs="?", help="as in MODEL.NAME: resnet18, torchvision/vgg16, ...")
+    parser.add_argument("--size", type=int, metavar="S", help="side of the square image; default: the network's own")
+    parser.add_argument("--classes", type=int, metavar="C", default=1000, help="number of classes (1000)")
+    parser.add_argument("--batch", type=int, metavar="N", default=8, help="images in a batch when it is timed (8)")
+    parser.add_argument("--list", metavar="PATTERN", help="list the names that match, such as '*resnet*'")
+    args = parser.parse_args(words)
+    if (args.name is None) == (args.list is None):
+        parser.error("expected a NAME, or --list PATTERN")
+    if min(args.size or 1, args.classes, args.batch) < 1:
+        parser.error("--size, --classes and --batch are at least 1")
+    return args
+
+
+def all_names() -> list[str]:
+    import timm
+    import torchvision
+
+    from modeling.registry import MODELS
+
+    theirs = [f"torchvision/{name}" for name in torchvision.models.list_models(module=torchvision.models)]
+    return [*MODELS.names(), *theirs, *(f"timm/{name}" for name in timm.list_models())]
+
+
+def show(cfg: Any, args: Namespace) -> None:
+    import torch
+    import torchinfo
+
+    from modeling.build import build_criterion, build_model, build_normalize, input_spec
+
+    spec = input_spec(cfg, native={})
+    model = build_model(cfg, spec, args.classes)
+    normalize, criterion = build_normalize(cfg, spec), build_criterion(cfg)
+    images = torch.randint(0, 256, (args.batch, spec.channels, *spec.size), dtype=torch.uint8)
+    batch = SimpleNamespace(targets=torch.arange(args.batch) % args.classes)
+    columns = ("output_size", "num_params", "mult_adds")
+    print(torchinfo.summary(model.eval(), input_data=normalize(images[:1]), col_names=columns, depth=6, verbose=0))
+
+    def forward() -> None:
+        with torch.inference_mode():
+            model(normalize(images))
+
+    def training_step() -> None:
+        criterion(model(normalize(images)), batch).backward()
+        model.zero_grad()
+
+    def report(what: str, function: Callable[[], None]) -> None:
+        seconds = median_seconds(function)
+        print(
+            f"{what}: {1000 * seconds:.1f} ms for {args.batch} images on the CPU, {args.batch / seconds:.1f} images/s"
+        )
+
+    report("forward", forward)
+    model.train()
+    report("forward and backward", training_step)
+
+
+def median_seconds(function: Callable[[], None], repeats: int = 5) -> float:
+    function()
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        function()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+if __name__ == "__main__":
+    run(main)
