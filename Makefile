@@ -6,10 +6,10 @@ PY := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format
+.PHONY: help install demo test test-models lint format
 
 help: ## print this list
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
 
 install: $(INSTALLED) ## create the virtual environment and install what the project needs
 
@@ -32,6 +32,9 @@ demo: $(INSTALLED) ## train on the bundled digits, test, and predict one image
 
 test: $(INSTALLED) ## run the whole test suite
 	$(PY) -m pytest
+
+test-models: $(INSTALLED) ## build every classifier of torchvision, train the smallest and three of timm
+	$(PY) -m pytest tests/batteries/models.py
 
 lint: $(INSTALLED) ## check style and which folder imports which
 	$(PY) -m ruff format --check .

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from utils.atomic_file import atomic_write
+from utils.atomic_file import atomic_write, check_archive
 from utils.errors import UserError, one_line
 from utils.logger import get_logger
 from utils.run_folder import RunFolder
@@ -31,7 +31,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     file can run code.
     """
     try:
-        _check_crc(path)
+        check_archive(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such checkpoint") from error
@@ -53,14 +53,6 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
             f"{path}: checkpoint of version {state['version']}, expected {VERSION}; use the code it came with"
         )
     return state
-
-
-def _check_crc(path: Path) -> None:
-    """torch.load does not notice flipped bits; the archive that it reads can."""
-    with zipfile.ZipFile(path) as archive:
-        damaged = archive.testzip()
-    if damaged is not None:
-        raise zipfile.BadZipFile(f"the CRC of '{damaged}' does not fit")
 
 
 def load_newest(run: RunFolder) -> tuple[Path, dict[str, Any]]:

@@ -49,7 +49,10 @@ def _preset(name: str, key: str) -> Any:
     except ImportError as error:
         raise UserError(f"{key} 'timm/{name}': timm is not installed; pip install timm") from error
     base = name.partition(".")[0]
-    preset = timm.get_pretrained_cfg(name) if timm.is_model(base) else None
+    try:
+        preset = timm.get_pretrained_cfg(name) if timm.is_model(base) else None
+    except RuntimeError:  # no such weights of a model that there is
+        preset = None
     if preset is None:
         known = timm.list_models(f"{base}*" if timm.is_model(base) else "", pretrained=timm.is_model(base))
         raise UserError(f"{key} 'timm/{name}': timm has no such model; {did_you_mean(name, known)}")

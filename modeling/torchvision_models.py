@@ -18,7 +18,11 @@ def facts(name: str, key: str) -> dict[str, Any]:
     weights = _weights(name, key)
     preset = weights.transforms()
     side = preset.crop_size[0]
-    min_size = (1, 1) if name.startswith("vit_") else weights.meta.get("min_size", (1, 1))
+    min_size = weights.meta.get("min_size", (1, 1))
+    if name.startswith(("vit_", "swin_", "maxvit_")):  # the metadata say what the weights were trained with
+        min_size = (32, 32)
+    elif name == "inception_v3":  # its auxiliary head, in training
+        min_size = (299, 299)
     auxiliary = _AUXILIARY.get(name, 0.0)
     return {
         "size": (side, side),

@@ -1,11 +1,13 @@
 """Weights from elsewhere into a network that they need not fit entirely."""
 
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from utils.atomic_file import check_archive
 from utils.errors import UserError, one_line
 from utils.logger import get_logger
 
@@ -26,6 +28,8 @@ def read_weights(path: str) -> dict[str, torch.Tensor]:
 
             state: Any = load_file(path)
         else:
+            if zipfile.is_zipfile(path):  # files of old versions are not archives
+                check_archive(Path(path))
             state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # each reader has its own kinds
         raise UserError(f"MODEL.WEIGHTS: {path}: cannot read weights: {one_line(error)[:200]}") from error

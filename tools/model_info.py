@@ -36,7 +36,7 @@ def parse(words: Sequence[str]) -> Namespace:
     args = parser.parse_args(words)
     if (args.name is None) == (args.list is None):
         parser.error("expected a NAME, or --list PATTERN")
-    if min(args.size or 1, args.classes, args.batch) < 1:
+    if min(1 if args.size is None else args.size, args.classes, args.batch) < 1:
         parser.error("--size, --classes and --batch are at least 1")
     return args
 

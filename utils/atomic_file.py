@@ -1,6 +1,7 @@
-"""Writing files that matter: whole, on disk, or not at all."""
+"""Files that matter: written whole, on disk, or not at all, and checked when read."""
 
 import os
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -44,6 +45,17 @@ def link_over(source: Path, target: Path) -> None:
     os.replace(temporary, target)
     temporary.unlink(missing_ok=True)  # it stays where both were names of one file already
     _sync_folder(target.parent)
+
+
+def check_archive(path: Path) -> None:
+    """Raise BadZipFile for an archive whose content does not fit its CRCs.
+
+    torch.load does not notice flipped bits in the archives that it reads.
+    """
+    with zipfile.ZipFile(path) as archive:
+        damaged = archive.testzip()
+    if damaged is not None:
+        raise zipfile.BadZipFile(f"the CRC of '{damaged}' does not fit")
 
 
 def remove_leftovers(folder: Path) -> None:

@@ -72,6 +72,7 @@ VARIANTS = {
         "SOLVER.SCHEDULER.WARMUP_EPOCHS",
         "0.5",
     ),
+    "frozen": ("SOLVER.FREEZE_EPOCHS", "1", "SOLVER.HEAD_LR_MULT", "2"),
     "workers": ("DATALOADER.NUM_WORKERS", "1"),
     "early": ("HOOKS", "[{EarlyStopping: {patience: 1}}]", "SOLVER.MAX_EPOCHS", "6", "TEST.MONITOR", "min loss"),
 }
@@ -79,7 +80,13 @@ VARIANTS = {
 
 @pytest.mark.parametrize(
     ("variant", "stops"),
-    [("sgd", range(1, 27)), ("adamw", range(1, 27, 4)), ("workers", [7]), ("early", range(2, 27, 6))],
+    [
+        ("sgd", range(1, 27)),
+        ("adamw", range(1, 27, 4)),
+        ("frozen", [2, 7, 12]),
+        ("workers", [7]),
+        ("early", range(2, 27, 6)),
+    ],
 )
 def test_resume_is_bit_for_bit(make_trainer, tmp_path, variant, stops):
     """Stopped after every step, before every batch of an evaluation, and between epochs."""

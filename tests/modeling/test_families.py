@@ -1,0 +1,162 @@
+"""Every family of networks: names and outputs against torchvision's, and one step of training through a file."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+import torchvision
+
+from config import load_config
+from engine.checkpoint import load_checkpoint, load_model_state, save_checkpoint
+from layers.drop_path import DropPath
+from modeling.build import build_criterion, build_model, build_normalize, input_spec
+from modeling.registry import MODELS
+from modeling.resnet18_explained import ExplainedResNet18
+from utils.errors import UserError
+
+NAMES = ["mobilenet_v3_small", "mobilenet_v3_large", *(f"efficientnet_b{i}" for i in range(8))]
+
+# The smallest member of each family, and the side of the images it is tried with.
+SMALLEST = {
+    "resnet9": 32,
+    "resnet18": 64,
+    "resnext50_32x4d": 64,
+    "wide_resnet50_2": 64,
+    "resnet18_explained": 64,
+    "mobilenet_v3_small": 64,
+    "efficientnet_b0": 64,
+    "torchvision/alexnet": 64,
+    "torchvision/vgg11": 32,
+    "torchvision/squeezenet1_1": 32,
+    "torchvision/densenet121": 64,
+    "torchvision/googlenet": 64,
+    "torchvision/inception_v3": 299,
+    "torchvision/mnasnet0_5": 64,
+    "torchvision/mobilenet_v2": 64,
+    "torchvision/shufflenet_v2_x0_5": 64,
+    "torchvision/regnet_y_400mf": 64,
+    "torchvision/efficientnet_v2_s": 64,
+    "torchvision/convnext_tiny": 64,
+    "torchvision/swin_t": 64,
+    "torchvision/vit_b_16": 32,
+    "torchvision/maxvit_t": 224,
+    "timm/resnet10t": 64,
+}
+
+
+def experiment(name: str, side: int | None = None, *overrides: str):
+    size = ["INPUT.SIZE", f"[{side},{side}]"] if side else []
+    cfg = load_config(None, ["MODEL.NAME", name, *size, *overrides])
+    return cfg, input_spec(cfg, native={})
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_parameters_are_torchvisions(name):
+    with torch.device("meta"):
+        ours = MODELS.get(name, "")(num_classes=7).state_dict()
+        theirs = torchvision.models.get_model(name, num_classes=7).state_dict()
+    assert [(key, value.shape) for key, value in ours.items()] == [(key, value.shape) for key, value in theirs.items()]
+
+
+@pytest.mark.parametrize("name", NAMES[:3])
+def test_outputs_are_torchvisions(name):
+    torch.manual_seed(0)
+    theirs = torchvision.models.get_model(name, num_classes=7).eval()
+    ours = MODELS.get(name, "")(num_classes=7).eval()
+    ours.load_state_dict(theirs.state_dict())
+    images = torch.randn(2, 3, 64, 80)
+    with torch.no_grad():
+        assert torch.equal(ours(images), theirs(images))
+
+
+def test_drop_path_is_torchvisions_stochastic_depth():
+    x = torch.rand(4000, 1, 1, 1) + 1
+    theirs = torchvision.ops.StochasticDepth(0.3, "row")
+    torch.manual_seed(0)
+    ours = DropPath(0.3)(x)
+    torch.manual_seed(0)
+    torch.testing.assert_close(ours, theirs(x))
+    assert 0.25 < (ours == 0).float().mean() < 0.35
+    assert DropPath(0.3).eval()(x) is x
+
+
+def test_the_explained_resnet18_is_resnet18():
+    """Its tensors come in the same order under other names."""
+    torch.manual_seed(0)
+    explained, resnet = ExplainedResNet18(6, bias=False).eval(), torchvision.models.resnet18(num_classes=6).eval()
+    explained.load_state_dict(dict(zip(explained.state_dict(), resnet.state_dict().values(), strict=True)))
+    images = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(explained(images), resnet(images))
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"), [("resnet18_explained", 11_309_446), ("torchvision/resnet18", 11_309_382)]
+)
+def test_a_two_layer_head_has_the_published_count(name, parameters):
+    cfg, spec = experiment(name, None, "MODEL.HEAD.HIDDEN", "256")
+    assert sum(p.numel() for p in build_model(cfg, spec, 6).parameters()) == parameters
+
+
+@pytest.mark.parametrize("name", SMALLEST)
+def test_train_save_load_predict(name, tmp_path):
+    if name.startswith("timm/"):
+        pytest.importorskip("timm", reason="timm is not installed")
+    torch.manual_seed(0)
+    cfg, spec = experiment(name, SMALLEST[name])
+    model, normalize = build_model(cfg, spec, 7), build_normalize(cfg, spec)
+    images = normalize(torch.randint(0, 256, (2, spec.channels, *spec.size), dtype=torch.uint8))
+    before = [parameter.clone() for parameter in model.parameters()]
+    loss = build_criterion(cfg)(model(images), SimpleNamespace(targets=torch.tensor([1, 5])))
+    loss.backward()
+    torch.optim.SGD(model.parameters(), lr=1e-3).step()
+    assert torch.isfinite(loss)
+    assert not all(torch.equal(*pair) for pair in zip(before, model.parameters(), strict=True))
+
+    path = tmp_path / "x.pth"
+    save_checkpoint(path, {"model": model.state_dict(), "config": cfg.dump(), "classes": [], "input": {}})
+    again = build_model(cfg, spec, 7)
+    load_model_state(again, load_checkpoint(path)["model"], "x.pth")
+    path.unlink()
+    with torch.inference_mode():
+        logits, repeated = model.eval()(images), again.eval()(images)
+    assert logits.shape == (2, 7) and torch.equal(logits, repeated)
+
+
+@pytest.mark.parametrize(("name", "weight", "heads"), [("googlenet", 0.3, 2), ("inception_v3", 0.4, 1)])
+def test_auxiliary_heads_count_in_training_only(name, weight, heads):
+    cfg, _ = experiment(f"torchvision/{name}")
+    criterion, batch = build_criterion(cfg), SimpleNamespace(targets=torch.tensor([1, 0]))
+    logits = torch.randn(1 + heads, 2, 7, generator=torch.Generator().manual_seed(0))
+    one = [torch.nn.functional.cross_entropy(head, batch.targets) for head in logits]
+    assert criterion(tuple(logits), batch).item() == pytest.approx((one[0] + weight * sum(one[1:])).item())
+    assert criterion(logits[0], batch).item() == pytest.approx(one[0].item())
+
+
+@pytest.mark.parametrize(
+    ("name", "side", "message"),
+    [
+        (
+            "torchvision/inception_v3",
+            64,
+            r"INPUT.SIZE: found \[64, 64\], torchvision/inception_v3 takes at least \[299, 299\]",
+        ),
+        ("torchvision/alexnet", 32, r"takes at least \[63, 63\]"),
+        ("torchvision/vit_b_16", 50, "Input shape indivisible by patch size"),
+        ("timm/resnt18", None, "MODEL.NAME 'timm/resnt18': timm has no such model"),
+        ("timm/resnet18.nobody", None, "timm has no such model; .*resnet18"),
+        ("tim/resnet18", None, "MODEL.NAME 'tim/resnet18': no such model"),
+    ],
+)
+def test_what_a_network_cannot_take(name, side, message):
+    with pytest.raises(UserError, match=message):
+        build_model(*experiment(name, side), 7)
+
+
+def test_sizes_and_normalisation_are_the_librarys():
+    assert experiment("torchvision/inception_v3")[1].size == (299, 299)
+    half = experiment("timm/tf_efficientnet_b2.ap_in1k")[1]
+    assert half.size == (260, 260) and half.mean == (0.5, 0.5, 0.5)
+    assert experiment("timm/legacy_xception")[1].mean == (0.5, 0.5, 0.5)
+    assert experiment("timm/seresnext50_32x4d")[1].mean == (0.485, 0.456, 0.406)
+    assert experiment("efficientnet_b4")[1].size == (380, 380)

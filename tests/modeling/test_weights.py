@@ -1,0 +1,170 @@
+"""Starting from weights of elsewhere, and heads."""
+
+import logging
+
+import pytest
+import torch
+from torch import nn
+
+from config import load_config
+from modeling.build import build_model, input_spec, load_initial_weights
+from modeling.head import find_head, replace_head
+from modeling.weights import load_matching, read_weights
+from utils.errors import UserError
+
+
+class Net(nn.Module):
+    def __init__(self, channels: int = 3, classes: int = 5):
+        super().__init__()
+        self.conv = nn.Conv2d(channels, 4, 3)
+        self.bn = nn.BatchNorm2d(4)
+        self.fc = nn.Linear(4, classes)
+
+
+@pytest.fixture
+def log(caplog):
+    logging.getLogger("strata").propagate = True
+    caplog.set_level(logging.INFO)
+    return lambda: [record.getMessage() for record in caplog.records]
+
+
+def equal(a: dict, b: dict) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.module.", "model.", "module.backbone."])
+@pytest.mark.parametrize("kind", ["bare", "state_dict", "model", "safetensors"])
+def test_weights_come_in_many_ways(tmp_path, prefix, kind):
+    source, target = Net(), Net()
+    state = {prefix + name: tensor for name, tensor in source.state_dict().items()}
+    path = tmp_path / f"x.{'safetensors' if kind == 'safetensors' else 'pth'}"
+    if kind == "safetensors":
+        pytest.importorskip("safetensors.torch", reason="safetensors is not installed").save_file(state, path)
+    else:
+        torch.save(state if kind == "bare" else {kind: state, "epoch": 3}, path)
+    load_matching(target, read_weights(str(path)), "x", 0.5)
+    assert equal(source.state_dict(), target.state_dict())
+
+
+def test_weights_of_another_class_count_load_all_but_the_head(log):
+    source, target = Net(classes=9), Net(classes=5)
+    fresh = target.fc.weight.clone()
+    load_matching(target, source.state_dict() | {"extra": torch.zeros(1)}, "x.pth", 0.5)
+    assert torch.equal(target.conv.weight, source.conv.weight) and torch.equal(target.fc.weight, fresh)
+    assert "x.pth: 7 of 9 tensors loaded" in log()
+    assert "skipped fc.weight: found [9, 4], expected [5, 4]" in log()
+    assert "unexpected: 1, such as extra" in log()
+
+
+def test_colours_are_summed_for_a_gray_network():
+    source, target = Net(channels=3), Net(channels=1)
+    load_matching(target, source.state_dict(), "x", 0.5)
+    gray = torch.rand(2, 1, 8, 8)
+    torch.testing.assert_close(target.conv(gray), source.conv(gray.expand(-1, 3, -1, -1)))
+
+
+def test_weights_of_another_network_are_refused_unless_told_otherwise():
+    state = {"fc.weight": torch.zeros(5, 4), "fc.bias": torch.zeros(5)}
+    with pytest.raises(UserError, match="x: 2 of 9 tensors fit the network, less than MODEL.WEIGHTS_MIN_MATCH 0.5"):
+        load_matching(Net(), state, "x", 0.5)
+    net = Net()
+    load_matching(net, state, "x", 0.1)
+    assert net.fc.weight.abs().sum() == 0
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda path: None, "no such file"),
+        (lambda path: path.write_text("hello"), "cannot read weights"),
+        (lambda path: torch.save({"epoch": 3}, path), "there are no weights in it"),
+        (lambda path: torch.save([1], path), "there are no weights in it"),
+        (lambda path: torch.save({"model": UserError}, path), "cannot read weights"),
+    ],
+)
+def test_files_without_weights(tmp_path, make, message):
+    make(tmp_path / "x.pth")
+    with pytest.raises(UserError, match=f"MODEL.WEIGHTS: .*x.pth: {message}"):
+        read_weights(str(tmp_path / "x.pth"))
+
+
+def test_a_flipped_bit_is_noticed(tmp_path):
+    path = tmp_path / "x.pth"
+    net = Net()
+    torch.save(net.state_dict(), path)
+    data = bytearray(path.read_bytes())
+    data[data.index(net.conv.weight.detach().numpy().tobytes()) + 7] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(UserError, match="cannot read weights: the CRC of"):
+        read_weights(str(path))
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """torch hub's cache in an empty folder, and no network."""
+
+    def no_network(*args, **kwargs):
+        raise OSError("no network")
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", no_network)
+    (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
+    return tmp_path / "hub" / "checkpoints"
+
+
+@pytest.mark.parametrize("name", ["resnet18", "torchvision/resnet18"])
+def test_pretrained_weights_are_taken_from_the_cache(hub, name):
+    import torchvision
+
+    truth = torchvision.models.resnet18()
+    file = torchvision.models.ResNet18_Weights.DEFAULT.url.rpartition("/")[2]
+    cfg = load_config(None, ["MODEL.NAME", name, "MODEL.PRETRAINED", "true"])
+    spec = input_spec(cfg, {"size": (28, 28), "channels": 1, "mean": (0.1,), "std": (0.2,)})
+    model = build_model(cfg, spec, 7)
+    with pytest.raises(UserError, match=rf"the weights of resnet18 are not in .*{file}, and the download failed"):
+        load_initial_weights(cfg, model)
+    torch.save(truth.state_dict(), hub / file)
+    load_initial_weights(cfg, model)
+    conv = truth.conv1.weight if name != "resnet18" else truth.conv1.weight.sum(dim=1, keepdim=True)
+    assert torch.equal(model.conv1.weight, conv) and torch.equal(
+        model.layer4[1].conv2.weight, truth.layer4[1].conv2.weight
+    )
+    assert model.fc.weight.shape == (7, 512)
+    assert spec.size == (224, 224) and len(spec.mean) == 1 and spec.mean[0] == pytest.approx(0.449)
+
+
+def test_a_network_without_pretrained_weights_says_so(hub):
+    cfg = load_config(None, ["MODEL.PRETRAINED", "true"])
+    with pytest.raises(UserError, match="torchvision/resnet9': torchvision has no such model"):
+        input_spec(cfg, {})
+
+
+@pytest.mark.parametrize(
+    ("name", "head"),
+    [
+        ("resnet9", "fc"),
+        ("mobilenet_v3_small", "classifier.3"),
+        ("torchvision/vgg11", "classifier.6"),
+        ("torchvision/densenet121", "classifier"),
+        ("torchvision/googlenet", "fc"),
+        ("torchvision/swin_t", "head"),
+        ("torchvision/vit_b_16", "heads.head"),
+        ("torchvision/convnext_tiny", "classifier.2"),
+    ],
+)
+def test_the_head_is_found_and_replaced(name, head):
+    cfg = load_config(None, ["MODEL.NAME", name])
+    with torch.device("meta"):
+        model = build_model(cfg, input_spec(cfg, {}), 11)
+        assert find_head(model) == head
+        replace_head(model, hidden=32, dropout=0.5)
+    layers = model.get_submodule(head)
+    assert [type(layer) for layer in layers] == [nn.Linear, nn.ReLU, nn.Dropout, nn.Linear]
+    assert layers[0].out_features == 32 and layers[-1].out_features == 11
+    assert find_head(model) == f"{head}.3"
+
+
+def test_a_network_that_ends_otherwise_is_refused():
+    cfg = load_config(None, ["MODEL.NAME", "torchvision/squeezenet1_1", "MODEL.HEAD.HIDDEN", "32"])
+    with pytest.raises(UserError, match="SqueezeNet ends in Conv2d 'classifier.1', not in a linear layer"):
+        build_model(cfg, input_spec(cfg, {}), 11)
