@@ -35,10 +35,11 @@ def run(main: Callable[[Sequence[str]], int | None]) -> NoReturn:
         print(f"stopped by {signal.Signals(signum).name}", file=sys.stderr)
         code = 128 + signum
     except ImportError as error:
-        if "libGL" not in str(error):
+        missing = next((name for name in ("libGL", "libgthread") if name in str(error)), None)
+        if missing is None:
             raise
         print(
-            "error: opencv-python needs libGL, which this machine lacks: "
+            f"error: opencv-python needs {missing}, which this machine lacks: "
             "pip uninstall opencv-python && pip install opencv-python-headless",
             file=sys.stderr,
         )

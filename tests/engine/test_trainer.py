@@ -63,6 +63,13 @@ def test_the_order_of_hooks(make_trainer):
     assert spy.calls == [("before_train", 0), *first, *second, ("after_train", 10)]
 
 
+def test_the_bar_shows_how_it_goes(make_trainer, capsys):
+    make_trainer(show_bar=True).train()
+    shown = capsys.readouterr().err
+    for part in ("epoch 3/3", "108/108", "img/s", "loss=", "top1=", "lr="):
+        assert part in shown, part
+
+
 def test_training_learns(make_trainer):
     trainer = make_trainer("SOLVER.MAX_EPOCHS", "20", "INPUT.TRAIN_TRANSFORMS", "[]", "SOLVER.BASE_LR", "0.05")
     trainer.train()

@@ -1,0 +1,59 @@
+"""Loggers side by side, to the terminal and to a file."""
+
+import io
+import logging
+
+import pytest
+
+from utils.logger import close_logging, get_logger, log_to_file, setup_logging
+
+
+class Terminal(io.StringIO):
+    def __init__(self, is_terminal: bool):
+        super().__init__()
+        self.is_terminal = is_terminal
+
+    def isatty(self) -> bool:
+        return self.is_terminal
+
+
+def test_named_loggers_share_places_level_and_format(tmp_path):
+    terminal = Terminal(False)
+    setup_logging("INFO", "%(name)s|%(message)s", terminal)
+    log_to_file(tmp_path / "log.txt", "%(name)s|%(message)s")
+    get_logger("train").info("one %d", 1)
+    get_logger("test").warning("two")
+    get_logger("test").debug("not shown")
+    close_logging()
+    get_logger("train").info("after the end")
+    assert terminal.getvalue().splitlines() == ["train|one 1", "test warning|two"]
+    assert (tmp_path / "log.txt").read_text().splitlines() == ["train|one 1", "test warning|two"]
+
+
+def test_setting_up_again_does_not_double_lines():
+    terminal = Terminal(False)
+    setup_logging("INFO", "%(message)s", Terminal(False))
+    setup_logging("WARNING", "%(message)s", terminal)
+    get_logger("x").info("low")
+    get_logger("x").warning("high")
+    assert terminal.getvalue() == "high\n"
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_what_the_bar_shows_is_left_out_where_a_person_watches(is_terminal):
+    terminal = Terminal(is_terminal)
+    setup_logging("INFO", "%(message)s", terminal)
+    get_logger("x").info("step", extra={"shown_by_bar": True})
+    assert terminal.getvalue() == ("" if is_terminal else "step\n")
+
+
+def test_a_file_a_day(tmp_path):
+    setup_logging("INFO", "%(message)s", Terminal(False))
+    log_to_file(tmp_path / "log.txt", "%(message)s", daily=True)
+    handler = logging.getLogger("strata").handlers[-1]
+    get_logger("x").info("yesterday")
+    handler.rolloverAt = 0  # midnight has passed
+    get_logger("x").info("today")
+    close_logging()
+    assert (tmp_path / "log.txt").read_text() == "today\n"
+    assert [path.read_text() for path in tmp_path.glob("log.txt.*")] == ["yesterday\n"]

@@ -1,0 +1,33 @@
+"""Run folders: never shared by accident, found by what was saved last."""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from utils.errors import UserError
+from utils.run_folder import RunFolder, create_run, newest_runs
+
+
+def test_runs_of_the_same_second_get_folders_of_their_own(tmp_path):
+    with ThreadPoolExecutor(8) as pool:
+        runs = list(pool.map(create_run, [tmp_path / "x"] * 16))
+    assert len({run.path for run in runs}) == 16 == len(list((tmp_path / "x").iterdir()))
+
+
+def test_the_newest_run_is_the_one_that_saved_last(tmp_path):
+    for name, age in (("a/1", 30), ("a/2", 10), ("b/1", 20), ("c", 40)):
+        run = RunFolder(tmp_path / name)
+        run.weights.mkdir(parents=True)
+        run.last.write_bytes(b"x")
+        os.utime(run.last, (1e9 - age, 1e9 - age))
+    (tmp_path / "a/3/weights").mkdir(parents=True)  # nothing was saved
+    assert [str(run.path.relative_to(tmp_path)) for run in newest_runs(tmp_path)] == ["a/2", "b/1", "a/1", "c"]
+
+
+def test_a_folder_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(UserError, match="OUTPUT_DIR: "):
+        create_run(tmp_path / "file")
+    with pytest.raises(UserError, match="OUTPUT_DIR: cannot create"):
+        create_run(tmp_path / "file" / "x")
