@@ -94,8 +94,8 @@ def split_overrides(argv: Sequence[str], options: Collection[str] = ()) -> tuple
     A word of capitals and dots that is no path starts a pair, wherever it stands; so does
     `SECTION.argument` for a section of the defaults. What follows one of `options` is its value.
     """
-    sections = tuple(f"{name}." for name in default_config())
-    known = leaves(default_config())
+    defaults = default_config()
+    sections, known = tuple(f"{name}." for name in defaults), leaves(defaults)
     words, pairs, rest = [], [], list(argv)
     while rest:
         word = rest.pop(0)

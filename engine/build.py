@@ -68,10 +68,7 @@ def build_trainer(
     hooks = _build_hooks(cfg, run, spec, train_set.classes, show_bar)
     hooks.insert(0, Freezing(cfg.SOLVER.FREEZE_EPOCHS, head, frozen))
     if val_set is not None:
-        val_loader = build_eval_loader(cfg, val_set, spec, pin_memory=device.type == "cuda")
-        mode, monitor = cfg.TEST.MONITOR.split(" ", 1)
-        predictor = Predictor(model, normalize, device)
-        hooks.insert(0, Evaluation(predictor, val_loader, build_metrics(cfg), monitor, mode))
+        hooks.insert(0, _build_evaluation(cfg, val_set, spec, Predictor(model, normalize, device)))
     trainer = Trainer(
         model=model,
         normalize=normalize,
@@ -166,6 +163,12 @@ def _check_continuation(
     if saved.SOLVER.OPTIMIZER.NAME != cfg.SOLVER.OPTIMIZER.NAME:
         state = {**state, "optimizer": None}  # what another optimizer remembers is of no use
     return state
+
+
+def _build_evaluation(cfg: CfgNode, val_set: Any, spec: InputSpec, predictor: Predictor) -> Evaluation:
+    loader = build_eval_loader(cfg, val_set, spec, pin_memory=predictor.device.type == "cuda")
+    mode, monitor = cfg.TEST.MONITOR.split(" ", 1)
+    return Evaluation(predictor, loader, build_metrics(cfg), monitor, mode)
 
 
 def _build_hooks(cfg: CfgNode, run: RunFolder, spec: InputSpec, classes: Sequence[str], show_bar: bool) -> list[Hook]:

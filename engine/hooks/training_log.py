@@ -117,7 +117,7 @@ class TrainingLog(Hook):
         self.file.flush()
         for name, value in record.items():
             if name not in ("kind", "epoch", "step"):
-                split, _, metric = name.rpartition("_") if name.startswith(("train_", "val_")) else ("train", "", name)
+                split, _, metric = name.partition("_") if name.startswith(("train_", "val_")) else ("train", "", name)
                 tag = (
                     f"{split}_epoch/{metric}" if record["kind"] == "epoch" and split == "train" else f"{split}/{metric}"
                 )
