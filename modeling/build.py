@@ -73,8 +73,9 @@ def load_initial_weights(cfg: CfgNode, model: nn.Module) -> None:
 
 
 def build_normalize(cfg: CfgNode, spec: InputSpec) -> Normalize:
-    """Bytes -> what the network takes: with as many channels as it was built for."""
-    return Normalize(spec.mean, spec.std, _facts(cfg).get("channels") or spec.channels)
+    """Bytes -> what the network takes; torchvision's networks take three channels, whatever the images have."""
+    library, _ = _library(cfg)
+    return Normalize(spec.mean, spec.std, 3 if library is torchvision_models else spec.channels)
 
 
 def build_criterion(cfg: CfgNode) -> nn.Module:
@@ -87,8 +88,9 @@ def _facts(cfg: CfgNode) -> dict[str, Any]:
     library, name = _library(cfg)
     if library:
         return library.facts(name, _KEY)
-    facts = {"size": (224, 224)} | MODELS.info(name, _KEY)
-    return torchvision_models.facts(name, _KEY) | {"channels": None} if cfg.MODEL.PRETRAINED else facts
+    if cfg.MODEL.PRETRAINED:
+        return torchvision_models.facts(name, _KEY)
+    return {"size": (224, 224)} | MODELS.info(name, _KEY)
 
 
 def _library(cfg: CfgNode) -> tuple[Any, str]:

@@ -29,7 +29,6 @@ def facts(name: str, key: str) -> dict[str, Any]:
         "mean": preset.mean,
         "std": preset.std,
         "min_size": min_size,
-        "channels": 3,
         "auxiliary": auxiliary,
     }
 
