@@ -1,0 +1,112 @@
+"""Odd files, read in one way everywhere."""
+
+import io
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from data.image_io import BrokenImage, EncodedImage, printable
+from tests.data.odd_images import Odd, encoded, odd_images, picture
+from utils.errors import UserError
+
+ODD = list(odd_images())
+
+
+@pytest.mark.parametrize("odd", ODD, ids=lambda odd: odd.name)
+@pytest.mark.parametrize("channels", [3, 1])
+def test_what_is_read(odd: Odd, channels: int):
+    image = EncodedImage(odd.data, odd.name)
+    if odd.pixels is None:
+        with pytest.raises(BrokenImage, match=odd.name.replace(".", r"\.")) as error:
+            image.read(channels)
+        assert "\n" not in str(error.value)
+        return
+    expected = odd.pixels.astype(np.uint8)
+    if channels == 1:
+        expected = cv2.cvtColor(np.ascontiguousarray(expected), cv2.COLOR_RGB2GRAY)[..., np.newaxis]
+    pixels = image.read(channels)
+    assert pixels.dtype == np.uint8 and pixels.shape == expected.shape
+    assert np.abs(pixels.astype(int) - expected).max() <= odd.tolerance + (channels == 1)
+
+
+def test_there_are_at_least_forty_kinds():
+    assert len(ODD) >= 40 and len({odd.name for odd in ODD}) == len(ODD)
+
+
+def test_deep_images_keep_their_order():
+    values = np.arange(65536, dtype=np.uint16).reshape(256, 256)
+    pixels = EncodedImage(encoded(Image.fromarray(values), "PNG"), "deep.png").read(1)[..., 0]
+    assert pixels.min() == 0 and pixels.max() == 255
+    assert np.abs(pixels - values / 257).max() <= 0.5 + 1e-9
+
+
+def test_floats_of_any_range_are_scaled_and_nan_is_refused():
+    values = np.linspace(-1000, 250, 100, dtype=np.float32).reshape(10, 10)
+    pixels = EncodedImage(encoded(Image.fromarray(values), "TIFF"), "f.tif").read(1)[..., 0]
+    assert np.abs(pixels - (values + 1000) / 1250 * 255).max() <= 0.51
+    values[3, 3] = np.nan
+    with pytest.raises(BrokenImage, match=r"f\.tif.*not all finite"):
+        EncodedImage(encoded(Image.fromarray(values), "TIFF"), "f.tif").read(1)
+
+
+def test_the_limit_of_pixels():
+    data = encoded(Image.fromarray(picture(10, 12)), "JPEG")
+    assert EncodedImage(data, "a.jpg").read(3, max_pixels=120).shape == (10, 12, 3)
+    for kind in ("JPEG", "PNG", "GIF", "TIFF"):
+        image = EncodedImage(encoded(Image.fromarray(picture(10, 12)), kind), "a")
+        with pytest.raises(BrokenImage, match="12 x 10 pixels are more than DATASETS.MAX_PIXELS 119"):
+            image.read(3, max_pixels=119)
+
+
+def test_avif_where_there_is_a_decoder():
+    from PIL import features
+
+    if not features.check("avif"):
+        pytest.skip("this Pillow has no AVIF")
+    data = encoded(Image.fromarray(picture()), "AVIF", quality=95)
+    assert np.abs(EncodedImage(data, "a.avif").read(3).astype(int) - picture()).max() <= 16
+
+
+def test_a_file_that_cannot_be_opened(tmp_path):
+    with pytest.raises(UserError, match=r"gone\.png: cannot read the image: No such file"):
+        EncodedImage.open(tmp_path / "gone.png")
+    assert printable(tmp_path / "\udcff.png").endswith("\\xff.png")
+
+
+@given(
+    st.binary(max_size=200), st.sampled_from([b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"RIFF", b"II*\0"])
+)
+def test_any_bytes_give_pixels_or_a_line(data: bytes, magic: bytes):
+    try:
+        pixels = EncodedImage(magic + data, "any").read(3)
+    except BrokenImage as error:
+        assert str(error).startswith("any: cannot decode the image: ") and "\n" not in str(error)
+    else:
+        assert pixels.dtype == np.uint8 and pixels.shape[2] == 3
+
+
+@given(st.data())
+def test_a_damaged_file_gives_pixels_or_a_line(data):
+    """A bit that changes pixels cannot be noticed; a crash or a traceback must never be."""
+    odd = data.draw(st.sampled_from([odd for odd in ODD if odd.pixels is not None and len(odd.data) < 20000]))
+    damaged = bytearray(odd.data)
+    for _ in range(3):
+        damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        EncodedImage(bytes(damaged), "damaged").read(3, max_pixels=10**6)
+    except BrokenImage as error:
+        assert "damaged: " in str(error)
+
+
+def test_the_fast_way_and_pillow_agree():
+    """Complete 8-bit files take OpenCV; the pixels are what Pillow gives."""
+    for odd in ODD:
+        if odd.pixels is not None and odd.name.endswith((".jpg", ".png")) and "exif" not in odd.name:
+            with Image.open(io.BytesIO(odd.data)) as image:
+                if image.mode in ("RGB", "L") and not image.has_transparency_data:
+                    theirs = np.asarray(image.convert("RGB")).astype(int)
+                    assert np.abs(EncodedImage(odd.data, odd.name).read(3) - theirs).max() <= 4
