@@ -57,16 +57,16 @@ def build_trainer(
 
     model = build_model(cfg, spec, cfg.MODEL.NUM_CLASSES)
     if state is None:
-        load_initial_weights(cfg, model)
+        load_initial_weights(cfg, model, spec)
     model.to(device, memory_format=torch.channels_last)
     normalize = build_normalize(cfg, spec).to(device)
     train_loader = build_train_loader(cfg, train_set, spec, pin_memory=device.type == "cuda")
     needs_head = cfg.SOLVER.FREEZE_EPOCHS or cfg.SOLVER.HEAD_LR_MULT != 1
     head = find_head(model) if needs_head else None
-    frozen = freeze(model, cfg.SOLVER.FREEZE)
+    freeze(model, cfg.SOLVER.FREEZE)
     optimizer = build_optimizer(cfg, model, head)
     hooks = _build_hooks(cfg, run, spec, train_set.classes, show_bar)
-    hooks.insert(0, Freezing(cfg.SOLVER.FREEZE_EPOCHS, head, frozen))
+    hooks.insert(0, Freezing(model, cfg.SOLVER.FREEZE_EPOCHS, head))
     if val_set is not None:
         hooks.insert(0, _build_evaluation(cfg, val_set, spec, Predictor(model, normalize, device)))
     trainer = Trainer(

@@ -10,6 +10,7 @@ from engine.checkpoint import load_model_state
 from engine.hooks.base import Hook
 from engine.precision import Precision
 from engine.rng import rng_state, set_rng_state
+from utils.logger import get_logger
 
 
 class Trainer:
@@ -89,7 +90,7 @@ class Trainer:
     def run_step(self, batch: Any) -> None:
         """One batch: forward, loss, backward, optimizer, schedule."""
         scaler = self.precision.scaler
-        self.lr = self.optimizer.param_groups[0]["lr"]
+        self.lr = self.schedule.lr
         with self.precision.autocast():
             loss, logits = self.forward(batch)
         scaler.scale(loss).backward()
@@ -153,11 +154,13 @@ class Trainer:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over a state. Settings of the optimizer stay as they were built: the configuration's."""
         load_model_state(self.model, state["model"], "the checkpoint")
-        if state["optimizer"] is not None:
+        if _has_groups(self.optimizer, state["optimizer"]):
             settings = [{k: v for k, v in group.items() if k != "params"} for group in self.optimizer.param_groups]
             self.optimizer.load_state_dict(state["optimizer"])
             for group, setting in zip(self.optimizer.param_groups, settings, strict=True):
                 group.update(setting)
+        else:
+            get_logger("resume").warning("the optimizer starts anew: the saved state is of other parameters")
         self.precision.scaler.load_state_dict(state["scaler"])
         for name, hook in self._named_hooks():
             if name in state["hooks"]:
@@ -175,3 +178,9 @@ class Trainer:
     def _call(self, name: str, *arguments: Any) -> None:
         for hook in self.hooks:
             getattr(hook, name)(self, *arguments)
+
+
+def _has_groups(optimizer: torch.optim.Optimizer, state: dict[str, Any] | None) -> bool:
+    """Whether an optimizer's saved state is of as many parameters in as many groups."""
+    own = [len(group["params"]) for group in optimizer.param_groups]
+    return state is not None and own == [len(group["params"]) for group in state["param_groups"]]

@@ -19,10 +19,9 @@ def conv1x1(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
 class _Residual(nn.Module):
     """relu(body(x) + shortcut(x)); the shortcut is a 1x1 convolution where the shape changes."""
 
-    expansion: int
-
     def __init__(self, in_channels: int, out_channels: int, stride: int):
         super().__init__()
+        self.out_channels = out_channels
         self.relu = nn.ReLU(inplace=True)
         self.downsample = None
         if stride != 1 or in_channels != out_channels:
@@ -37,13 +36,9 @@ class _Residual(nn.Module):
 
 
 class BasicBlock(_Residual):
-    """Two 3x3 convolutions (ResNet-18 and 34). `groups` and `base_width` keep their defaults."""
+    """Two 3x3 convolutions (ResNet-18 and 34)."""
 
-    expansion = 1
-
-    def __init__(self, in_channels: int, width: int, stride: int = 1, groups: int = 1, base_width: int = 64):
-        if groups != 1 or base_width != 64:
-            raise ValueError("BasicBlock has groups 1 and base_width 64; use Bottleneck for other values")
+    def __init__(self, in_channels: int, width: int, stride: int = 1):
         super().__init__(in_channels, width, stride)
         self.conv1 = conv3x3(in_channels, width, stride)
         self.bn1 = nn.BatchNorm2d(width)
@@ -56,12 +51,13 @@ class BasicBlock(_Residual):
 
 
 class Bottleneck(_Residual):
-    """1x1, 3x3, 1x1 convolutions (ResNet-50 on); groups make it ResNeXt's, base_width a wide ResNet's."""
+    """1x1, 3x3, 1x1 convolutions (ResNet-50 on), the last to 4 * width channels.
 
-    expansion = 4
+    `groups` make it ResNeXt's, `base_width` a wide ResNet's.
+    """
 
     def __init__(self, in_channels: int, width: int, stride: int = 1, groups: int = 1, base_width: int = 64):
-        out_channels = width * self.expansion
+        out_channels = 4 * width
         inner = int(width * (base_width / 64)) * groups
         super().__init__(in_channels, out_channels, stride)
         self.conv1 = conv1x1(in_channels, inner)

@@ -15,7 +15,6 @@ from utils.errors import UserError
 from utils.input_spec import InputSpec
 from utils.registry import call
 
-_KEY = "MODEL.NAME"
 _LIBRARIES = {"torchvision": torchvision_models, "timm": timm_models}
 # The usual statistics of photographs: ImageNet's.
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -28,9 +27,8 @@ def input_spec(cfg: CfgNode, native: dict[str, Any]) -> InputSpec:
     set's own (`native`), the network's. Raises UserError for a size that the network cannot take.
     """
     facts = _facts(cfg)
-    own_channels = native.get("channels", 3)
     native = native | facts if cfg.MODEL.PRETRAINED else native
-    channels = cfg.INPUT.CHANNELS or own_channels
+    channels = cfg.INPUT.CHANNELS or native.get("channels", 3)
     size = tuple(cfg.INPUT.SIZE or native.get("size") or facts["size"])
     mean = tuple(cfg.INPUT.MEAN or _first_fitting(channels, native.get("mean"), facts.get("mean"), _MEAN))
     std = tuple(cfg.INPUT.STD or _first_fitting(channels, native.get("std"), facts.get("std"), _STD))
@@ -50,32 +48,31 @@ def build_model(cfg: CfgNode, spec: InputSpec, num_classes: int) -> nn.Module:
     library, name = _library(cfg)
     arguments = cfg.MODEL.arguments()
     if library:
-        model = library.build(name, num_classes, spec, arguments, _KEY)
+        model = library.build(name, num_classes, spec, arguments)
     else:
-        factory = MODELS.get(name, _KEY)
+        factory = MODELS.get(name, "MODEL.NAME")
         model = call(factory, arguments, "MODEL", num_classes=num_classes, in_channels=spec.channels)
     if cfg.MODEL.HEAD.HIDDEN or cfg.MODEL.HEAD.DROPOUT:
         replace_head(model, cfg.MODEL.HEAD.HIDDEN, cfg.MODEL.HEAD.DROPOUT)
     return model
 
 
-def load_initial_weights(cfg: CfgNode, model: nn.Module) -> None:
+def load_initial_weights(cfg: CfgNode, model: nn.Module, spec: InputSpec) -> None:
     """Put the weights of MODEL.PRETRAINED or MODEL.WEIGHTS into a network, and log what of them fitted.
 
     Our own networks have the names of torchvision's, and so its weights.
     """
     library, name = _library(cfg)
     if cfg.MODEL.PRETRAINED:
-        state = (library or torchvision_models).pretrained(name, _KEY)
+        state = (library or torchvision_models).pretrained(name, spec)
         load_matching(model, state, f"pretrained {cfg.MODEL.NAME}", cfg.MODEL.WEIGHTS_MIN_MATCH)
     elif cfg.MODEL.WEIGHTS:
         load_matching(model, read_weights(cfg.MODEL.WEIGHTS), cfg.MODEL.WEIGHTS, cfg.MODEL.WEIGHTS_MIN_MATCH)
 
 
 def build_normalize(cfg: CfgNode, spec: InputSpec) -> Normalize:
-    """Bytes -> what the network takes; torchvision's networks take three channels, whatever the images have."""
-    library, _ = _library(cfg)
-    return Normalize(spec.mean, spec.std, 3 if library is torchvision_models else spec.channels)
+    """Bytes -> what the network takes: with as many channels as it was built for."""
+    return Normalize(spec.mean, spec.std, _facts(cfg).get("in_channels", spec.channels))
 
 
 def build_criterion(cfg: CfgNode) -> nn.Module:
@@ -87,10 +84,16 @@ def build_criterion(cfg: CfgNode) -> nn.Module:
 def _facts(cfg: CfgNode) -> dict[str, Any]:
     library, name = _library(cfg)
     if library:
-        return library.facts(name, _KEY)
-    if cfg.MODEL.PRETRAINED:
-        return torchvision_models.facts(name, _KEY)
-    return {"size": (224, 224)} | MODELS.info(name, _KEY)
+        return library.facts(name)
+    facts = {"size": (224, 224)} | MODELS.info(name, "MODEL.NAME")
+    if not cfg.MODEL.PRETRAINED:
+        return facts
+    if not torchvision_models.has_weights(name):
+        raise UserError(
+            f"MODEL.PRETRAINED: there are no pretrained weights for {name}; name a network of torchvision or timm, "
+            "or set it to false"
+        )
+    return facts | torchvision_models.preset(name)
 
 
 def _library(cfg: CfgNode) -> tuple[Any, str]:

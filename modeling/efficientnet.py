@@ -65,9 +65,18 @@ class EfficientNet(nn.Module):
             for i in range(math.ceil(blocks * depth)):
                 expanded, out_channels = make_divisible(channels * expansion), make_divisible(base_channels * width)
                 gate = SqueezeExcitation(expanded, max(1, channels // 4), "silu", nn.Sigmoid)
-                strides = stride if i == 0 else 1
-                rate = drop_path * done / total
-                stage.append(MBBlock(channels, expanded, out_channels, kernel_size, strides, "silu", gate, norm, rate))
+                block = MBBlock(
+                    channels,
+                    expanded,
+                    out_channels,
+                    kernel_size,
+                    stride=stride if i == 0 else 1,
+                    act="silu",
+                    gate=gate,
+                    norm=norm,
+                    drop_path=drop_path * done / total,
+                )
+                stage.append(block)
                 channels, done = out_channels, done + 1
             features.append(nn.Sequential(*stage))
         features.append(ConvNormAct(channels, 4 * channels, 1, norm=norm, act="silu"))

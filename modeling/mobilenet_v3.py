@@ -106,5 +106,5 @@ class MobileNetV3(nn.Module):
         return self.classifier(x)
 
 
-MODELS.register("mobilenet_v3_small", size=(224, 224))(partial(MobileNetV3, rows=_SMALL, hidden=1024))
-MODELS.register("mobilenet_v3_large", size=(224, 224))(partial(MobileNetV3, rows=_LARGE, hidden=1280))
+MODELS.register("mobilenet_v3_small")(partial(MobileNetV3, rows=_SMALL, hidden=1024))
+MODELS.register("mobilenet_v3_large")(partial(MobileNetV3, rows=_LARGE, hidden=1280))

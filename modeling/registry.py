@@ -4,7 +4,8 @@ from utils.registry import Registry
 
 # A model is called with (num_classes, in_channels) and its own arguments, and gives an
 # nn.Module: float (N, in_channels, H, W) -> logits (N, num_classes).
-# Facts given to `register`: its default size, mean and std, and min_size, the least it takes.
+# Facts given to `register`: its default size (224, 224), mean and std; min_size, the least it takes;
+# in_channels where it takes no other number; auxiliary, the weight of its auxiliary heads' loss.
 MODELS = Registry("model")
 
 # A loss is called with its own arguments and gives an nn.Module that is called with

@@ -6,7 +6,7 @@ S. Zagoruyko and N. Komodakis, Wide residual networks, 2016, arXiv:1605.07146.
 Parameter names and outputs equal torchvision's.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
@@ -20,8 +20,7 @@ from modeling.registry import MODELS
 class ResNet(nn.Module):
     """(N, in_channels, H, W) -> (N, num_classes); the last feature map is 1/32 of the input.
 
-    `depths` are the blocks of each of the four stages, `groups` and `width_per_group`
-    those of ResNeXt and wide ResNet.
+    `block(in_channels, width, stride)` makes a block, `depths` are the blocks of each of the four stages.
     """
 
     def __init__(
@@ -29,10 +28,8 @@ class ResNet(nn.Module):
         num_classes: int,
         in_channels: int = 3,
         *,
-        block: type[BasicBlock] | type[Bottleneck],
+        block: Callable[[int, int, int], BasicBlock | Bottleneck],
         depths: Sequence[int],
-        groups: int = 1,
-        width_per_group: int = 64,
         zero_init_residual: bool = False,
     ):
         super().__init__()
@@ -45,15 +42,17 @@ class ResNet(nn.Module):
             blocks = []
             for i in range(depth):
                 stride = 2 if i == 0 and number > 1 else 1
-                blocks.append(block(channels, width, stride, groups, width_per_group))
-                channels = width * block.expansion
+                blocks.append(block(channels, width, stride))
+                channels = blocks[-1].out_channels
             setattr(self, f"layer{number}", nn.Sequential(*blocks))
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Linear(channels, num_classes)
         init_convolutions(self)
-        for residual in (m for m in self.modules() if zero_init_residual and isinstance(m, (BasicBlock, Bottleneck))):
-            last = residual.bn3 if isinstance(residual, Bottleneck) else residual.bn2
-            nn.init.zeros_(last.weight)  # each block starts as the identity, arXiv:1706.02677
+        if zero_init_residual:
+            for module in self.modules():
+                if isinstance(module, (BasicBlock, Bottleneck)):
+                    last = module.bn3 if isinstance(module, Bottleneck) else module.bn2
+                    nn.init.zeros_(last.weight)  # each block starts as the identity, arXiv:1706.02677
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))  # (N, 64, H / 4, W / 4)
@@ -67,12 +66,12 @@ _VARIANTS = {
     "resnet50": {"block": Bottleneck, "depths": (3, 4, 6, 3)},
     "resnet101": {"block": Bottleneck, "depths": (3, 4, 23, 3)},
     "resnet152": {"block": Bottleneck, "depths": (3, 8, 36, 3)},
-    "resnext50_32x4d": {"block": Bottleneck, "depths": (3, 4, 6, 3), "groups": 32, "width_per_group": 4},
-    "resnext101_32x8d": {"block": Bottleneck, "depths": (3, 4, 23, 3), "groups": 32, "width_per_group": 8},
-    "resnext101_64x4d": {"block": Bottleneck, "depths": (3, 4, 23, 3), "groups": 64, "width_per_group": 4},
-    "wide_resnet50_2": {"block": Bottleneck, "depths": (3, 4, 6, 3), "width_per_group": 128},
-    "wide_resnet101_2": {"block": Bottleneck, "depths": (3, 4, 23, 3), "width_per_group": 128},
+    "resnext50_32x4d": {"block": partial(Bottleneck, groups=32, base_width=4), "depths": (3, 4, 6, 3)},
+    "resnext101_32x8d": {"block": partial(Bottleneck, groups=32, base_width=8), "depths": (3, 4, 23, 3)},
+    "resnext101_64x4d": {"block": partial(Bottleneck, groups=64, base_width=4), "depths": (3, 4, 23, 3)},
+    "wide_resnet50_2": {"block": partial(Bottleneck, base_width=128), "depths": (3, 4, 6, 3)},
+    "wide_resnet101_2": {"block": partial(Bottleneck, base_width=128), "depths": (3, 4, 23, 3)},
 }
 
 for _name, _options in _VARIANTS.items():
-    MODELS.register(_name, size=(224, 224))(partial(ResNet, **_options))
+    MODELS.register(_name)(partial(ResNet, **_options))

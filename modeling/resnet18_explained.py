@@ -47,7 +47,7 @@ class SpecialBlock(nn.Module):
         return torch.relu(out + self.shortcut(x))
 
 
-@MODELS.register("resnet18_explained", size=(224, 224))
+@MODELS.register("resnet18_explained")
 class ExplainedResNet18(nn.Module):
     """(N, in_channels, H, W) -> (N, num_classes). Seventeen convolutions in a row, and a linear layer."""
 

@@ -13,33 +13,30 @@ from utils.input_spec import InputSpec
 _AUXILIARY = {"googlenet": 0.3, "inception_v3": 0.4}
 
 
-def facts(name: str, key: str) -> dict[str, Any]:
-    """Default size and normalisation, from the metadata of the library's own weights."""
-    weights = _weights(name, key)
-    preset = weights.transforms()
-    side = preset.crop_size[0]
-    min_size = weights.meta.get("min_size", (1, 1))
+def preset(name: str) -> dict[str, Any]:
+    """Size and normalisation that the library's own weights were trained with."""
+    transform = _weights(name).transforms()
+    return {"size": (transform.crop_size[0],) * 2, "mean": transform.mean, "std": transform.std}
+
+
+def facts(name: str) -> dict[str, Any]:
+    """What is known of a network without building it; see modeling/registry.py."""
+    min_size = _weights(name).meta.get("min_size", (1, 1))
     if name.startswith(("vit_", "swin_", "maxvit_")):  # the metadata say what the weights were trained with
         min_size = (32, 32)
     elif name == "inception_v3":  # its auxiliary head, in training
         min_size = (299, 299)
-    auxiliary = _AUXILIARY.get(name, 0.0)
-    return {
-        "size": (side, side),
-        "mean": preset.mean,
-        "std": preset.std,
-        "min_size": min_size,
-        "auxiliary": auxiliary,
-    }
+    return preset(name) | {"min_size": min_size, "in_channels": 3, "auxiliary": _AUXILIARY.get(name, 0.0)}
 
 
-def build(name: str, num_classes: int, spec: InputSpec, arguments: dict[str, Any], key: str) -> nn.Module:
+def build(name: str, num_classes: int, spec: InputSpec, arguments: dict[str, Any]) -> nn.Module:
     """The network with fresh weights, for images of three channels."""
     import torchvision
 
     given: dict[str, Any] = {"num_classes": num_classes}
     if name in _AUXILIARY:
-        given |= {"init_weights": True}
+        # Their weights were trained with another normalisation, which they apply themselves.
+        given |= {"init_weights": True, "transform_input": True}
     elif name.startswith("vit_"):
         given |= {"image_size": spec.size[0]}
         if spec.size[0] != spec.size[1]:
@@ -49,26 +46,37 @@ def build(name: str, num_classes: int, spec: InputSpec, arguments: dict[str, Any
     try:
         return torchvision.models.get_model(name, weights=None, **given | arguments)
     except (TypeError, ValueError, AssertionError) as error:
-        raise UserError(f"{key} 'torchvision/{name}': {one_line(error)}") from error
+        raise UserError(f"MODEL.NAME 'torchvision/{name}': {one_line(error)}") from error
 
 
-def pretrained(name: str, key: str) -> dict[str, torch.Tensor]:
+def pretrained(name: str, spec: InputSpec) -> dict[str, torch.Tensor]:
     """The state dict of the library's best ImageNet weights, from torch hub's cache or downloaded into it."""
-    weights = _weights(name, key)
+    weights = _weights(name)
     file = os.path.join(torch.hub.get_dir(), "checkpoints", os.path.basename(weights.url))
     try:
-        return weights.get_state_dict(progress=True, check_hash=True)
+        state = weights.get_state_dict(progress=True, check_hash=True)
     except (OSError, RuntimeError) as error:
         raise UserError(
             f"MODEL.PRETRAINED: the weights of {name} are not in {file}, and the download failed "
             f"({one_line(error)}); put {weights.url} there"
         ) from error
+    if name.startswith("vit_"):
+        from torchvision.models.vision_transformer import interpolate_embeddings
+
+        state = interpolate_embeddings(spec.size[0], int(name.rpartition("_")[2]), state)
+    return state
 
 
-def _weights(name: str, key: str) -> Any:
+def has_weights(name: str) -> bool:
     import torchvision
 
-    known = torchvision.models.list_models(module=torchvision.models)
-    if name not in known:
-        raise UserError(f"{key} 'torchvision/{name}': torchvision has no such model; {did_you_mean(name, known)}")
+    return name in torchvision.models.list_models(module=torchvision.models)
+
+
+def _weights(name: str) -> Any:
+    import torchvision
+
+    if not has_weights(name):
+        known = torchvision.models.list_models(module=torchvision.models)
+        raise UserError(f"MODEL.NAME 'torchvision/{name}': torchvision has no such model; {did_you_mean(name, known)}")
     return torchvision.models.get_model_weights(name).DEFAULT

@@ -14,7 +14,7 @@ def learning_rates(
     The parameters of the layer `head` learn `head_mult` times as fast; each layer further from
     the end learns `layer_decay` times as fast as the next (J. Howard and S. Ruder, 2018, arXiv:1801.06146).
     """
-    layers = _layers(model)
+    layers = _layers(model, sum(p.numel() for p in model.parameters()) / 2)
     rates = {}
     for name, _ in model.named_parameters():
         depth = next(i for i, prefix in enumerate(layers) if name == prefix or name.startswith(f"{prefix}."))
@@ -26,19 +26,27 @@ def learning_rates(
 
 def parameter_groups(model: nn.Module, rates: dict[str, float], weight_decay: float) -> list[dict[str, Any]]:
     """Trainable parameters in groups of one learning rate each; norms and biases (one dimension) do not decay."""
-    groups: dict[tuple[float, float], list[nn.Parameter]] = defaultdict(list)
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = defaultdict(list)
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            groups[rates[name], weight_decay if parameter.ndim > 1 else 0.0].append(parameter)
-    return [{"params": params, "lr": lr, "weight_decay": decay} for (lr, decay), params in groups.items()]
+            groups[rates[name], parameter.ndim > 1].append(parameter)
+    return [
+        {"params": parameters, "lr": lr, "weight_decay": weight_decay if decays else 0.0}
+        for (lr, decays), parameters in groups.items()
+    ]
 
 
-def _layers(module: nn.Module, prefix: str = "") -> list[str]:
-    """The names of a network's layers in order: its members, and those of its sequences."""
+def _layers(module: nn.Module, half: float, prefix: str = "") -> list[str]:
+    """The names of a network's layers in order: its members, and those of its sequences.
+
+    So are those of a member that holds more than `half` of all parameters, such as the encoder of a transformer.
+    """
     names = [f"{prefix}{name}" for name, _ in module.named_parameters(recurse=False)]
     for name, child in module.named_children():
-        if isinstance(child, (nn.Sequential, nn.ModuleList)):
-            names += _layers(child, f"{prefix}{name}.")
-        elif any(True for _ in child.parameters()):
+        size = sum(p.numel() for p in child.parameters())
+        is_body = size > half and any(True for _ in child.children())
+        if isinstance(child, (nn.Sequential, nn.ModuleList)) or is_body:
+            names += _layers(child, half, f"{prefix}{name}.")
+        elif size:
             names.append(f"{prefix}{name}")
     return names

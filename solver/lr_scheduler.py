@@ -72,7 +72,10 @@ def with_warmup(factor: Callable[[int, int], float], warmup_steps: int) -> Calla
 
 
 class Schedule:
-    """Sets the learning rate of every parameter group: its own at the start, times `factor(step)`."""
+    """Sets the learning rate of every parameter group: its own at the start, times `factor(step)`.
+
+    `lr` is the optimizer's default one times that factor: what a group without multipliers has.
+    """
 
     def __init__(self, optimizer: torch.optim.Optimizer, factor: Callable[[int], float]):
         self.optimizer = optimizer
@@ -83,6 +86,7 @@ class Schedule:
     def set_step(self, step: int) -> None:
         """Make ready for optimizer step number `step`, counted from 0."""
         factor = self.factor(step)
+        self.lr = self.optimizer.defaults["lr"] * factor
         for group, base_lr in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
             group["lr"] = base_lr * factor
 

@@ -21,6 +21,8 @@ log = get_logger("infer")
 def main(argv: Sequence[str]) -> int:
     args = parse(argv)
     setup_logging()
+    for old in args.output.glob("images/[0-9][0-9][0-9][0-9][0-9]_*.png"):
+        old.unlink()  # of the last time, before they are taken for images to predict
     files = image_files(args.images)
     args.output.mkdir(parents=True, exist_ok=True)
     from engine.build import build_predictor, checkpoint_config, resolve_device
@@ -68,8 +70,6 @@ def predict(args: Namespace, cfg: CfgNode, predictor: Any, files: list[Path], cl
     """Predict, show and write down; 2 if some image could not be read, else 0."""
     from engine.report import top_k, write_predictions
 
-    for old in args.output.glob("images/[0-9][0-9][0-9][0-9][0-9]_*.png"):
-        old.unlink()  # of the last time
     rows: list[tuple] = []
     for batch, outputs in predictor.predict(read_batches(cfg, files)):
         for index, (probabilities, best) in zip(batch.indices.tolist(), top_k(outputs, args.topk), strict=True):

@@ -21,7 +21,8 @@ def main(argv: Sequence[str]) -> None:
         print("\n".join(fnmatch.filter(all_names(), args.list)))
         return
     size = ["INPUT.SIZE", f"[{args.size},{args.size}]"] if args.size else []
-    show(load_config(None, ["MODEL.NAME", args.name, *size, *overrides]), args)
+    classes = ["MODEL.NUM_CLASSES", str(args.classes)]
+    show(load_config(None, ["MODEL.NAME", args.name, *size, *classes, *overrides]), args.batch)
 
 
 def parse(words: Sequence[str]) -> Namespace:
@@ -36,8 +37,8 @@ def parse(words: Sequence[str]) -> Namespace:
     args = parser.parse_args(words)
     if (args.name is None) == (args.list is None):
         parser.error("expected a NAME, or --list PATTERN")
-    if min(1 if args.size is None else args.size, args.classes, args.batch) < 1:
-        parser.error("--size, --classes and --batch are at least 1")
+    if min(1 if args.size is None else args.size, args.classes) < 1 or args.batch < 2:
+        parser.error("--size and --classes are at least 1, --batch at least 2, which batch norm needs")
     return args
 
 
@@ -51,17 +52,17 @@ def all_names() -> list[str]:
     return [*MODELS.names(), *theirs, *(f"timm/{name}" for name in timm.list_models())]
 
 
-def show(cfg: Any, args: Namespace) -> None:
+def show(cfg: Any, batch_size: int) -> None:
     import torch
     import torchinfo
 
     from modeling.build import build_criterion, build_model, build_normalize, input_spec
 
     spec = input_spec(cfg, native={})
-    model = build_model(cfg, spec, args.classes)
+    model = build_model(cfg, spec, cfg.MODEL.NUM_CLASSES)
     normalize, criterion = build_normalize(cfg, spec), build_criterion(cfg)
-    images = torch.randint(0, 256, (args.batch, spec.channels, *spec.size), dtype=torch.uint8)
-    batch = SimpleNamespace(targets=torch.arange(args.batch) % args.classes)
+    images = torch.randint(0, 256, (batch_size, spec.channels, *spec.size), dtype=torch.uint8)
+    batch = SimpleNamespace(targets=torch.arange(batch_size) % cfg.MODEL.NUM_CLASSES)
     columns = ("output_size", "num_params", "mult_adds")
     print(torchinfo.summary(model.eval(), input_data=normalize(images[:1]), col_names=columns, depth=6, verbose=0))
 
@@ -76,7 +77,7 @@ def show(cfg: Any, args: Namespace) -> None:
     def report(what: str, function: Callable[[], None]) -> None:
         seconds = median_seconds(function)
         print(
-            f"{what}: {1000 * seconds:.1f} ms for {args.batch} images on the CPU, {args.batch / seconds:.1f} images/s"
+            f"{what}: {1000 * seconds:.1f} ms for {batch_size} images on the CPU, {batch_size / seconds:.1f} images/s"
         )
 
     report("forward", forward)

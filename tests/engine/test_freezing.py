@@ -62,6 +62,39 @@ def test_mistakes_in_freezing(patterns, message):
         freeze(nn.Sequential(nn.Conv2d(1, 1, 1), nn.Linear(1, 1)), patterns)
 
 
+def test_a_hidden_layer_of_the_head_belongs_to_the_head(make_trainer):
+    head = ["MODEL.HEAD.HIDDEN", "5", "SOLVER.FREEZE_EPOCHS", "1", "SOLVER.MAX_EPOCHS", "1"]
+    trainer, snapshots = make_trainer(*head), Snapshots()
+    trainer.hooks.append(snapshots)
+    trainer.train()
+    before, after = snapshots.states
+    new = {name for name in before if not torch.equal(before[name], after[name])}
+    assert new == {"fc.0.weight", "fc.0.bias", "fc.2.weight", "fc.2.bias"}
+
+
+def test_freezing_everything_is_refused(make_trainer):
+    with pytest.raises(UserError, match="SOLVER.FREEZE freezes the head too, nothing is left to train"):
+        make_trainer("SOLVER.FREEZE", "[fc.*]", "SOLVER.FREEZE_EPOCHS", "1")
+
+
+def test_a_network_may_freeze_parts_of_itself(make_trainer):
+    from modeling.registry import MODELS
+
+    class HalfFrozen(MODELS.get("tiny", "")):
+        def __init__(self, num_classes, in_channels):
+            super().__init__(num_classes, in_channels)
+            self.conv.requires_grad_(False)
+
+    MODELS.register("half_frozen")(HalfFrozen)
+    snapshots = Snapshots()
+    for keys in ([], ["SOLVER.FREEZE_EPOCHS", "1"]):
+        trainer, snapshots = make_trainer("MODEL.NAME", "half_frozen", *keys), Snapshots()
+        trainer.hooks.append(snapshots)
+        trainer.train()
+        assert "conv" not in changed(snapshots.states[0], snapshots.states[-1])
+        assert "bn" in changed(snapshots.states[0], snapshots.states[-1])
+
+
 def network() -> nn.Module:
     return nn.Sequential(nn.Conv2d(3, 4, 3), nn.Sequential(nn.BatchNorm2d(4), nn.Conv2d(4, 4, 1)), nn.Linear(4, 2))
 
@@ -88,6 +121,21 @@ def test_learning_rates_of_head_and_layers():
         (10.0, 0.1, 1),
         (10.0, 0.0, 1),
     ]
+
+
+def test_the_blocks_of_a_transformer_are_layers():
+    import torchvision
+
+    with torch.device("meta"):
+        rates = learning_rates(torchvision.models.vit_b_16(), 1.0, layer_decay=0.5)
+    blocks = [rates[f"encoder.layers.encoder_layer_{i}.mlp.0.weight"] for i in range(12)]
+    assert blocks == [blocks[0] * 2**i for i in range(12)] and rates["heads.head.weight"] == 1.0
+
+
+def test_the_logged_rate_is_the_base_rate(make_trainer):
+    trainer = make_trainer("SOLVER.LAYER_DECAY", "0.5", "SOLVER.SCHEDULER.NAME", "constant", "SOLVER.MAX_EPOCHS", "1")
+    trainer.train()
+    assert trainer.lr == 0.1 and min(group["lr"] for group in trainer.optimizer.param_groups) < 0.1
 
 
 def test_the_schedule_scales_every_group(make_trainer):

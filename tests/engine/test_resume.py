@@ -159,6 +159,18 @@ def test_a_changed_learning_rate_is_taken_over(make_trainer):
     trainer = make_trainer("SOLVER.BASE_LR", "0.5", "SOLVER.WEIGHT_DECAY", "0.1", run="run", state=stopped)
     assert trainer.optimizer.param_groups[0]["lr"] == pytest.approx(0.5 * trainer.schedule.factor(3))
     assert [group["weight_decay"] for group in trainer.optimizer.param_groups] == [0.1, 0.0]
+    none = make_trainer("SOLVER.WEIGHT_DECAY", "0", run="run", state=stopped)
+    assert [group["weight_decay"] for group in none.optimizer.param_groups] == [0.0, 0.0]
+    assert len(none.optimizer.state) == len(stopped["optimizer"]["state"])
+
+
+def test_an_optimizer_with_other_groups_starts_anew_and_says_so(make_trainer, caplog):
+    stopped = train(make_trainer(run="run", poll=stop_after(3)))
+    with pytest.raises(UserError, match="SOLVER.HEAD_LR_MULT: 1.0 -> 3.0: .*--allow-change"):
+        make_trainer("SOLVER.HEAD_LR_MULT", "3", run="run", state=stopped)
+    trainer = make_trainer("SOLVER.HEAD_LR_MULT", "3", run="run", state=stopped, allow_changes=["SOLVER.HEAD_LR_MULT"])
+    assert not trainer.optimizer.state and "the optimizer starts anew" in caplog.text
+    assert train(trainer)["counters"]["epoch"] == 3
 
 
 @pytest.mark.parametrize(

@@ -122,9 +122,9 @@ def test_pretrained_weights_are_taken_from_the_cache(hub, name):
     spec = input_spec(cfg, {"size": (28, 28), "channels": 1, "mean": (0.1,), "std": (0.2,)})
     model = build_model(cfg, spec, 7)
     with pytest.raises(UserError, match=rf"the weights of resnet18 are not in .*{file}, and the download failed"):
-        load_initial_weights(cfg, model)
+        load_initial_weights(cfg, model, spec)
     torch.save(truth.state_dict(), hub / file)
-    load_initial_weights(cfg, model)
+    load_initial_weights(cfg, model, spec)
     conv = truth.conv1.weight if name != "resnet18" else truth.conv1.weight.sum(dim=1, keepdim=True)
     assert torch.equal(model.conv1.weight, conv) and torch.equal(
         model.layer4[1].conv2.weight, truth.layer4[1].conv2.weight
@@ -135,7 +135,7 @@ def test_pretrained_weights_are_taken_from_the_cache(hub, name):
 
 def test_a_network_without_pretrained_weights_says_so(hub):
     cfg = load_config(None, ["MODEL.PRETRAINED", "true"])
-    with pytest.raises(UserError, match="torchvision/resnet9': torchvision has no such model"):
+    with pytest.raises(UserError, match="no pretrained weights for resnet9; name a network of torchvision"):
         input_spec(cfg, {})
 
 
@@ -161,10 +161,45 @@ def test_the_head_is_found_and_replaced(name, head):
     layers = model.get_submodule(head)
     assert [type(layer) for layer in layers] == [nn.Linear, nn.ReLU, nn.Dropout, nn.Linear]
     assert layers[0].out_features == 32 and layers[-1].out_features == 11
-    assert find_head(model) == f"{head}.3"
+    assert find_head(model) == head
 
 
 def test_a_network_that_ends_otherwise_is_refused():
     cfg = load_config(None, ["MODEL.NAME", "torchvision/squeezenet1_1", "MODEL.HEAD.HIDDEN", "32"])
     with pytest.raises(UserError, match="SqueezeNet ends in Conv2d 'classifier.1', not in a linear layer"):
         build_model(cfg, input_spec(cfg, {}), 11)
+
+
+def test_a_network_of_several_classifiers_is_refused():
+    with torch.device("meta"):
+        cfg = load_config(None, ["MODEL.NAME", "timm/deit_tiny_distilled_patch16_224", "MODEL.HEAD.HIDDEN", "32"])
+        with pytest.raises(UserError, match="ends in several classifiers: MODEL.HEAD, SOLVER.FREEZE_EPOCHS"):
+            build_model(cfg, input_spec(cfg, {}), 11)
+
+
+def test_the_weights_of_a_vision_transformer_fit_another_size(hub):
+    import torchvision
+
+    truth = torchvision.models.vit_b_32()
+    torch.save(truth.state_dict(), hub / torchvision.models.ViT_B_32_Weights.DEFAULT.url.rpartition("/")[2])
+    words = ["MODEL.NAME", "torchvision/vit_b_32", "MODEL.PRETRAINED", "true", "INPUT.SIZE", "[64,64]"]
+    cfg = load_config(None, words)
+    spec = input_spec(cfg, {})
+    model = build_model(cfg, spec, 3)
+    load_initial_weights(cfg, model, spec)
+    embedding = model.encoder.pos_embedding  # (1, 1 + 2 * 2, 768), of (1, 1 + 7 * 7, 768)
+    assert embedding.shape == (1, 5, 768)
+    assert torch.equal(embedding[:, 0], truth.encoder.pos_embedding[:, 0])
+    corner = truth.encoder.pos_embedding[0, 1]
+    assert torch.allclose(embedding[0, 1], corner, atol=1e-6)  # bicubic, corners aligned
+
+
+def test_networks_that_normalise_once_more_do_so():
+    """torchvision trained GoogLeNet and Inception on pixels in -1..1; what they get is normalised as ImageNet."""
+    import torchvision
+
+    for name in ("googlenet", "inception_v3"):
+        cfg = load_config(None, ["MODEL.NAME", f"torchvision/{name}"])
+        with torch.device("meta"):
+            assert build_model(cfg, input_spec(cfg, {}), 3).transform_input
+    assert torchvision.models.googlenet(init_weights=False).transform_input is False

@@ -23,7 +23,7 @@ def test_names_are_listed(tool):
     [
         ("", "expected a NAME, or --list PATTERN"),
         ("resnet81", "MODEL.NAME 'resnet81': no such model; did you mean 'resnet18'"),
-        ("resnet18 --size 0", "--size, --classes and --batch are at least 1"),
+        ("resnet18 --size 0", "--size and --classes are at least 1, --batch at least 2"),
     ],
 )
 def test_mistakes(tool, words, message):
