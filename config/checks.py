@@ -9,26 +9,15 @@ from config.node import CfgNode, leaves
 from utils.errors import UserError, did_you_mean
 from utils.registry import parse_entry
 
-# Keys whose default is None, with the type they have when they are set.
-OPTIONAL = {
-    "INPUT.SIZE": list,
-    "INPUT.MEAN": list,
-    "INPUT.STD": list,
-    "INPUT.TRAIN_TRANSFORMS": list,
-    "INPUT.TEST_TRANSFORMS": list,
-}
-
-CHOICES = {
-    "SOLVER.AMP": ("off", "bf16", "fp16", "auto"),
-    "LOG.LEVEL": ("DEBUG", "INFO", "WARNING", "ERROR"),
-    "INPUT.CHANNELS": (0, 1, 3),
-}
-
 _NAMES = {bool: "true or false", int: "an integer", float: "a number", str: "a text", list: "a list [a, b]"}
 
 
 def _at_least(low: float) -> tuple[Callable[[Any], bool], str]:
     return lambda value: low <= value < math.inf, f"at least {low}"
+
+
+def _one_of(*choices: Any) -> tuple[Callable[[Any], bool], str]:
+    return lambda value: value in choices, f"one of {', '.join(map(str, choices))}"
 
 
 def _numbers(
@@ -60,6 +49,7 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "SOLVER.LAYER_DECAY": (lambda v: 0 < v <= 1, "a share above 0, at most 1"),
     "SOLVER.FREEZE_EPOCHS": _at_least(0),
     "SOLVER.FREEZE": (lambda v: all(isinstance(name, str) for name in v), "a list of names such as layer1.*"),
+    "INPUT.CHANNELS": _one_of(0, 1, 3),
     "INPUT.SIZE": (_numbers(0, (2,), (int,), high=2**14), "[height, width] in pixels, at most 16384"),
     "INPUT.MEAN": (_numbers(-math.inf, (1, 3)), "one number for each channel"),
     "INPUT.STD": (_numbers(0, (1, 3)), "one number above 0 for each channel"),
@@ -67,6 +57,7 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "DATALOADER.NUM_WORKERS": _at_least(0),
     "SOLVER.MAX_EPOCHS": _at_least(1),
     "SOLVER.BATCH_SIZE": _at_least(1),
+    "SOLVER.AMP": _one_of("off", "bf16", "fp16", "auto"),
     "SOLVER.BASE_LR": (lambda v: 0 < v < math.inf, "a number above 0"),
     "SOLVER.WEIGHT_DECAY": _at_least(0),
     "SOLVER.SCHEDULER.WARMUP_EPOCHS": _at_least(0),
@@ -75,6 +66,7 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "CHECKPOINT.EVERY_STEPS": _at_least(0),
     "CHECKPOINT.KEEP_EVERY": _at_least(0),
     "LOG.PERIOD": _at_least(1),
+    "LOG.LEVEL": _one_of("DEBUG", "INFO", "WARNING", "ERROR"),
     "LOG.FORMAT": (_is_log_format, "a format of Python's logging, such as %(message)s"),
 }
 
@@ -83,10 +75,11 @@ def coerce(value: Any, text: str | None, default: Any, key: str) -> Any:
     """The value as the type of its default, or UserError.
 
     An integer may stand for a float, a whole float for an integer, a string keeps the
-    `text` it was written with, and an optional key may be None.
+    `text` it was written with, and a key whose default is None takes a list or None.
     """
-    kind = OPTIONAL.get(key, type(default))
-    if key in OPTIONAL and value is None:
+    is_optional = default is None
+    kind = list if is_optional else type(default)
+    if is_optional and value is None:
         return None
     if kind is str and text is not None:
         return text
@@ -94,11 +87,9 @@ def coerce(value: Any, text: str | None, default: Any, key: str) -> Any:
         return float(value)
     if kind is int and type(value) is float and value.is_integer():
         return int(value)
-    if kind is list and isinstance(value, tuple):
-        return list(value)
     if type(value) is not kind:
         found = "nothing" if value is None else repr(value)
-        optional = " or null" if key in OPTIONAL else ""
+        optional = " or null" if is_optional else ""
         raise UserError(f"{key}: found {found}, expected {_NAMES[kind]}{optional}")
     return value
 
@@ -109,10 +100,6 @@ def check(cfg: CfgNode, where: Callable[[str], str]) -> None:
     `where(key)` says in which line a key was set, as the start of the message.
     """
     values = leaves(cfg)
-    for key, choices in CHOICES.items():
-        if values[key] not in choices:
-            known = ", ".join(map(str, choices))
-            raise UserError(f"{where(key)}{key}: found {values[key]!r}, expected one of {known}")
     for key, (test, expected) in RULES.items():
         if values[key] is not None and not test(values[key]):
             raise UserError(f"{where(key)}{key}: found {values[key]!r}, expected {expected}")

@@ -25,9 +25,12 @@ _SCALARS = (
 
 
 class Loader(yaml.SafeLoader):
-    """Reads the dialect."""
+    """Reads the dialect; every key is a text."""
 
     yaml_implicit_resolvers: dict = {}
+
+    def construct_mapping(self, node, deep=False):
+        return {str(key): value for key, value in super().construct_mapping(node, deep).items()}
 
 
 class Dumper(yaml.SafeDumper):
@@ -65,11 +68,9 @@ def compose(text: str, where: str) -> tuple[yaml.Node | None, Loader]:
 def value_of(node: yaml.Node, loader: Loader, where: str):
     """The plain value of a node. Raises UserError for tags that would run code; `where` has the line."""
     try:
-        value = loader.construct_object(node, deep=True)
+        return loader.construct_object(node, deep=True)
     except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
         raise UserError(_explain(error, where)) from error
-    _check_keys(value, where)
-    return value
 
 
 def flatten(node: yaml.MappingNode, loader: Loader, where: str) -> None:
@@ -78,15 +79,6 @@ def flatten(node: yaml.MappingNode, loader: Loader, where: str) -> None:
         loader.flatten_mapping(node)
     except yaml.YAMLError as error:
         raise UserError(_explain(error, where)) from error
-
-
-def _check_keys(value, where: str) -> None:
-    if isinstance(value, dict):
-        for key in value:
-            if not isinstance(key, str):
-                raise UserError(f"{where}: found the key {key!r}, expected a name")
-    for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
-        _check_keys(item, where)
 
 
 def flow(value) -> str:

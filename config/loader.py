@@ -118,42 +118,33 @@ def output_dir(overrides: Sequence[str]) -> str:
     return load_config(None, [word for pair in pairs if pair[0] == "OUTPUT_DIR" for word in pair]).OUTPUT_DIR
 
 
-def overrides_of(cfg: CfgNode) -> dict[str, Any]:
-    """The full keys whose values differ from the defaults.
-
-    Where an argument differs, the whole section is listed, because setting a NAME replaces them all.
-    """
-    new, old = leaves(cfg), leaves(default_config())
-    changed = {key for key in new | old if new.get(key, "absent") != old.get(key, "absent")}
-    renewed = {key.rpartition(".")[0] for key in changed if is_argument(key.rpartition(".")[2])}
-    renewed |= {key.rpartition(".")[0] for key in changed if key.endswith(".NAME")} - {"EXPERIMENT"}
-
-    def belongs(key: str) -> bool:
-        section, _, leaf = key.rpartition(".")
-        return key in changed or (section in renewed and (leaf == "NAME" or is_argument(leaf)))
-
-    return {key: value for key, value in new.items() if belongs(key)}
-
-
 def dump_overrides(cfg: CfgNode) -> str:
     """What differs from the defaults, as a YAML file that gives `cfg` again."""
-    tree: dict[str, Any] = {}
-    for key, value in overrides_of(cfg).items():
-        *sections, leaf = key.split(".")
-        node = tree
-        for section in sections:
-            node = node.setdefault(section, {})
-        node[leaf] = value
+    tree = _differing(cfg, default_config())
     return CfgNode(tree).dump() if tree else ""
+
+
+def _differing(node: CfgNode, default: CfgNode) -> dict[str, Any]:
+    # Where an argument differs all of them are listed, because setting a NAME replaces them all.
+    renewed = node.get("NAME") != default.get("NAME") or plain(node.arguments()) != default.arguments()
+    tree: dict[str, Any] = {}
+    for key, value in node.items():
+        if isinstance(default.get(key), CfgNode):
+            below = _differing(value, default[key])
+            if below:
+                tree[key] = below
+        elif plain(value) != default.get(key) or (renewed and (key == "NAME" or is_argument(key))):
+            tree[key] = plain(value)
+    return tree
 
 
 def dump_marked(cfg: CfgNode) -> str:
     """The whole configuration as YAML, with the default beside each value that differs from it."""
-    defaults = leaves(default_config())
-    marks = {key: f"default: {grammar.flow(defaults[key])}" for key in overrides_of(cfg) if key in defaults}
-    marks |= {key: "not in the defaults" for key in leaves(cfg) if key not in defaults}
-    values = leaves(cfg)
-    return cfg.dump({key: mark for key, mark in marks.items() if values[key] != defaults.get(key, "absent")})
+    values, defaults = leaves(cfg), leaves(default_config())
+    changed = [key for key, value in values.items() if key not in defaults or value != defaults[key]]
+    return cfg.dump(
+        {k: f"default: {grammar.flow(defaults[k])}" if k in defaults else "not in the defaults" for k in changed}
+    )
 
 
 def _section(cfg: CfgNode, setting: Setting) -> CfgNode:

@@ -26,29 +26,16 @@ class CfgNode(yacs.config.CfgNode):
     lists are frozen nodes. `clone()` gives a copy that can be changed.
     """
 
-    __setitem__ = _guarded("__setitem__")
-    __delitem__ = _guarded("__delitem__")
-    update = _guarded("update")
-    pop = _guarded("pop")
-    popitem = _guarded("popitem")
-    clear = _guarded("clear")
-    setdefault = _guarded("setdefault")
-    __ior__ = _guarded("__ior__")
-
     def freeze(self) -> None:
         for key, value in self.items():
             dict.__setitem__(self, key, _frozen(value))
         super().freeze()
 
     def clone(self) -> "CfgNode":
-        return CfgNode(self.to_dict())
+        return CfgNode(plain(self))
 
     def __reduce__(self):
-        return CfgNode, (self.to_dict(),)  # for copy and pickle, which would set the items of a frozen node
-
-    def to_dict(self) -> dict[str, Any]:
-        """The tree as plain dicts and lists."""
-        return plain(self)
+        return CfgNode, (plain(self),)  # for copy and pickle, which would set the items of a frozen node
 
     def arguments(self) -> dict[str, Any]:
         """The keyword arguments of a section with a NAME: its keys that are not capitals."""
@@ -59,6 +46,10 @@ class CfgNode(yacs.config.CfgNode):
         return "\n".join(_lines(self, (), marks or {})) + "\n"
 
     __str__ = dump
+
+
+for _name in ("__setitem__", "__delitem__", "update", "pop", "popitem", "clear", "setdefault", "__ior__"):
+    setattr(CfgNode, _name, _guarded(_name))
 
 
 def is_argument(key: str) -> bool:

@@ -44,12 +44,8 @@ def build_optimizer(cfg: CfgNode, model: nn.Module, head: str | None = None) -> 
 def build_schedule(cfg: CfgNode, optimizer: torch.optim.Optimizer, steps_per_epoch: int) -> Schedule:
     """The learning rate of each step. Lengths are epochs in the configuration and steps from here on."""
     total_steps = cfg.SOLVER.MAX_EPOCHS * steps_per_epoch
-    warmup_steps = round(cfg.SOLVER.SCHEDULER.WARMUP_EPOCHS * steps_per_epoch)
+    warmup_steps = min(round(cfg.SOLVER.SCHEDULER.WARMUP_EPOCHS * steps_per_epoch), total_steps - 1)
     factor = schedule_factor(cfg, steps_per_epoch)
-    if warmup_steps >= total_steps:
-        raise UserError(
-            f"SOLVER.SCHEDULER.WARMUP_EPOCHS: {warmup_steps} of {total_steps} steps leave nothing; lower it"
-        )
     if warmup_steps:
         factor = with_warmup(factor, warmup_steps)
     return Schedule(optimizer, partial(factor, total_steps=total_steps))

@@ -21,38 +21,35 @@ class Registry:
 
     def __init__(self, kind: str):
         self.kind = kind
-        self._factories: dict[str, Callable] = {}
-        self._info: dict[str, dict[str, Any]] = {}
+        self._table: dict[str, tuple[Callable, dict[str, Any]]] = {}
 
     def register(self, name: str | None = None, **info: Any) -> Callable[[Callable], Callable]:
         """Decorator: make a class or function known, by its own name unless one is given."""
 
         def decorator(factory: Callable) -> Callable:
             key = name or factory.__name__
-            if key in self._factories:
+            if key in self._table:
                 raise ValueError(f"{self.kind} '{key}' is registered twice")
-            self._factories[key] = factory
-            self._info[key] = info
+            self._table[key] = factory, info
             return factory
 
         return decorator
 
     def names(self) -> list[str]:
-        return sorted(self._factories)
+        return sorted(self._table)
 
     def get(self, name: str, key: str) -> Callable:
         """The factory called `name`; `key` is the configuration key that an error names."""
-        self._require(name, key)
-        return self._factories[name]
+        return self._entry(name, key)[0]
 
     def info(self, name: str, key: str) -> dict[str, Any]:
         """What was said of `name` when it was registered."""
-        self._require(name, key)
-        return self._info[name]
+        return self._entry(name, key)[1]
 
-    def _require(self, name: str, key: str) -> None:
-        if name not in self._factories:
-            raise UserError(f"{key} '{name}': no such {self.kind}; {did_you_mean(name, self._factories)}")
+    def _entry(self, name: str, key: str) -> tuple[Callable, dict[str, Any]]:
+        if name not in self._table:
+            raise UserError(f"{key} '{name}': no such {self.kind}; {did_you_mean(name, self._table)}")
+        return self._table[name]
 
 
 def import_submodules(package: str, path: list[str]) -> None:
