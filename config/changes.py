@@ -21,6 +21,9 @@ _FREE = (
 )
 # These are taken over and change what comes.
 _APPLIED = (
+    "DATASETS.ON_ERROR",
+    "DATASETS.MAX_SKIPPED",
+    "DATASETS.MAX_PIXELS",
     "SOLVER.BASE_LR",
     "SOLVER.WEIGHT_DECAY",
     "SOLVER.MAX_EPOCHS",

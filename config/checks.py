@@ -54,7 +54,18 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "INPUT.MEAN": (_numbers(-math.inf, (1, 3)), "one number for each channel"),
     "INPUT.STD": (_numbers(0, (1, 3)), "one number above 0 for each channel"),
     "DATASETS.VAL_RATIO": (lambda v: 0 <= v < 1, "a share from 0 up to, not including, 1"),
+    "DATASETS.FOLD": (
+        lambda v: len(v) == 2 and all(type(n) is int for n in v) and 1 <= v[0] <= v[1] >= 2,
+        "[k, n] with 1 <= k <= n and n at least 2",
+    ),
+    "DATASETS.TRAIN_ITEMS": _at_least(0),
+    "DATASETS.SAMPLER": _one_of("shuffle", "balanced", "weighted"),
+    "DATASETS.ON_ERROR": _one_of("raise", "skip"),
+    "DATASETS.MAX_SKIPPED": (lambda v: 0 <= v <= 1, "a share from 0 to 1"),
+    "DATASETS.MAX_PIXELS": _at_least(1),
     "DATALOADER.NUM_WORKERS": _at_least(0),
+    "DATALOADER.PREFETCH": _at_least(1),
+    "DATALOADER.WORKER_KIND": _one_of("auto", "fork", "forkserver", "spawn"),
     "SOLVER.MAX_EPOCHS": _at_least(1),
     "SOLVER.BATCH_SIZE": _at_least(1),
     "SOLVER.AMP": _one_of("off", "bf16", "fp16", "auto"),
@@ -129,7 +140,7 @@ def _conflicts(cfg: CfgNode):
         yield "TEST.MONITOR", f"found {cfg.TEST.MONITOR!r}, expected 'max' or 'min' and a metric, such as 'max top1'"
     elif metric not in metrics:
         yield "TEST.MONITOR", f"'{metric}' is not in TEST.METRICS; {did_you_mean(metric, metrics)}"
-    if cfg.DATASETS.VAL_RATIO == 0:
+    if cfg.DATASETS.VAL_RATIO == 0 and not cfg.DATASETS.FOLD:
         if "EarlyStopping" in [parse_entry(hook, "HOOKS")[0] for hook in cfg.HOOKS]:
             yield "HOOKS", "EarlyStopping needs a validation set: set DATASETS.VAL_RATIO above 0"
         if cfg.TEST.MONITOR != "max top1":

@@ -55,6 +55,8 @@ def default_config() -> CfgNode:
     c.INPUT.STD = None
     # Transforms of training images, in order: [{RandomCrop: {padding: 2}}, HFlip]; None: the data set's own.
     c.INPUT.TRAIN_TRANSFORMS = None
+    # Mixing whole batches, one drawn for each: [{MixUp: {alpha: 0.2}}, {CutMix: {alpha: 1.0}}].
+    c.INPUT.BATCH_TRANSFORMS = []
     # Transforms of validation, test and inference images; None: the data set's own.
     c.INPUT.TEST_TRANSFORMS = None
 
@@ -65,10 +67,26 @@ def default_config() -> CfgNode:
     c.DATASETS.ROOT = "datasets"
     # Share of the training set held out for validation where the data set has none; 0: no validation.
     c.DATASETS.VAL_RATIO = 0.1
+    # [k, n]: validate on part k, from 1, of n equal parts of the training set, in place of VAL_RATIO.
+    c.DATASETS.FOLD = None
+    # Train on so many images, as equally many of each class as can be; 0: all.
+    c.DATASETS.TRAIN_ITEMS = 0
+    # How an epoch is drawn: shuffle, balanced (each class as often), weighted (by the data set's weights).
+    c.DATASETS.SAMPLER = "shuffle"
+    # An image that cannot be read: raise (stop), or skip (another one of its class stands in).
+    c.DATASETS.ON_ERROR = "raise"
+    # Share of a split that skip may replace before it stops after all.
+    c.DATASETS.MAX_SKIPPED = 0.01
+    # An image of more pixels is broken: small files can hold pictures that fill the memory.
+    c.DATASETS.MAX_PIXELS = 178956970
 
     c.DATALOADER = CfgNode()
     # Processes that read and transform images; 0: the main process does it.
     c.DATALOADER.NUM_WORKERS = 0
+    # Batches that each worker reads ahead.
+    c.DATALOADER.PREFETCH = 2
+    # How workers are started: fork, forkserver, spawn; auto: Python's default.
+    c.DATALOADER.WORKER_KIND = "auto"
 
     c.SOLVER = CfgNode()
     # Length of the training in epochs.

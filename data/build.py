@@ -1,6 +1,7 @@
 """cfg -> data sets and loaders."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,11 @@ import numpy as np
 import data.datasets
 import data.transforms  # noqa: F401  both are imported to be found by name
 from config import CfgNode
-from data.loaders import Loader, SampleReader
-from data.registry import DATASETS, TRANSFORMS, MissingSplit
-from data.samplers import stratified_split
-from data.subset import Subset, targets_of
+from data.loaders import Batch, Loader, SampleReader, Workers
+from data.registry import BATCH_TRANSFORMS, DATASETS, TRANSFORMS, MissingSplit
+from data.samplers import balanced_subset, stratified_fold, stratified_split
+from data.subset import Subset, targets_of, weights_of
+from data.transforms.batch import BatchTransforms
 from utils.errors import UserError, one_line
 from utils.input_spec import InputSpec
 from utils.registry import WRONG_VALUE, accepts, call, parse_entry
@@ -51,46 +53,88 @@ def build_split(cfg: CfgNode, split: str, classes: list[str] | None = None) -> A
 
 
 def build_train_and_val(cfg: CfgNode) -> tuple[Any, Any | None]:
-    """The training set and the validation set: its own, else a stratified part of the training set."""
-    train = build_split(cfg, "train")
-    val = None
-    if cfg.DATASETS.VAL_RATIO > 0:
+    """The training set and the validation set: a fold, the data set's own, or a stratified part of the training set."""
+    train, val = build_split(cfg, "train"), None
+    if cfg.DATASETS.FOLD:
+        train, val = _divide(train, "FOLD", stratified_fold(targets_of(train), *cfg.DATASETS.FOLD, cfg.SEED))
+    elif cfg.DATASETS.VAL_RATIO > 0:
         try:
             val = build_split(cfg, "val", train.classes)
         except MissingSplit:
-            train, val = _hold_out(train, cfg.DATASETS.VAL_RATIO, cfg.SEED)
+            parts = stratified_split(targets_of(train), cfg.DATASETS.VAL_RATIO, cfg.SEED)
+            train, val = _divide(train, "VAL_RATIO", parts)
+    count = cfg.DATASETS.TRAIN_ITEMS
+    if count > len(train):
+        raise UserError(f"DATASETS.TRAIN_ITEMS: found {count}, the training set has {len(train)} images; lower it")
+    if count:
+        train = Subset(train, balanced_subset(targets_of(train), count, cfg.SEED))
     if len(train) < 2:
         raise UserError(f"DATASETS.NAME {cfg.DATASETS.NAME}: found {len(train)} training image, expected at least 2")
     return train, val
 
 
-def _hold_out(dataset: Any, ratio: float, seed: int) -> tuple[Subset, Subset]:
-    train_indices, val_indices = stratified_split(targets_of(dataset), ratio, seed)
-    if len(val_indices) == 0:
+def _divide(dataset: Any, key: str, parts: tuple[np.ndarray, np.ndarray]) -> tuple[Subset, Subset]:
+    if min(map(len, parts)) == 0:
         raise UserError(
-            f"DATASETS.VAL_RATIO {ratio} of {len(dataset)} images leaves no validation image: raise it, "
-            "or set it to 0 to train without validation"
+            f"DATASETS.{key} divides {len(dataset)} images into {len(parts[0])} for training and {len(parts[1])} for "
+            "validation: change it, or set VAL_RATIO to 0 to train without validation"
         )
-    return Subset(dataset, train_indices), Subset(dataset, val_indices)
+    return Subset(dataset, parts[0]), Subset(dataset, parts[1])
 
 
 def build_train_loader(cfg: CfgNode, dataset: Any, spec: InputSpec, pin_memory: bool = False) -> Loader:
-    """Augmented and shuffled, SOLVER.BATCH_SIZE at a time."""
-    reader = build_reader(cfg, dataset, spec, "TRAIN_TRANSFORMS")
-    return Loader(reader, cfg.SOLVER.BATCH_SIZE, True, cfg.DATALOADER.NUM_WORKERS, pin_memory)
+    """Augmented and shuffled, SOLVER.BATCH_SIZE at a time, drawn as DATASETS.SAMPLER says."""
+    draw_weights, loss_weights = None, weights_of(dataset)
+    if cfg.DATASETS.SAMPLER == "balanced":
+        targets = targets_of(dataset)
+        if targets.ndim > 1:
+            raise UserError("DATASETS.SAMPLER balanced: images of several labels have no one class; use weighted")
+        draw_weights = 1 / np.bincount(targets)[targets]
+    elif cfg.DATASETS.SAMPLER == "weighted":
+        if loss_weights is None:
+            raise UserError(f"DATASETS.SAMPLER weighted: {cfg.DATASETS.NAME} has no weights; use shuffle or balanced")
+        draw_weights, loss_weights = loss_weights.astype(np.float64), None
+    if loss_weights is not None:
+        loss_weights = loss_weights / loss_weights.mean()  # so that BASE_LR keeps its meaning
+    reader = build_reader(cfg, dataset, spec, "TRAIN_TRANSFORMS", loss_weights)
+    return _loader(cfg, reader, cfg.SOLVER.BATCH_SIZE, pin_memory, shuffle=True, draw_weights=draw_weights)
 
 
 def build_eval_loader(cfg: CfgNode, dataset: Any, spec: InputSpec, pin_memory: bool = False) -> Loader:
     """In order, TEST.BATCH_SIZE at a time: for validation, testing and inference alike."""
-    reader = build_reader(cfg, dataset, spec, "TEST_TRANSFORMS")
-    return Loader(reader, cfg.TEST.BATCH_SIZE, False, cfg.DATALOADER.NUM_WORKERS, pin_memory)
+    return _loader(cfg, build_reader(cfg, dataset, spec, "TEST_TRANSFORMS"), cfg.TEST.BATCH_SIZE, pin_memory)
 
 
-def build_reader(cfg: CfgNode, dataset: Any, spec: InputSpec, key: str) -> SampleReader:
+def _loader(cfg: CfgNode, reader: SampleReader, batch_size: int, pin_memory: bool, **options: Any) -> Loader:
+    workers = Workers(cfg.DATALOADER.NUM_WORKERS, cfg.DATALOADER.PREFETCH, cfg.DATALOADER.WORKER_KIND)
+    options |= {"workers": workers, "pin_memory": pin_memory, "max_replaced": cfg.DATASETS.MAX_SKIPPED}
+    return Loader(reader, batch_size, **options)
+
+
+def build_batch_transforms(cfg: CfgNode, num_classes: int) -> Callable[[Batch, int, int], Batch] | None:
+    """What INPUT.BATCH_TRANSFORMS lists, as a function of (batch, epoch, position); None for nothing."""
+    key = "INPUT.BATCH_TRANSFORMS"
+    entries = [parse_entry(entry, key) for entry in cfg.INPUT.BATCH_TRANSFORMS]
+    transforms = [call(BATCH_TRANSFORMS.get(name, key), arguments, key) for name, arguments in entries]
+    return BatchTransforms(transforms, num_classes, cfg.SEED) if transforms else None
+
+
+def build_reader(
+    cfg: CfgNode, dataset: Any, spec: InputSpec, key: str, weights: np.ndarray | None = None
+) -> SampleReader:
     """Samples of a data set under the transforms that INPUT lists in `key`."""
     entries = cfg.INPUT[key] if cfg.INPUT[key] is not None else native_input(cfg)[key.lower()]
     transforms = [_transform(entry, spec, f"INPUT.{key}") for entry in entries]
-    return SampleReader(dataset, transforms, spec.size, spec.channels, cfg.SEED)
+    return SampleReader(
+        dataset,
+        transforms,
+        spec.size,
+        spec.channels,
+        cfg.SEED,
+        weights,
+        replace_broken=cfg.DATASETS.ON_ERROR == "skip",
+        max_pixels=cfg.DATASETS.MAX_PIXELS,
+    )
 
 
 def _transform(entry: Any, spec: InputSpec, key: str) -> Any:

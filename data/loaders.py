@@ -4,24 +4,28 @@ import math
 import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from data.image_io import to_pixels
+from data.image_io import MAX_PIXELS, BrokenImage, to_pixels
 from data.samplers import SampleKey, batches_of_keys, epoch_order, usable_samples
+from data.subset import targets_of
 from utils.errors import UserError
+from utils.logger import get_logger
+
+log = get_logger("data")
 
 
 @dataclass(frozen=True)
 class Batch:
     """Images uint8 (N, C, H, W) in channels-last memory; targets int64 (N,) or float32 (N, classes).
 
-    `indices` (N,) say which samples of the data set these are; `weights` (N,) is None
-    unless samples are weighted.
+    `indices` (N,) say which samples of the data set these are; `weights` float32 (N,), of each
+    sample in the loss, is None unless samples are weighted.
     """
 
     images: torch.Tensor
@@ -47,25 +51,66 @@ class SampleReader:
     not matter which process reads it, when, or after which other samples.
     """
 
-    def __init__(self, dataset: Any, transforms: Sequence, size: tuple[int, int], channels: int, seed: int):
+    def __init__(
+        self,
+        dataset: Any,
+        transforms: Sequence,
+        size: tuple[int, int],
+        channels: int,
+        seed: int,
+        weights: np.ndarray | None = None,
+        replace_broken: bool = False,
+        max_pixels: int = MAX_PIXELS,
+    ):
         self.dataset = dataset
         self.transforms = transforms
         self.size = size
         self.channels = channels
         self.seed = seed
+        self.weights = weights
+        self.replace_broken = replace_broken
+        self.max_pixels = max_pixels
 
-    def __getitem__(self, keys: Sequence[SampleKey]) -> "Batch | UserError":
-        """The batch, or the error to raise: torch would wrap an error from a worker in its traceback."""
+    def __getitem__(self, keys: Sequence[SampleKey]) -> "tuple[Batch, dict[int, str]] | UserError":
+        """(the batch, why which samples in it were replaced), or the error to raise.
+
+        An error is given back because torch would wrap one from a worker in its traceback.
+        """
+        replaced: dict[int, str] = {}
+        samples = []
         try:
-            images, targets = zip(*map(self.read, keys), strict=True)
+            for key in keys:
+                samples.append(self._read_or_replace(key, replaced))
         except UserError as error:
             return error
-        return collate(images, targets, [key.index for key in keys])
+        images, targets = zip(*samples, strict=True)
+        return collate(images, targets, [key.index for key in keys], self.weights), replaced
+
+    def _read_or_replace(self, key: SampleKey, replaced: dict[int, str]) -> tuple[np.ndarray, Any]:
+        try:
+            return self.read(key)
+        except BrokenImage as error:
+            if not self.replace_broken:
+                raise
+            replaced[key.index] = str(error)
+            for index in self._same_class(key.index):
+                try:
+                    return self.read(key._replace(index=index))
+                except BrokenImage:
+                    continue
+            raise
+
+    def _same_class(self, index: int) -> np.ndarray:
+        """The other samples of its class, those behind it first: what stands in for it depends on nothing else."""
+        targets = targets_of(self.dataset)
+        matches = targets == targets[index]
+        others = np.flatnonzero(matches if matches.ndim == 1 else matches.all(axis=1))
+        return np.roll(others, -np.searchsorted(others, index))[1:]
 
     def read(self, key: SampleKey) -> tuple[np.ndarray, Any]:
         """One sample: (uint8 (H, W, C), target)."""
         source, target = self.dataset[key.index]
-        image = to_pixels(source, self.channels)
+        image = to_pixels(source, self.channels, self.max_pixels)
         rng = np.random.default_rng((self.seed, key.epoch, key.position))
         for transform in self.transforms:
             image = transform(image, rng)
@@ -78,19 +123,37 @@ class SampleReader:
         return image, target
 
 
-def collate(images: Sequence[np.ndarray], targets: Sequence[Any], indices: Sequence[int]) -> Batch:
-    """Samples, each uint8 (H, W, C) with its target, as one batch."""
+def collate(
+    images: Sequence[np.ndarray], targets: Sequence[Any], indices: Sequence[int], weights: np.ndarray | None = None
+) -> Batch:
+    """Samples, each uint8 (H, W, C) with its target, as one batch; `weights` are those of the whole data set."""
     pixels = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)  # (N, H, W, C) -> (N, C, H, W)
     labels = torch.from_numpy(np.asarray(targets))
     labels = labels.float() if labels.is_floating_point() else labels.long()
-    return Batch(pixels, labels, torch.tensor(indices))
+    own_weights = None if weights is None else torch.from_numpy(weights[list(indices)]).float()
+    return Batch(pixels, labels, torch.tensor(indices), own_weights)
+
+
+class Workers(NamedTuple):
+    """The processes that read batches: how many, batches each is ahead, and how they are started.
+
+    `kind` is fork, forkserver, spawn, or auto for Python's default.
+    """
+
+    count: int = 0
+    prefetch: int = 2
+    kind: str = "auto"
+
+
+NO_WORKERS = Workers()
 
 
 class Loader:
     """The batches of one split. `shuffle` is for training: another order in each epoch.
 
-    `batches(epoch, start)` begins at a position within the epoch without reading what
-    came before it.
+    With `draw_weights` (n,) an epoch is as many draws in proportion to them. `batches(epoch,
+    start)` begins at a position within the epoch without reading what came before it. More
+    broken images than `max_replaced`, a share of the data set, end it.
     """
 
     def __init__(
@@ -98,26 +161,36 @@ class Loader:
         reader: SampleReader,
         batch_size: int,
         shuffle: bool = False,
-        num_workers: int = 0,
+        workers: Workers = NO_WORKERS,
         pin_memory: bool = False,
+        draw_weights: np.ndarray | None = None,
+        max_replaced: float = 0.0,
     ):
         cv2.setNumThreads(0)  # the workers are the parallelism; OpenCV's threads do not survive their fork
         self.dataset = reader.dataset
         self.batch_size = batch_size
         self.shuffle = shuffle
         self.seed = reader.seed
+        self.draw_weights = draw_weights
+        self.max_replaced = max_replaced
+        self.replaced: dict[int, str] = {}  # index -> why, of the broken images met so far
         total = len(reader.dataset)
         self.num_samples = usable_samples(total, batch_size) if shuffle else total
         self._keys = _Keys()
+        own_processes = {
+            "persistent_workers": True,
+            "prefetch_factor": workers.prefetch,
+            "multiprocessing_context": None if workers.kind == "auto" else workers.kind,
+            "worker_init_fn": _start_worker,
+        }
         self._loader = DataLoader(
             reader,
             batch_size=None,
             sampler=self._keys,
-            num_workers=num_workers,
+            num_workers=workers.count,
             pin_memory=pin_memory,
-            persistent_workers=num_workers > 0,
-            worker_init_fn=_start_worker if num_workers else None,
             generator=torch.Generator().manual_seed(0),  # torch's own would be drawn from, and change the training
+            **(own_processes if workers.count else {}),
         )
 
     def __len__(self) -> int:
@@ -126,16 +199,30 @@ class Loader:
 
     def batches(self, epoch: int = 0, start: int = 0) -> Iterator[Batch]:
         """The batches of an epoch from position `start` on. Raises UserError for a sample that cannot be read."""
-        order = epoch_order(len(self.dataset), self.seed, epoch) if self.shuffle else np.arange(len(self.dataset))
+        total = len(self.dataset)
+        order = epoch_order(total, self.seed, epoch, self.draw_weights) if self.shuffle else np.arange(total)
         self._keys.batches = batches_of_keys(order[: self.num_samples], self.batch_size, epoch, start)
+        before = len(self.replaced)
         for item in self._loader:
             if isinstance(item, UserError):
                 raise item
-            yield item
+            batch, replaced = item
+            self._count(replaced)
+            yield batch
+        for reason in list(self.replaced.values())[before:]:
+            log.warning("replaced by another of its class: %s", reason)
 
     def close(self) -> None:
         """End the worker processes."""
         self._loader = None
+
+    def _count(self, replaced: dict[int, str]) -> None:
+        self.replaced |= replaced
+        if len(self.replaced) > self.max_replaced * len(self.dataset):
+            raise UserError(
+                f"DATASETS.ON_ERROR skip: {len(self.replaced)} of {len(self.dataset)} images are broken, more than "
+                f"DATASETS.MAX_SKIPPED {self.max_replaced} of them, such as {next(iter(self.replaced.values()))}"
+            )
 
 
 class _Keys:

@@ -12,6 +12,10 @@ DATASETS = Registry("data set")
 # with (image, rng) for each image.
 TRANSFORMS = Registry("transform")
 
+# A batch transform is called once with its arguments, then with (images, targets, rng) for a
+# whole batch: images (N, C, H, W), targets float32 (N, classes), both on the device.
+BATCH_TRANSFORMS = Registry("batch transform")
+
 
 class MissingSplit(UserError):
     """A data set has no such split of its own."""

@@ -14,9 +14,15 @@ class SampleKey(NamedTuple):
     position: int  # place in the epoch's whole sequence: a sample drawn twice looks different
 
 
-def epoch_order(num_samples: int, seed: int, epoch: int) -> np.ndarray:
-    """The order of an epoch: a permutation of range(num_samples), a function of seed and epoch."""
-    return np.random.default_rng((seed, epoch)).permutation(num_samples)
+def epoch_order(num_samples: int, seed: int, epoch: int, weights: np.ndarray | None = None) -> np.ndarray:
+    """The order of an epoch, a function of seed and epoch: a permutation of range(num_samples).
+
+    With `weights` (num_samples,), as many draws with replacement, each in proportion to its weight.
+    """
+    rng = np.random.default_rng((seed, epoch))
+    if weights is None:
+        return rng.permutation(num_samples)
+    return rng.choice(num_samples, num_samples, p=weights / weights.sum())
 
 
 def usable_samples(num_samples: int, batch_size: int) -> int:
@@ -36,10 +42,37 @@ def stratified_split(targets: np.ndarray, ratio: float, seed: int) -> tuple[np.n
 
     Every class keeps at least one sample for training; the whole is a function of the seed.
     """
+    order, places, sizes = _by_class(targets, seed)
+    return _divide(order, places < np.minimum(np.rint(sizes * ratio), sizes - 1))
+
+
+def stratified_fold(targets: np.ndarray, fold: int, folds: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """(training, validation) indices, both sorted; validation is part `fold`, from 1, of `folds` equal parts.
+
+    Parts differ by at most one sample, in all and in each class; no sample is in two of them.
+    """
+    order, _, _ = _by_class(targets, seed)
+    return _divide(order, np.arange(len(order)) % folds == fold - 1)
+
+
+def balanced_subset(targets: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """The sorted indices of `count` samples, as many of each class as there are and as equal as can be."""
+    order, places, _ = _by_class(targets, seed)
+    return np.sort(order[np.argsort(places, kind="stable")[:count]])
+
+
+def _by_class(targets: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(indices class by class, in random order within each, the place of each in its class, the class's size).
+
+    Samples of several labels (n, classes) count as one class.
+    """
     rng = np.random.default_rng((seed, 0x5917))  # a stream of its own, apart from the epochs' orders
-    held_out = []
-    for label in np.unique(targets):
-        members = rng.permutation(np.flatnonzero(targets == label))
-        held_out.append(members[: min(round(len(members) * ratio), len(members) - 1)])
-    val = np.sort(np.concatenate(held_out))
-    return np.setdiff1d(np.arange(len(targets)), val, assume_unique=True), val
+    labels = targets if targets.ndim == 1 else np.zeros(len(targets), np.int64)
+    members = [rng.permutation(np.flatnonzero(labels == label)) for label in np.unique(labels)]
+    places = [np.arange(len(indices)) for indices in members]
+    sizes = [np.full(len(indices), len(indices)) for indices in members]
+    return np.concatenate(members), np.concatenate(places), np.concatenate(sizes)
+
+
+def _divide(order: np.ndarray, is_val: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return np.sort(order[~is_val]), np.sort(order[is_val])

@@ -13,6 +13,8 @@ class Subset:
         self.indices = indices
         self.classes = dataset.classes
         self.targets = targets_of(dataset)[indices]
+        weights = weights_of(dataset)
+        self.weights = None if weights is None else weights[indices]
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -25,6 +27,11 @@ class Subset:
 
 
 def targets_of(dataset: Any) -> np.ndarray:
-    """The class index of every sample: its `targets` where it has them, else read one by one."""
+    """The class index (n,) or the labels (n, classes) of all samples: its `targets`, else read one by one."""
     targets = getattr(dataset, "targets", None)
     return np.array([dataset[i][1] for i in range(len(dataset))]) if targets is None else np.asarray(targets)
+
+
+def weights_of(dataset: Any) -> np.ndarray | None:
+    """The weight of every sample (n,), where the data set has weights."""
+    return getattr(dataset, "weights", None)

@@ -12,7 +12,13 @@ import engine.metrics  # noqa: F401  both are imported to be found by name
 from config import CfgNode, load_text
 from config.changes import check_test_overrides, compare
 from config.loader import dump_overrides
-from data.build import build_eval_loader, build_train_and_val, build_train_loader, native_input
+from data.build import (
+    build_batch_transforms,
+    build_eval_loader,
+    build_train_and_val,
+    build_train_loader,
+    native_input,
+)
 from engine.checkpoint import load_model_state
 from engine.hooks.base import Hook
 from engine.hooks.checkpoints import Checkpoints
@@ -20,12 +26,19 @@ from engine.hooks.evaluation import Evaluation
 from engine.hooks.freezing import Freezing, freeze
 from engine.hooks.progress_bar import ProgressBar
 from engine.hooks.training_log import TrainingLog
-from engine.inference import MetricFunction, Predictor
+from engine.inference import Metrics, Predictor
 from engine.precision import Precision, resolve_amp
 from engine.registry import HOOKS, METRICS
 from engine.rng import seed_everything
 from engine.trainer import Trainer
-from modeling.build import build_criterion, build_model, build_normalize, input_spec, load_initial_weights
+from modeling.build import (
+    build_criterion,
+    build_model,
+    build_normalize,
+    input_spec,
+    is_multilabel,
+    load_initial_weights,
+)
 from modeling.head import find_head
 from solver.build import build_optimizer, build_schedule
 from utils.atomic_file import atomic_write
@@ -79,6 +92,7 @@ def build_trainer(
         precision=Precision(cfg.SOLVER.AMP, device),
         device=device,
         max_epochs=cfg.SOLVER.MAX_EPOCHS,
+        batch_transform=build_batch_transforms(cfg, cfg.MODEL.NUM_CLASSES),
         hooks=hooks,
         poll=poll,
     )
@@ -95,7 +109,7 @@ def build_predictor(cfg: CfgNode, state: dict[str, Any], source: Path, device: t
     model = build_model(cfg, spec, len(state["classes"]))
     load_model_state(model, state["model"], str(source))
     model.to(device, memory_format=torch.channels_last)
-    return Predictor(model, build_normalize(cfg, spec).to(device), device)
+    return Predictor(model, build_normalize(cfg, spec).to(device), device, is_multilabel(cfg))
 
 
 def checkpoint_config(state: dict[str, Any], source: Path, overrides: Sequence[str] = ()) -> CfgNode:
@@ -110,8 +124,12 @@ def checkpoint_spec(cfg: CfgNode) -> InputSpec:
     return input_spec(cfg, native={})
 
 
-def build_metrics(cfg: CfgNode) -> dict[str, MetricFunction]:
-    return {name: METRICS.get(name, "TEST.METRICS") for name in cfg.TEST.METRICS}
+def build_metrics(cfg: CfgNode) -> Metrics:
+    metrics = Metrics({}, {})
+    for name in cfg.TEST.METRICS:
+        whole_set = METRICS.info(name, "TEST.METRICS").get("whole_set", False)
+        (metrics.whole_set if whole_set else metrics.per_sample)[name] = METRICS.get(name, "TEST.METRICS")
+    return metrics
 
 
 def resolve_device(name: str) -> torch.device:

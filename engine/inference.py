@@ -1,25 +1,32 @@
 """Running a network over a split without training it."""
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
-MetricFunction = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+class Metrics(NamedTuple):
+    """Metrics by name: those of each sample, which are averaged, and those of a whole split at once."""
+
+    per_sample: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]]
+    whole_set: dict[str, Callable[[torch.Tensor, torch.Tensor], float]]
 
 
 class Predictor:
     """Batches of bytes -> outputs of a network, in evaluation mode and without gradients.
 
     Always in float32, whatever it was trained in, so that an image gets the same answer
-    in validation, testing and inference, alone or in a batch.
+    in validation, testing and inference, alone or in a batch. With `multilabel` each class
+    has a probability of its own.
     """
 
-    def __init__(self, model: nn.Module, normalize: nn.Module, device: torch.device):
+    def __init__(self, model: nn.Module, normalize: nn.Module, device: torch.device, multilabel: bool = False):
         self.model = model
         self.normalize = normalize
         self.device = device
+        self.multilabel = multilabel
 
     def predict(self, batches: Iterable[Any]) -> Iterator[tuple[Any, torch.Tensor]]:
         """(batch, outputs) of every batch, both on the device."""
@@ -30,28 +37,42 @@ class Predictor:
                 outputs = self.model(self.normalize(batch.images))  # (N, C, H, W) -> (N, classes)
             yield batch, outputs
 
+    def probabilities(self, outputs: torch.Tensor) -> torch.Tensor:
+        """Logits (N, classes) -> probabilities (N, classes): independent ones, or ones that sum to 1."""
+        return outputs.float().sigmoid() if self.multilabel else outputs.float().softmax(dim=1)
+
 
 class Averages:
-    """Loss and metrics averaged over samples, not over batches; sums stay on the device."""
+    """Loss and metrics of a split, averaged over samples, not over batches; sums stay on the device."""
 
-    def __init__(self, criterion: nn.Module, metrics: dict[str, MetricFunction]):
+    def __init__(self, criterion: nn.Module, metrics: Metrics):
         self.criterion = criterion.eval()
         self.metrics = metrics
         self.count = 0
         self.sums: dict[str, torch.Tensor] = {}
+        self.kept: list[tuple[torch.Tensor, torch.Tensor]] = []  # outputs and targets, for metrics of the whole split
 
     def add(self, batch: Any, outputs: torch.Tensor) -> None:
         dtype = sum_dtype(outputs.device)
         with torch.inference_mode():
             values = {"loss": self.criterion(outputs, batch).to(dtype) * len(batch)}
-            values |= {name: metric(outputs, batch.targets).sum(dtype=dtype) for name, metric in self.metrics.items()}
+            values |= {
+                name: metric(outputs, batch.targets).sum(dtype=dtype)
+                for name, metric in self.metrics.per_sample.items()
+            }
         for name, value in values.items():
             self.sums[name] = self.sums[name] + value if name in self.sums else value
         self.count += len(batch)
+        if self.metrics.whole_set:
+            self.kept.append((outputs.float().cpu(), batch.targets.cpu()))
 
     def result(self) -> dict[str, float]:
-        """Each average by its name; the loss first."""
-        return {name: total.item() / self.count for name, total in self.sums.items()}
+        """Each number by its name; the loss first."""
+        result = {name: total.item() / self.count for name, total in self.sums.items()}
+        if self.kept:
+            outputs, targets = map(torch.cat, zip(*self.kept, strict=True))
+            result |= {name: metric(outputs, targets) for name, metric in self.metrics.whole_set.items()}
+        return result
 
 
 def sum_dtype(device: torch.device) -> torch.dtype:

@@ -11,9 +11,8 @@ import torch
 from utils.atomic_file import atomic_write
 
 
-def top_k(outputs: torch.Tensor, k: int) -> Iterator[tuple[list[float], list[int]]]:
-    """Logits (N, classes) -> for each sample its k most probable classes: (probabilities, classes)."""
-    probabilities = outputs.float().softmax(dim=1)
+def top_k(probabilities: torch.Tensor, k: int) -> Iterator[tuple[list[float], list[int]]]:
+    """(N, classes) -> for each sample its k most probable classes: (probabilities, classes)."""
     best = probabilities.topk(min(k, probabilities.shape[1]), dim=1)
     yield from zip(best.values.tolist(), best.indices.tolist(), strict=True)
 

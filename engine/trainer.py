@@ -32,6 +32,7 @@ class Trainer:
         precision: Precision,
         device: torch.device,
         max_epochs: int,
+        batch_transform: Callable[[Any, int, int], Any] | None = None,
         hooks: Sequence[Hook] = (),
         poll: Callable[[], None] = lambda: None,
     ):
@@ -44,6 +45,7 @@ class Trainer:
         self.precision = precision
         self.device = device
         self.max_epochs = max_epochs
+        self.batch_transform = batch_transform
         self.hooks = list(hooks)
         self.poll = poll
         self.epoch = self.position = self.step = 0
@@ -89,6 +91,8 @@ class Trainer:
 
     def run_step(self, batch: Any) -> None:
         """One batch: forward, loss, backward, optimizer, schedule."""
+        if self.batch_transform is not None:
+            batch = self.batch_transform(batch, self.epoch, self.position)
         scaler = self.precision.scaler
         self.lr = self.schedule.lr
         with self.precision.autocast():

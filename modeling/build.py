@@ -81,6 +81,11 @@ def build_criterion(cfg: CfgNode) -> nn.Module:
     return WithAuxiliaryHeads(criterion, auxiliary) if auxiliary else criterion
 
 
+def is_multilabel(cfg: CfgNode) -> bool:
+    """Whether an image may have several labels, each with a probability of its own."""
+    return LOSSES.info(cfg.LOSS.NAME, "LOSS.NAME").get("multilabel", False)
+
+
 def _facts(cfg: CfgNode) -> dict[str, Any]:
     library, name = _library(cfg)
     if library:

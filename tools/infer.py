@@ -72,7 +72,9 @@ def predict(args: Namespace, cfg: CfgNode, predictor: Any, files: list[Path], cl
 
     rows: list[tuple] = []
     for batch, outputs in predictor.predict(read_batches(cfg, files)):
-        for index, (probabilities, best) in zip(batch.indices.tolist(), top_k(outputs, args.topk), strict=True):
+        for index, (probabilities, best) in zip(
+            batch.indices.tolist(), top_k(predictor.probabilities(outputs), args.topk), strict=True
+        ):
             path = files[index]
             top = [(classes[label], probability) for label, probability in zip(best, probabilities, strict=True)]
             show(path, top, args.json)

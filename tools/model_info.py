@@ -62,7 +62,7 @@ def show(cfg: Any, batch_size: int) -> None:
     model = build_model(cfg, spec, cfg.MODEL.NUM_CLASSES)
     normalize, criterion = build_normalize(cfg, spec), build_criterion(cfg)
     images = torch.randint(0, 256, (batch_size, spec.channels, *spec.size), dtype=torch.uint8)
-    batch = SimpleNamespace(targets=torch.arange(batch_size) % cfg.MODEL.NUM_CLASSES)
+    batch = SimpleNamespace(targets=torch.arange(batch_size) % cfg.MODEL.NUM_CLASSES, weights=None)
     columns = ("output_size", "num_params", "mult_adds")
     print(torchinfo.summary(model.eval(), input_data=normalize(images[:1]), col_names=columns, depth=6, verbose=0))
 

@@ -76,10 +76,18 @@ def test(cfg: CfgNode, predictor: Any, dataset: Any, classes: list[str]) -> tupl
     rows = []
     for batch, outputs in predictor.predict(build_eval_loader(cfg, dataset, checkpoint_spec(cfg)).batches()):
         averages.add(batch, outputs)
-        samples = zip(batch.indices.tolist(), batch.targets.tolist(), top_k(outputs, 1), strict=True)
+        probabilities = predictor.probabilities(outputs)
+        samples = zip(batch.indices.tolist(), batch.targets.tolist(), top_k(probabilities, 1), strict=True)
         for index, target, ((probability,), (best,)) in samples:
-            rows.append((dataset.name(index), classes[target], classes[best], f"{probability:.6f}"))
+            rows.append((dataset.name(index), label(target, classes), classes[best], f"{probability:.6f}"))
     return {"count": averages.count, **averages.result()}, rows
+
+
+def label(target: int | list[float], classes: Sequence[str]) -> str:
+    """A target in words: its class, or the classes that are present."""
+    if isinstance(target, int):
+        return classes[target]
+    return "|".join(name for name, value in zip(classes, target, strict=True) if value > 0)
 
 
 def report_folder(checkpoint: Path, split: str) -> Path:

@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 from engine.hooks.base import Hook
-from engine.inference import Averages, MetricFunction, Predictor
+from engine.inference import Averages, Metrics, Predictor
 
 
 class Evaluation(Hook):
@@ -13,7 +13,7 @@ class Evaluation(Hook):
     `mode` is max or min; a value that is not finite is never the best.
     """
 
-    def __init__(self, predictor: Predictor, loader: Any, metrics: dict[str, MetricFunction], monitor: str, mode: str):
+    def __init__(self, predictor: Predictor, loader: Any, metrics: Metrics, monitor: str, mode: str):
         self.predictor = predictor
         self.loader = loader
         self.metrics = metrics

@@ -9,6 +9,7 @@ import torch
 
 from engine.hooks.base import Hook
 from engine.inference import sum_dtype
+from engine.metrics.accuracy import top1
 from utils.errors import UserError
 from utils.logger import get_logger
 from utils.run_folder import RunFolder
@@ -52,7 +53,7 @@ class TrainingLog(Hook):
 
     def after_step(self, trainer: Any) -> None:
         count = len(trainer.batch)
-        right = (trainer.logits.argmax(dim=1) == trainer.batch.targets).sum()
+        right = top1(trainer.logits, trainer.batch.targets).sum()
         self.epoch_sums += torch.stack([trainer.loss * count, right, torch.full_like(right, count)])
         self.line_samples += count
         if trainer.updated and trainer.step % self.period == 0:

@@ -71,7 +71,7 @@ def train_save_load_predict(name: str):
     cfg, spec = experiment(name)
     model, normalize = build_model(cfg, spec, 7), build_normalize(cfg, spec)
     images = normalize(torch.randint(0, 256, (2, spec.channels, *spec.size), dtype=torch.uint8))
-    loss = build_criterion(cfg)(model(images), SimpleNamespace(targets=torch.tensor([1, 5])))
+    loss = build_criterion(cfg)(model(images), SimpleNamespace(targets=torch.tensor([1, 5]), weights=None))
     loss.backward()
     torch.optim.SGD(model.parameters(), lr=1e-3).step()
     file = io.BytesIO()

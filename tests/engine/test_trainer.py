@@ -14,7 +14,7 @@ from engine.hooks import checkpoints
 from engine.hooks.base import Hook
 from engine.hooks.early_stopping import EarlyStopping
 from engine.hooks.evaluation import Evaluation
-from engine.inference import Averages, Predictor
+from engine.inference import Averages, Metrics, Predictor
 from engine.interrupt import InterruptHandler, StopNow
 from engine.precision import Precision, resolve_amp
 from engine.registry import METRICS
@@ -102,10 +102,12 @@ def test_metrics_equal_scikit_learns_however_they_are_batched():
         "top5": top_k_accuracy_score(targets, probabilities, k=5, labels=range(7)),
     }
     for size in (1, 10, 101):
-        averages = Averages(CrossEntropy(), {name: METRICS.get(name, "") for name in ("top1", "top5")})
+        averages = Averages(CrossEntropy(), Metrics({name: METRICS.get(name, "") for name in ("top1", "top5")}, {}))
         for start in range(0, 101, size):
             part = slice(start, start + size)
-            batch = type("Batch", (), {"targets": targets[part], "__len__": lambda self: len(self.targets)})()
+            batch = type(
+                "Batch", (), {"targets": targets[part], "weights": None, "__len__": lambda self: len(self.targets)}
+            )()
             averages.add(batch, logits[part])
         assert averages.count == 101
         assert averages.result() == pytest.approx(expected, rel=1e-6)

@@ -107,7 +107,7 @@ def test_train_save_load_predict(name, tmp_path):
     model, normalize = build_model(cfg, spec, 7), build_normalize(cfg, spec)
     images = normalize(torch.randint(0, 256, (2, spec.channels, *spec.size), dtype=torch.uint8))
     before = [parameter.clone() for parameter in model.parameters()]
-    loss = build_criterion(cfg)(model(images), SimpleNamespace(targets=torch.tensor([1, 5])))
+    loss = build_criterion(cfg)(model(images), SimpleNamespace(targets=torch.tensor([1, 5]), weights=None))
     loss.backward()
     torch.optim.SGD(model.parameters(), lr=1e-3).step()
     assert torch.isfinite(loss)
@@ -126,7 +126,7 @@ def test_train_save_load_predict(name, tmp_path):
 @pytest.mark.parametrize(("name", "weight", "heads"), [("googlenet", 0.3, 2), ("inception_v3", 0.4, 1)])
 def test_auxiliary_heads_count_in_training_only(name, weight, heads):
     cfg, _ = experiment(f"torchvision/{name}")
-    criterion, batch = build_criterion(cfg), SimpleNamespace(targets=torch.tensor([1, 0]))
+    criterion, batch = build_criterion(cfg), SimpleNamespace(targets=torch.tensor([1, 0]), weights=None)
     logits = torch.randn(1 + heads, 2, 7, generator=torch.Generator().manual_seed(0))
     one = [torch.nn.functional.cross_entropy(head, batch.targets) for head in logits]
     assert criterion(tuple(logits), batch).item() == pytest.approx((one[0] + weight * sum(one[1:])).item())

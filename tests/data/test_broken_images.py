@@ -1,0 +1,109 @@
+"""One bad file among many: what is said, what is counted, and what stands in for it."""
+
+import numpy as np
+import pytest
+import torch
+
+from data.build import build_eval_loader, build_train_and_val, build_train_loader
+from tests.data.odd_images import odd_images
+from utils.errors import UserError
+from utils.input_spec import InputSpec
+
+SPEC = InputSpec((8, 8), 3, (0.5,) * 3, (0.5,) * 3)
+ODD = list(odd_images())
+BROKEN = {odd.name for odd in ODD if odd.pixels is None}
+KEYS = [
+    *("DATASETS.NAME", "image_folder", "INPUT.SIZE", "[8, 8]", "INPUT.CHANNELS", "3", "DATASETS.VAL_RATIO", "0"),
+    *("INPUT.TRAIN_TRANSFORMS", "null"),
+]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """All odd images in two classes, the broken ones in both."""
+    for label in ("a", "b"):
+        (tmp_path / label).mkdir()
+        for odd in ODD:
+            (tmp_path / label / odd.name).write_bytes(odd.data)
+    return tmp_path
+
+
+def loader(toy_cfg, folder, *overrides, build=build_train_loader):
+    cfg = toy_cfg(*KEYS, "DATASETS.ROOT", str(folder), *overrides)
+    return build(cfg, build_train_and_val(cfg)[0], SPEC)
+
+
+@pytest.mark.parametrize("build", [build_train_loader, build_eval_loader])
+def test_odd_images_are_read_and_broken_ones_named(toy_cfg, folder, build):
+    """Forty kinds and more, in training as in testing."""
+    made = loader(toy_cfg, folder, build=build)
+    names = [made.dataset.name(i) for i in range(len(made.dataset))]
+    assert len(names) == 2 * len(ODD)
+    from data.samplers import SampleKey
+
+    for i, name in enumerate(names):
+        item = made._loader.dataset[[SampleKey(i, 0, i)]]
+        if name.rpartition("/")[2] in BROKEN:
+            assert isinstance(item, UserError) and name in str(item) and "\n" not in str(item)
+        else:
+            assert item[0].images.shape == (1, 3, 8, 8)
+
+
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_skip_replaces_by_the_same_other_sample_and_reports(toy_cfg, folder, workers, caplog):
+    skip = ("DATASETS.ON_ERROR", "skip", "DATASETS.MAX_SKIPPED", "0.5", "DATALOADER.NUM_WORKERS", workers)
+    made = loader(toy_cfg, folder, *skip)
+    first, second = (list(made.batches(0)) for _ in range(2))
+    for one, other in zip(first, second, strict=True):
+        assert torch.equal(one.images, other.images)
+    assert len(made.replaced) == 2 * len(BROKEN)
+    reasons = [line for line in caplog.messages if line.startswith("replaced by another of its class: ")]
+    assert len(reasons) == 2 * len(BROKEN)  # once, not once an epoch
+    targets = torch.cat([batch.targets for batch in first])
+    assert torch.bincount(targets).tolist() == [len(ODD), len(ODD)]
+    made.close()
+
+
+def test_what_stands_in_is_of_the_same_class(toy_cfg, tmp_path):
+    for label, value in (("a", 10), ("b", 200)):
+        (tmp_path / label).mkdir()
+        import cv2
+
+        for i in range(4):
+            cv2.imwrite(str(tmp_path / label / f"{i}.png"), np.full((8, 8, 3), value, np.uint8))
+    for name in ("a/3.png", "b/0.png", "b/1.png", "b/2.png"):
+        (tmp_path / name).write_bytes(b"broken")
+    made = loader(
+        toy_cfg, tmp_path, "DATASETS.ON_ERROR", "skip", "DATASETS.MAX_SKIPPED", "0.5", build=build_eval_loader
+    )
+    (batch,) = made.batches()
+    assert batch.images[:, 0, 0, 0].tolist() == [10] * 4 + [200] * 4
+    (tmp_path / "b/3.png").write_bytes(b"broken")
+    with pytest.raises(UserError, match=r"b/0\.png: cannot decode"):
+        list(made.batches())
+
+
+def test_too_many_broken_images_end_it(toy_cfg, folder):
+    made = loader(toy_cfg, folder, "DATASETS.ON_ERROR", "skip", "DATASETS.MAX_SKIPPED", "0.05")
+    message = (
+        rf"ON_ERROR skip: \d+ of {2 * len(ODD)} images are broken, more than DATASETS.MAX_SKIPPED 0.05 of them, such"
+    )
+    with pytest.raises(UserError, match=message):
+        list(made.batches())
+
+
+@pytest.mark.parametrize(("kind", "count", "prefetch"), [("fork", 4, 1), ("forkserver", 1, 4), ("spawn", 1, 1)])
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
+def test_every_kind_of_worker_reads_the_same_pixels(toy_cfg, kind, count, prefetch):
+    """`make test-workers` tries them all."""
+    assert torch.equal(pixels(toy_cfg), pixels(toy_cfg, kind, count, prefetch))
+
+
+def pixels(toy_cfg, kind="auto", count=0, prefetch=2):
+    keys = ["DATASETS.NAME", "digits", "INPUT.SIZE", "[12, 12]", "SOLVER.BATCH_SIZE", "256", "INPUT.TRAIN_TRANSFORMS"]
+    keys += ["[{RandomResizedCrop: {scale: [0.5, 1]}}, HFlip]", "DATALOADER.NUM_WORKERS", str(count)]
+    cfg = toy_cfg(*keys, "DATALOADER.WORKER_KIND", kind, "DATALOADER.PREFETCH", str(prefetch))
+    made = build_train_loader(cfg, build_train_and_val(cfg)[0], InputSpec((12, 12), 1, (0.5,), (0.5,)))
+    images = torch.cat([batch.images for epoch in (0, 1) for batch in made.batches(epoch)])
+    made.close()
+    return images

@@ -1,0 +1,141 @@
+"""Which samples are trained on, validated on, and drawn how often."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.model_selection import StratifiedKFold
+
+from data.build import build_train_and_val, build_train_loader
+from data.registry import DATASETS
+from data.samplers import balanced_subset, epoch_order, stratified_fold
+from data.subset import targets_of
+from utils.errors import UserError
+from utils.input_spec import InputSpec
+
+SPEC = InputSpec((6, 6), 1, (0.5,), (0.5,))
+
+
+@DATASETS.register("uneven", size=(6, 6), channels=1)
+class Uneven:
+    """40 images of class 0, 8 of class 1, 2 of class 2, with weights 1, 2 and 4."""
+
+    classes = ("a", "b", "c")
+
+    def __init__(self, root, split):
+        self.targets = np.repeat([0, 1, 2], [40, 8, 2])
+        self.weights = np.repeat([1.0, 2.0, 4.0], [40, 8, 2]).astype(np.float32)
+
+    def __len__(self):
+        return len(self.targets)
+
+    def __getitem__(self, i):
+        return np.zeros((6, 6, 1), np.uint8), int(self.targets[i])
+
+    def name(self, i):
+        return f"uneven/{i}"
+
+
+def uneven(toy_cfg, *overrides):
+    return toy_cfg("DATASETS.NAME", "uneven", "DATASETS.VAL_RATIO", "0", *overrides)
+
+
+@given(st.lists(st.integers(0, 4), min_size=4, max_size=60), st.integers(2, 4), st.integers(0, 5))
+def test_folds_part_the_samples(targets, folds, seed):
+    targets = np.array(targets)
+    parts = [stratified_fold(targets, fold, folds, seed) for fold in range(1, folds + 1)]
+    assert sorted(np.concatenate([val for _, val in parts])) == list(range(len(targets)))
+    for train, val in parts:
+        assert sorted([*train, *val]) == list(range(len(targets)))
+    for label in range(5):
+        sizes = [(targets[val] == label).sum() for _, val in parts]
+        assert max(sizes) - min(sizes) <= 1
+    sizes = [len(val) for _, val in parts]
+    assert max(sizes) - min(sizes) <= 1
+
+
+def test_folds_are_as_even_as_scikit_learns():
+    targets = np.repeat([0, 1, 2], [31, 17, 9])
+    theirs = StratifiedKFold(5, shuffle=True, random_state=0).split(targets, targets)
+    even = sorted(tuple(np.bincount(targets[val])) for _, val in theirs)
+    ours = sorted(tuple(np.bincount(targets[stratified_fold(targets, k, 5, 0)[1]])) for k in range(1, 6))
+    assert np.abs(np.array(even) - ours).max() <= 1
+    assert not np.array_equal(stratified_fold(targets, 1, 5, 0)[1], stratified_fold(targets, 1, 5, 1)[1])
+
+
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=50), st.data())
+def test_a_balanced_subset(targets, data):
+    targets = np.array(targets)
+    count = data.draw(st.integers(1, len(targets)))
+    chosen = balanced_subset(targets, count, 0)
+    assert len(set(chosen)) == count and list(chosen) == sorted(chosen)
+    taken, there = np.bincount(targets[chosen], minlength=4), np.bincount(targets, minlength=4)
+    for label in range(4):  # a class gives fewer than another only when it has no more, or for the odd ones
+        assert taken[label] == there[label] or taken[label] >= taken.max() - 1
+
+
+def test_the_keys(toy_cfg):
+    train, val = build_train_and_val(toy_cfg("DATASETS.FOLD", "[2, 5]"))
+    assert (len(train), len(val)) == (36, 9) and np.bincount(val.targets).tolist() == [3, 3, 3]
+    train, val = build_train_and_val(toy_cfg("DATASETS.TRAIN_ITEMS", "6"))
+    assert np.bincount(train.targets).tolist() == [2, 2, 2] and len(val) == 9
+    with pytest.raises(UserError, match="DATASETS.TRAIN_ITEMS: found 37, the training set has 36 images"):
+        build_train_and_val(toy_cfg("DATASETS.TRAIN_ITEMS", "37"))
+    with pytest.raises(UserError, match=r"DATASETS.FOLD: found \[3, 2\], expected \[k, n\] with 1 <= k <= n"):
+        toy_cfg("DATASETS.FOLD", "[3, 2]")
+    with pytest.raises(UserError, match="DATASETS.FOLD divides 45 images into 45 for training and 0"):
+        build_train_and_val(toy_cfg("DATASETS.FOLD", "[50, 50]"))
+
+
+@pytest.mark.parametrize(
+    ("sampler", "shares"), [("balanced", (1 / 3, 1 / 3, 1 / 3)), ("weighted", (0.625, 0.25, 0.125))]
+)
+def test_what_is_drawn(toy_cfg, sampler, shares):
+    cfg = uneven(toy_cfg, "DATASETS.SAMPLER", sampler)
+    loader = build_train_loader(cfg, build_train_and_val(cfg)[0], SPEC)
+    drawn = torch.cat([batch.targets for epoch in range(80) for batch in loader.batches(epoch)])
+    assert len(drawn) == 80 * 50
+    assert torch.bincount(drawn).double().div(len(drawn)).numpy() == pytest.approx(shares, abs=0.03)
+    if sampler == "weighted":  # those who are drawn more often do not count more too
+        assert next(loader.batches()).weights is None
+
+
+def test_draws_follow_from_the_seed_and_can_begin_anywhere(toy_cfg):
+    cfg = uneven(toy_cfg, "DATASETS.SAMPLER", "balanced")
+    loader = build_train_loader(cfg, build_train_and_val(cfg)[0], SPEC)
+    whole = torch.cat([batch.indices for batch in loader.batches(3)])
+    rest = torch.cat([batch.indices for batch in loader.batches(3, 16)])
+    assert torch.equal(whole[16:], rest)
+    assert not np.array_equal(epoch_order(50, 0, 0, np.ones(50)), epoch_order(50, 1, 0, np.ones(50)))
+
+
+def test_weights_reach_the_loss_with_mean_one(toy_cfg):
+    cfg = uneven(toy_cfg)
+    loader = build_train_loader(cfg, build_train_and_val(cfg)[0], SPEC)
+    batches = list(loader.batches())
+    weights, targets = torch.cat([b.weights for b in batches]), torch.cat([b.targets for b in batches])
+    assert weights.mean().item() == pytest.approx(1) and torch.allclose(
+        weights, 2.0**targets / weights.new_tensor(1.28)
+    )
+
+
+def test_mistakes_in_sampling(toy_cfg):
+    cfg = toy_cfg("DATASETS.SAMPLER", "weighted")
+    with pytest.raises(UserError, match="DATASETS.SAMPLER weighted: toy has no weights; use shuffle or balanced"):
+        build_train_loader(cfg, build_train_and_val(cfg)[0], SPEC)
+
+
+def test_targets_of_a_data_set_without_an_array():
+    class Plain(Uneven):
+        def __init__(self):
+            super().__init__(None, "train")
+            self.labels, self.targets = self.targets, None
+
+        def __len__(self):
+            return len(self.labels)
+
+        def __getitem__(self, i):
+            return None, int(self.labels[i])
+
+    assert targets_of(Plain()).tolist() == Plain().labels.tolist()
