@@ -26,7 +26,9 @@ class Resize:
     """Scale, keeping the aspect ratio, until the image just covers `size / crop_pct`.
 
     With the default crop_pct of 1 the CenterCrop after it keeps all of the shorter side;
-    0.875 is the usual value for ImageNet (resize to 256, crop 224).
+    0.875 is the usual value for ImageNet (resize to 256, crop 224). What would be longer than 16
+    times its part of `size` is cut evenly at both ends first: a strip of 1 by 20,000 pixels
+    would become gigabytes, of which the crop keeps a square.
     """
 
     def __init__(self, size: Size, crop_pct: float = 1.0):
@@ -37,6 +39,10 @@ class Resize:
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         height, width = image.shape[:2]
         scale = max(self.height / height, self.width / width)
+        top = max(height - math.ceil(16 * self.height / scale), 0) // 2
+        left = max(width - math.ceil(16 * self.width / scale), 0) // 2
+        image = image[top : height - top, left : width - left]
+        height, width = image.shape[:2]
         return resize(image, (max(round(height * scale), self.height), max(round(width * scale), self.width)))
 
 

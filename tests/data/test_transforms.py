@@ -46,6 +46,21 @@ def test_resize_then_crop_gives_the_size(height, width, out_height, out_width, c
         assert CenterCrop((out_height, out_width))(resized, rng()).shape == (out_height, out_width, channels)
 
 
+@pytest.mark.parametrize(
+    ("shape", "kept"), [((2, 301), (4, 66)), ((301, 2), (66, 4)), ((2, 60), (4, 64)), ((2, 9), (4, 18))]
+)
+def test_resize_enlarges_only_the_middle_of_a_strip(shape, kept):
+    image = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
+    crop = CenterCrop((4, 4))
+    resized = Resize((4, 4))(image, rng())
+    assert resized.shape == (*kept, 3)
+    assert np.array_equal(crop(resized, rng()), crop(resize(image, (2 * shape[0], 2 * shape[1])), rng()))
+
+
+def test_resize_of_a_line_needs_little_memory():
+    assert Resize((224, 224), 0.875)(np.zeros((1, 20_000, 3), np.uint8), rng()).shape == (256, 16 * 256, 3)
+
+
 def test_center_crop_and_flip_equal_torchvisions():
     image = photo(31, 44)
     assert torch.equal(as_tensor(CenterCrop((10, 20))(image, rng())), F.center_crop(as_tensor(image), [10, 20]))
