@@ -1,5 +1,7 @@
 """Transforms against torchvision, and their promises for any input."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,8 @@ from hypothesis import strategies as st
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
-from data.build import build_train_loader
+import data.transforms
+from data.build import build_train_and_val, build_train_loader
 from data.registry import TRANSFORMS
 from data.transforms.colour import ColorJitter, GaussianBlur, Grayscale
 from data.transforms.geometry import (
@@ -24,6 +27,7 @@ from data.transforms.geometry import (
     affine,
     resize,
 )
+from data.transforms.policies import RandAugment, TrivialAugmentWide
 from utils.errors import UserError
 from utils.input_spec import InputSpec
 
@@ -187,11 +191,13 @@ EVERY = {
     "GaussianBlur": GaussianBlur(),
     "Grayscale": Grayscale(0.5),
     "HFlip": HFlip(),
+    "RandAugment": RandAugment(3, 20),
     "RandomCrop": RandomCrop((7, 5), padding=6),
     "RandomErasing": RandomErasing(0.9),
     "RandomResizedCrop": RandomResizedCrop((7, 5)),
     "Resize": Resize((7, 5)),
     "Rotation": Rotation(180),
+    "TrivialAugmentWide": TrivialAugmentWide(),
     "VFlip": VFlip(),
 }
 
@@ -222,6 +228,19 @@ def test_every_transform_of_the_project_is_tried():
     assert own == set(EVERY)
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_lists_that_are_recommended_can_be_used(toy_cfg, channels):
+    lists = dict(re.findall(r"^    (\w+): (\[.*\])$", data.transforms.__doc__, re.MULTILINE))
+    assert set(lists) == {"light", "usual", "strong"}
+    for entries in lists.values():
+        cfg = toy_cfg("INPUT.TRAIN_TRANSFORMS", entries, "INPUT.CHANNELS", str(channels))
+        spec = InputSpec((16, 12), channels, (0.5,) * channels, (0.5,) * channels)
+        loader = build_train_loader(cfg, build_train_and_val(cfg)[0], spec)
+        batches = list(loader.batches(0))
+        assert sum(map(len, batches)) == 36 and batches[0].images.shape == (8, channels, 16, 12)
+        assert not torch.equal(batches[0].images, next(loader.batches(1)).images)
+
+
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
@@ -244,6 +263,9 @@ def test_every_transform_of_the_project_is_tried():
         ),
         ("[{Rotation: {degrees: 10, fill: 300}}]", "fill: found 300, expected a number or a list of 1 within 0..255"),
         ("[Rotation]", "missing a required argument: 'degrees'"),
+        ("[{RandAugment: {magnitude: 31}}]", "magnitude: found 31, expected a number from 0 to 30"),
+        ("[{RandAugment: {num_ops: -1}}]", "num_ops: found -1"),
+        ("[{TrivialAugmentWide: {fill: [1, 2, 3]}}]", "fill: found"),
         ("[{VFlip: {p: 2}}]", "p: found 2, expected a probability"),
         ("[3]", "found 3, expected a name or"),
     ],
