@@ -138,14 +138,15 @@ def build_reader(
 
 
 def _transform(entry: Any, spec: InputSpec, key: str) -> Any:
-    """One transform, tried once, so that a value it cannot use is found before the training."""
+    """One transform, tried a few times, so that a value it cannot use is found before the training."""
     name, arguments = parse_entry(entry, key)
     factory = TRANSFORMS.get(name, key)
     if accepts(factory, "size"):
         arguments = {"size": spec.size} | arguments
     transform = call(factory, arguments, key)
     try:
-        transform(np.zeros((*spec.size, spec.channels), np.uint8), np.random.default_rng(0))
+        for seed in range(8):
+            transform(np.zeros((*spec.size, spec.channels), np.uint8), np.random.default_rng(seed))
     except (*WRONG_VALUE, cv2.error) as error:
         raise UserError(f"{key}: {name}: {one_line(error)}") from error
     return transform
