@@ -1,0 +1,135 @@
+"""A messy folder from somewhere, from training to inference."""
+
+import csv
+import re
+import wave
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from data.registry import DATASETS, MissingSplit
+from tests.data.odd_images import encoded, odd_images, picture
+
+ODD = list(odd_images())
+GOOD = [odd for odd in ODD if odd.pixels is not None]
+BROKEN = [odd for odd in ODD if odd.pixels is None]
+QUICK = ("MODEL.NAME", "tiny", "SOLVER.MAX_EPOCHS", "1", "SOLVER.BATCH_SIZE", "16", "INPUT.SIZE", "[16, 16]")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Readable odd images in two classes, for training and testing."""
+    for split in ("train", "test"):
+        for label in ("a", "b"):
+            (tmp_path / "images" / split / label).mkdir(parents=True)
+            for odd in GOOD:
+                (tmp_path / "images" / split / label / odd.name).write_bytes(odd.data)
+    return tmp_path / "images"
+
+
+def test_every_kind_is_trained_on_tested_and_predicted(tool, folder, tmp_path):
+    assert tool("train_net", *QUICK, "DATASETS.NAME", "image_folder", "DATASETS.ROOT", folder).code == 0
+    test = tool("test_net")
+    assert test.code == 0 and f"count       {2 * len(GOOD)}" in test.out
+    for odd in BROKEN:
+        (folder / odd.name).write_bytes(odd.data)
+    infer = tool("infer", folder / "test" / "a", *(folder / odd.name for odd in BROKEN))
+    assert infer.code == 2 and f"{len(GOOD)} of {len(ODD)} images predicted" in infer.err
+    for odd in BROKEN:
+        lines = [line for line in infer.err.splitlines() if re.match(rf"error: .*/{re.escape(odd.name)}: ", line)]
+        assert len(lines) == 1 and lines[0].endswith("replace or remove the file")
+    (run,) = (tmp_path / "runs" / "default").iterdir()
+    tested = {row["file"]: row["probability"] for row in csv.DictReader((run / "report/predictions.csv").open())}
+    predicted = list(csv.DictReader((tmp_path / "predictions/predictions.csv").open()))
+    assert len(predicted) == len(GOOD)
+    for row in predicted:  # the same pixels in testing and inference
+        assert float(row["probability"]) == pytest.approx(float(tested[row["file"]]), abs=2e-6)
+
+
+def test_broken_files_stop_a_test_with_their_names_or_are_replaced(tool, folder):
+    assert tool("train_net", *QUICK, "DATASETS.NAME", "image_folder", "DATASETS.ROOT", folder).code == 0
+    (folder / "test" / "a" / "half.jpg").write_bytes(BROKEN[4].data)
+    assert re.search(r"test/a/half\.jpg: cannot decode the image: ", tool("test_net").error())
+    skipped = tool("test_net", "DATASETS.ON_ERROR", "skip", "DATASETS.MAX_SKIPPED", "0.1")
+    assert skipped.code == 0 and "replaced by another of its class: " in skipped.err
+    assert (
+        "more than DATASETS.MAX_SKIPPED 0.0 of them"
+        in tool("test_net", "DATASETS.ON_ERROR", "skip", "DATASETS.MAX_SKIPPED", "0").error()
+    )
+
+
+def test_an_unsorted_download(tool, tmp_path):
+    """PNG and JPEG with alpha and palette, nested folders, stray text and audio: no key but name and root."""
+    root = tmp_path / "my download"
+    alpha = Image.fromarray(np.dstack([picture(), np.full((40, 60), 90, np.uint8)]))
+    images = {
+        ".jpg": encoded(Image.fromarray(picture()), "JPEG"),
+        ".png": encoded(alpha, "PNG"),
+        " (1).png": encoded(Image.fromarray(picture()).convert("P"), "PNG"),
+        ".JPEG": encoded(Image.fromarray(picture()).convert("L"), "JPEG"),
+    }
+    for label in ("Cats & dogs", "猫", "other"):
+        for part in ("", "2019", "2019/summer"):
+            folder = root / label / part
+            folder.mkdir(parents=True, exist_ok=True)
+            for name, data in images.items():
+                (folder / f"IMG_1{name}").write_bytes(data)
+    (root / "readme.txt").write_text("from the web")
+    (root / "other" / "notes.txt").write_text("?")
+    (root / "__MACOSX" / "other").mkdir(parents=True)
+    (root / "__MACOSX" / "other" / "._IMG_1.jpg").write_bytes(b"\0")
+    (root / "other" / ".DS_Store").write_bytes(b"\0")
+    with wave.open(str(root / "猫" / "meow.wav"), "wb") as audio:
+        audio.setnchannels(1), audio.setsampwidth(2), audio.setframerate(8000)
+        audio.writeframes(b"\0" * 100)
+    result = tool("train_net", "DATASETS.NAME", "image_folder", "DATASETS.ROOT", root, *QUICK)
+    assert result.code == 0, result.err
+    assert "33 images in 3 classes, 3 for validation" in result.err
+    assert "skipped 2 files that are no images, such as other/notes.txt" in result.err
+    assert tool("test_net").code == 0
+    assert tool("infer", root / "猫").code == 0
+
+
+@DATASETS.register("several_labels", size=(8, 8), channels=1)
+class SeveralLabels:
+    """Noise with up to three bright corners; each has a label, and a few do not count."""
+
+    classes = ("upper left", "upper right", "lower left")
+
+    def __init__(self, root, split):
+        if split == "val":
+            raise MissingSplit("none")
+        rng = np.random.default_rng(split == "test")
+        self.targets = rng.integers(0, 2, (240, 3)).astype(np.float32)
+        self.images = rng.integers(0, 100, (240, 8, 8, 1), dtype=np.uint8)
+        for image, (a, b, c) in zip(self.images, self.targets, strict=True):
+            image[:4, :4] += np.uint8(150 * a)
+            image[:4, 4:] += np.uint8(150 * b)
+            image[4:, :4] += np.uint8(150 * c)
+        self.targets[rng.random((240, 3)) < 0.1] = -1
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, i):
+        return self.images[i], self.targets[i]
+
+    def name(self, i):
+        return f"several/{i}"
+
+
+def test_several_labels_an_image(tool, tmp_path):
+    words = ["MODEL.NAME", "tiny", "DATASETS.NAME", "several_labels", "LOSS.NAME", "bce", "SOLVER.MAX_EPOCHS", "8"]
+    words += ["TEST.METRICS", "[mean_average_precision]", "TEST.MONITOR", "max mean_average_precision"]
+    words += ["INPUT.TRAIN_TRANSFORMS", "[]", "INPUT.TEST_TRANSFORMS", "[]", "SOLVER.BATCH_SIZE", "16"]
+    result = tool("train_net", *words)
+    assert result.code == 0, result.err
+    test = tool("test_net")
+    found = float(re.search(r"mean_average_precision\s*([\d.]+)", test.out)[1])
+    assert found > 0.9  # chance is 0.5
+    (run,) = (tmp_path / "runs" / "default").iterdir()
+    rows = list(csv.DictReader((run / "report/predictions.csv").open()))
+    truth = SeveralLabels(None, "test")
+    for i, row in enumerate(rows):
+        assert row["target"] == "|".join(n for n, v in zip(truth.classes, truth.targets[i], strict=True) if v > 0)
