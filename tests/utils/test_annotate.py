@@ -1,0 +1,46 @@
+"""Pictures with words on them."""
+
+import cv2
+import numpy as np
+import pytest
+
+from utils.annotate import annotate, grid, write_png
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_grid_shows_each_image_in_its_place(channels):
+    images = np.random.default_rng(0).integers(0, 256, (5, 4, 6, channels), dtype=np.uint8)
+    picture = grid(images, 3, (8, 12), "title", ["a", "图片", "a label that is far too long", "", "e"])
+    assert picture.shape[1] == 3 * 16
+    title = len(picture) - 2 * (8 + 4 + 30)
+    for i, image in enumerate(images):
+        top, left = title + 30 + 2 + 42 * (i // 3), 2 + 16 * (i % 3)
+        enlarged = image.repeat(2, axis=0).repeat(2, axis=1)
+        shown = picture[top : top + 8, left : left + 12, ::-1]  # BGR -> RGB
+        assert np.array_equal(shown, np.broadcast_to(enlarged, (8, 12, 3)))
+    assert (picture[-12:, 2 * 16 :] == 255).all()  # there is no sixth image
+
+
+def test_images_of_any_shape_fit_into_a_cell():
+    shapes = [(1, 1), (1, 3000), (3000, 1), (20, 20), (21, 7), (9, 6)]
+    picture = grid([np.zeros((*shape, 3), np.uint8) for shape in shapes], 6, (20, 20), "")
+    cells = picture[-24:].reshape(24, 6, 24, 3).swapaxes(0, 1)
+    dark = [tuple(np.ptp(np.argwhere(cell.max(axis=2) < 128), axis=0) + 1) for cell in cells]
+    assert dark == [(20, 20), (1, 20), (20, 1), (20, 20), (20, 7), (18, 12)]
+
+
+def test_labels_are_written_and_cut_to_their_cell():
+    image = np.full((40, 40, 3), 255, np.uint8)
+    short, long, none = (grid([image], 1, (40, 100), "", [label]) for label in ("wide", "w" * 300, ""))
+    assert short.shape == long.shape == none.shape
+    assert (none == 255).all() and (short < 128).any() and (long < 128).any()
+    assert (long[:, -4:] == 255).all()  # not cut in the middle of a letter
+    assert np.array_equal(annotate(image, ["é"]), annotate(image, ["?"]))
+
+
+def test_a_picture_is_written_without_loss(tmp_path):
+    for channels in (1, 3):
+        pixels = np.random.default_rng(1).integers(0, 256, (5, 7, channels), dtype=np.uint8)
+        write_png(tmp_path / "new" / "x.png", pixels[..., ::-1])
+        read = cv2.imread(str(tmp_path / "new" / "x.png"), cv2.IMREAD_UNCHANGED)
+        assert np.array_equal(read.reshape(pixels.shape)[..., ::-1], pixels)
