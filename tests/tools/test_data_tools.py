@@ -1,0 +1,224 @@
+"""Looking at data, and unpacking them."""
+
+import csv
+import shlex
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from config import load_config
+from data.build import build_train_and_val, build_train_loader, native_input
+from data.datasets.digits import Digits
+from data.datasets.image_folder import ImageFolder
+from data.image_io import to_pixels
+from data.registry import DATASETS, MissingSplit
+from modeling.build import input_spec
+from utils.input_spec import InputSpec
+
+
+@DATASETS.register("several_labels", size=(6, 6), channels=1, train_transforms=[])
+class SeveralLabels:
+    """20 images with 0 to 3 labels each."""
+
+    classes = ["red", "green", "blue"]
+
+    def __init__(self, root: Path, split: str):
+        if split != "train":
+            raise MissingSplit("there is no other")
+        rng = np.random.default_rng(0)
+        self.images = rng.integers(0, 256, (20, 6, 6, 1), dtype=np.uint8)
+        self.targets = rng.integers(-1, 2, (20, 3)).astype(np.float32)
+
+    def __len__(self) -> int:
+        return 20
+
+    def __getitem__(self, i: int):
+        return self.images[i], self.targets[i]
+
+    def name(self, i: int) -> str:
+        return f"{i}"
+
+
+@DATASETS.register("strange_names", size=(6, 6), channels=3)
+class StrangeNames:
+    """Classes and samples whose names are no names of files."""
+
+    classes = ["T-shirt/top", "T-shirt:top", "t-SHIRT_top", "..", "图片 #1", ".hidden"]
+
+    def __init__(self, root: Path, split: str):
+        if split != "train":
+            raise MissingSplit("there is no other")
+        self.images = np.random.default_rng(0).integers(0, 256, (24, 5, 7, 3), dtype=np.uint8)
+        self.targets = np.arange(24) % 6
+
+    def __len__(self) -> int:
+        return 24
+
+    def __getitem__(self, i: int):
+        return self.images[i], int(self.targets[i])
+
+    def name(self, i: int) -> str:
+        return f"folder/{'ab?'[i % 3]}.jpg"  # as in a class folder with folders in it
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    for split in ("train", "test"):
+        for name in ("cat", "dog"):
+            for i in range(12):
+                path = tmp_path / "photos" / split / name / f"{i:02d}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                cv2.imwrite(str(path), rng.integers(0, 256, (30, 40, 3), dtype=np.uint8))
+    return tmp_path / "photos"
+
+
+def rows_of(path: Path) -> list[dict]:
+    return list(csv.DictReader(path.open(encoding="utf-8", newline="")))
+
+
+FOLDER = ["DATASETS.NAME", "image_folder", "DATASETS.ROOT"]
+
+
+def test_good_data(tool, tmp_path):
+    done = tool("check_data")
+    assert done.code == 0 and done.err == ""
+    assert "10 classes  train  test\n1             154    28  ####" in done.out
+    images = Digits(Path(), "train").images
+    assert f'INPUT.MEAN "[{images.mean() / 255:.4f}]" INPUT.STD "[{images.std() / 255:.4f}]"' in done.out
+    rows = rows_of(tmp_path / "data_check/images.csv")
+    assert len(rows) == 1797 and {row["status"] for row in rows} == {"ok"}
+    assert cv2.imread(str(tmp_path / "data_check/samples.png")).shape == (10 * (30 + 116), 10 * 116, 3)
+
+
+def test_bad_data(tool, photos, tmp_path):
+    shutil.copy(photos / "train/cat/00.png", photos / "train/dog/x.png")
+    shutil.copy(photos / "train/cat/01.png", photos / "train/cat/x.png")
+    shutil.copy(photos / "train/cat/02.png", photos / "test/cat/leak.png")
+    for i in range(7):
+        (photos / f"test/dog/page{i}.png").write_text("<html>")
+    done = tool("check_data", *FOLDER, photos, "--output", "report")
+    assert done.code == 1
+    lines = done.out.splitlines()
+    assert lines[0].split()[:8] == ["split", "images", "broken", "two", "labels", "leak", "duplicate", "odd"]
+    assert lines[1].split()[:7] == ["train", "26", "0", "2", "1", "1", "0"]
+    assert lines[2].split()[:7] == ["test", "32", "7", "0", "1", "0", "0"]
+    assert lines[1].endswith("30 to 30, median 30  40 to 40, median 40")
+    assert f"broken: test: {photos}/test/dog/page0.png: cannot decode the image (6 bytes" in done.out
+    assert "page5" not in done.out and "broken: 2 more in images.csv" in lines
+    assert f"leak: test: {photos}/test/cat/leak.png: same pixels as {photos}/train/cat/02.png (train: cat)" in lines
+    rows = {row["file"].removeprefix(f"{photos}/"): row for row in rows_of(tmp_path / "report/images.csv")}
+    assert len(rows) == 58
+    assert [rows[f"train/{name}.png"]["status"] for name in ("dog/x", "cat/x", "cat/02", "cat/03")] == [
+        *("two labels", "duplicate", "leak", "ok"),
+    ]
+    assert [rows["train/dog/05.png"][key] for key in ("class", "height", "width", "channels")] == "dog 30 40 3".split()
+
+
+@pytest.mark.parametrize(("fault", "code"), [("duplicate", 0), ("odd", 0), ("broken", 1), ("leak", 1)])
+def test_warnings_are_no_failure(tool, photos, fault, code):
+    targets = {"duplicate": "train/cat/x.png", "odd": "train/cat/00.jpg", "leak": "test/cat/x.png"}
+    if fault == "broken":
+        (photos / "train/cat/x.png").write_bytes(b"")
+    elif fault == "odd":
+        (photos / "train/cat/00.png").rename(photos / targets[fault])
+    else:
+        shutil.copy(photos / "train/cat/00.png", photos / targets[fault])
+    done = tool("check_data", *FOLDER, photos)
+    assert done.code == code and f"\n{fault}: " in done.out
+
+
+def test_nothing_but_broken_images(tool, photos):
+    for path in (photos / "train").rglob("*.png"):
+        path.write_bytes(b"")
+    done = tool("check_data", *FOLDER, photos)
+    assert done.code == 1 and "INPUT.MEAN" not in done.out and "train: unequal or tiny classes" in done.out
+
+
+def test_several_labels_are_checked_and_drawn_but_not_exported(tool, tmp_path):
+    name = ["DATASETS.NAME", "several_labels"]
+    targets = SeveralLabels(Path(), "train").targets
+    done = tool("check_data", *name)
+    assert done.code == 0
+    for label, count in zip(SeveralLabels.classes, (targets == 1).sum(axis=0), strict=True):
+        assert f"\n{label:<9}  {count:>5}  #" in done.out
+    assert [row["class"] for row in rows_of(tmp_path / "data_check/images.csv")] == [
+        ", ".join(np.array(SeveralLabels.classes)[target == 1]) for target in targets
+    ]
+    assert "several labels an image do not fit" in tool("export_images", *name).error()
+    assert not (tmp_path / "exported").exists()
+
+
+def test_many_classes_are_shown_in_part(tool, tmp_path):
+    rng = np.random.default_rng(0)
+    for label in range(40):
+        for i in range(label + 1):
+            path = tmp_path / f"many/{label:02d}/{i}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(path), rng.integers(0, 256, (4, 4, 3), dtype=np.uint8))
+    out = tool("check_data", *FOLDER, "many").out
+    table = out[out.index("40 classes") :].split("\n\n")[0].splitlines()[1:]
+    assert [int(line.split()[0]) for line in table] == [*range(39, 24, -1), *range(14, -1, -1)]
+    assert len(cv2.imread(str(tmp_path / "data_check/samples.png"))) == 20 * 146
+
+
+def test_the_first_batch_is_drawn(tool, tmp_path, toy_cfg):
+    cfg = toy_cfg("SOLVER.BATCH_SIZE", "16")
+    dataset, _ = build_train_and_val(cfg)
+    batch = next(build_train_loader(cfg, dataset, InputSpec((6, 6), 1, (0.5,), (0.5,))).batches())
+    words = "DATASETS.NAME toy DATASETS.VAL_RATIO 0.2 SOLVER.BATCH_SIZE 16 MODEL.NAME tiny".split()
+    done = tool("show_batch", *words, "--count", "12", "--output", "new/x.png")
+    assert done.code == 0 and "12 images of the first batch" in done.out
+    picture = cv2.imread(str(tmp_path / "new/x.png"), cv2.IMREAD_GRAYSCALE)
+    assert picture.shape == (30 + 2 * 148 + 30 + 2 * 118, 8 * 118)
+
+    def cell(top: int, column: int) -> np.ndarray:
+        return picture[top + 2 : top + 116 : 19, 118 * column + 2 : 118 * column + 116 : 19]
+
+    for i in range(12):
+        assert np.array_equal(cell(60 + 148 * (i // 8), i % 8), batch.images[i, 0].numpy())
+    below = [cell(30 + 2 * 148 + 30 + 118 * (i // 8), i % 8) for i in range(16)]
+    assert np.array_equal(below[0], batch.images[0, 0].numpy())
+    assert len({draw.tobytes() for draw in below}) > 8
+    assert "--count: found 0, expected at least 1" in tool("show_batch", "--count", "0").error()
+
+
+def test_an_export_holds_the_same_pixels(tool, tmp_path):
+    done = tool("export_images", "--output", "a b")
+    assert done.code == 0 and "a b/train: 1,437 images\na b/test: 360 images\n" in done.out
+    for split in ("train", "test"):
+        truth, copy = Digits(Path(), split), ImageFolder(tmp_path / "a b", split)
+        assert copy.classes == truth.classes and np.array_equal(np.sort(truth.targets), copy.targets)
+        where = {(truth.targets[i], truth.name(i).removeprefix("digits/")): i for i in range(len(truth))}
+        for i in range(len(copy)):
+            source, target = copy[i]
+            assert np.array_equal(to_pixels(source, 1), truth[where[target, Path(copy.name(i)).stem]][0])
+    assert "--output a b: not an empty folder" in tool("export_images", "--output", "a b").error()
+    command = shlex.split(done.out.splitlines()[-1].removeprefix("to train on them: "))
+    cfg = load_config(None, command[2:])
+    spec = input_spec(cfg, native_input(cfg))
+    batch = next(build_train_loader(cfg, build_train_and_val(cfg)[0], spec).batches())
+    assert batch.images.shape == (64, 1, 16, 16) and len(batch.targets.unique()) == 10
+
+
+def test_names_that_are_no_names_of_files(tool, tmp_path):
+    assert tool("export_images", "DATASETS.NAME", "strange_names").code == 0
+    folders = {path.name for path in (tmp_path / "exported/train").iterdir()}
+    assert folders == {"T-shirt_top", "T-shirt_top_2", "t-SHIRT_top_3", "_", "图片 #1", "hidden"}
+    copy, truth = ImageFolder(tmp_path / "exported", "train"), StrangeNames(Path(), "train")
+    assert np.bincount(copy.targets).tolist() == [4] * 6
+    found = sorted(to_pixels(copy[i][0], 3).tobytes() for i in range(24))
+    assert found == sorted(image.tobytes() for image in truth.images)
+
+
+def test_an_export_stops_at_a_broken_image(tool, photos):
+    (photos / "train/dog/03.png").write_bytes(b"\x89PNG")
+    assert "train/dog/03.png: cannot decode the image" in tool("export_images", *FOLDER, photos).error()
+
+
+def test_a_file_is_no_place_for_an_export(tool, tmp_path):
+    (tmp_path / "taken").write_text("x")
+    assert "--output taken: not an empty folder" in tool("export_images", "--output", "taken").error()
