@@ -14,7 +14,8 @@ from config import CfgNode
 from data.loaders import Batch, Loader, SampleReader, Workers
 from data.registry import BATCH_TRANSFORMS, DATASETS, TRANSFORMS, MissingSplit
 from data.samplers import balanced_subset, stratified_fold, stratified_split
-from data.subset import Subset, targets_of, weights_of
+from data.subset import Subset
+from data.targets import targets_of, weights_of
 from data.transforms.batch import BatchTransforms
 from utils.errors import UserError, one_line
 from utils.input_spec import InputSpec

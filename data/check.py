@@ -13,7 +13,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from data.image_io import EncodedImage, to_pixels
+from data.image_io import MAX_PIXELS, EncodedImage, to_pixels
+from data.targets import class_indices, label_text
 from utils.errors import UserError
 from utils.parallel import thread_map
 
@@ -50,21 +51,21 @@ class Record:
         self.findings += ((kind, why),)
 
 
-def scan(dataset: Any, split: str, channels: int) -> Iterator[Record]:
+def scan(dataset: Any, split: str, channels: int, max_pixels: int = MAX_PIXELS) -> Iterator[Record]:
     """A record of every image, in order, decoded with so many channels, as training reads it.
 
     The data set is read from several threads at once.
     """
-    return thread_map(lambda i: _read(dataset, split, channels, i), len(dataset))
+    return thread_map(lambda i: _read(dataset, split, i, channels, max_pixels), len(dataset))
 
 
-def _read(dataset: Any, split: str, channels: int, i: int) -> Record:
+def _read(dataset: Any, split: str, i: int, channels: int, max_pixels: int) -> Record:
     record = Record(split, i, dataset.name(i))
     try:
         source, target = dataset[i]
         record.label = label_text(target, dataset.classes)
         record.target = target
-        pixels = np.ascontiguousarray(to_pixels(source, channels))
+        pixels = np.ascontiguousarray(to_pixels(source, channels, max_pixels))
         if not pixels.size:
             raise UserError(f"found an image of {pixels.shape[0]} by {pixels.shape[1]} pixels")
     except UserError as error:
@@ -95,23 +96,6 @@ def _read_header(source: EncodedImage, record: Record) -> None:
     named = Image.registered_extensions().get(Path(source.name).suffix.lower(), found)
     if named != found:
         record.add("odd", f"a {found} file that is named as {named}")
-
-
-def class_indices(target: Any, num_classes: int) -> list[int]:
-    """The classes of a target: its index, or the places above 0 of a vector of several labels.
-
-    Raises UserError for a target that does not fit the number of classes.
-    """
-    target = np.asarray(target)
-    if target.ndim == 0 and 0 <= target < num_classes:
-        return [int(target)]
-    if target.shape == (num_classes,):
-        return np.flatnonzero(target > 0).tolist()
-    raise UserError(f"found the target {target}, expected an index below {num_classes}, or {num_classes} numbers")
-
-
-def label_text(target: Any, classes: Sequence[str]) -> str:
-    return ", ".join(classes[label] for label in class_indices(target, len(classes)))
 
 
 def judge(records: Iterable[Record]) -> None:

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from data.image_io import MAX_PIXELS, BrokenImage, to_pixels
 from data.samplers import SampleKey, batches_of_keys, epoch_order, usable_samples
-from data.subset import targets_of
+from data.targets import targets_of
 from utils.errors import UserError
 from utils.logger import get_logger
 

@@ -4,6 +4,8 @@ from typing import Any
 
 import numpy as np
 
+from data.targets import targets_of, weights_of
+
 
 class Subset:
     """The samples `indices` of a data set, in that order."""
@@ -24,14 +26,3 @@ class Subset:
 
     def name(self, i: int) -> str:
         return self.dataset.name(int(self.indices[i]))
-
-
-def targets_of(dataset: Any) -> np.ndarray:
-    """The class index (n,) or the labels (n, classes) of all samples: its `targets`, else read one by one."""
-    targets = getattr(dataset, "targets", None)
-    return np.array([dataset[i][1] for i in range(len(dataset))]) if targets is None else np.asarray(targets)
-
-
-def weights_of(dataset: Any) -> np.ndarray | None:
-    """The weight of every sample (n,), where the data set has weights."""
-    return getattr(dataset, "weights", None)

@@ -27,7 +27,14 @@ def main(argv: Sequence[str]) -> int:
     channels, datasets = channels_of(cfg), own_splits(cfg)
     classes, records = datasets["train"].classes, {}
     for split, dataset in datasets.items():
-        bar = tqdm(scan(dataset, split, channels), split, len(dataset), unit="img", unit_scale=True, disable=None)
+        bar = tqdm(
+            scan(dataset, split, channels, cfg.DATASETS.MAX_PIXELS),
+            split,
+            len(dataset),
+            unit="img",
+            unit_scale=True,
+            disable=None,
+        )
         records[split] = list(bar)
     whole = list(chain(*records.values()))
     judge(whole)

@@ -53,7 +53,7 @@ def export(dataset: Any, split: str, folder: Path, channels: int) -> None:
 
 def file_names(dataset: Any) -> list[str]:
     """<class>/<name>.png of every sample, each a name that any file system takes, and no two alike."""
-    from data.subset import targets_of
+    from data.targets import targets_of
 
     taken: set[str] = set()
     folders = [unlike(name, taken) for name in dataset.classes]

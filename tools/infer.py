@@ -116,14 +116,11 @@ def show(path: Path, top: list[tuple[str, float]], as_json: bool) -> None:
 
 def draw(path: Path, top: list[tuple[str, float]], target: Path) -> None:
     """Write the image with its classes above it."""
-    import cv2
-
     from data.image_io import EncodedImage
-    from utils.annotate import annotate
+    from utils.annotate import annotate, write_png
 
     picture = annotate(EncodedImage.open(path).read(3), [f"{label} {probability:.3f}" for label, probability in top])
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_bytes(cv2.imencode(".png", picture)[1].tobytes())
+    write_png(target, picture)
 
 
 if __name__ == "__main__":

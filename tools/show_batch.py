@@ -15,9 +15,9 @@ def main(argv: Sequence[str]) -> None:
     args, cfg = parse(argv, __doc__, "batch.png", count=32)
     import numpy as np
 
-    from data.build import build_reader, build_train_and_val, build_train_loader, native_input
-    from data.check import label_text
+    from data.build import build_batch_transforms, build_reader, build_train_and_val, build_train_loader, native_input
     from data.samplers import SampleKey
+    from data.targets import label_text
     from modeling.build import input_spec
     from utils.annotate import grid, write_png
 
@@ -25,8 +25,11 @@ def main(argv: Sequence[str]) -> None:
     dataset, _ = build_train_and_val(cfg)
     loader = build_train_loader(cfg, dataset, spec)
     batch = next(loader.batches(epoch=0))
+    mix = build_batch_transforms(cfg, len(dataset.classes))
+    if mix is not None:
+        batch = mix(batch, 0, 0)
     loader.close()
-    images = batch.images.permute(0, 2, 3, 1).numpy()[: args.count]  # (N, C, H, W) -> (N, H, W, C)
+    images = batch.images.byte().permute(0, 2, 3, 1).numpy()[: args.count]  # (N, C, H, W) -> (N, H, W, C)
     labels = [label_text(target, dataset.classes) for target in batch.targets.numpy()[: args.count]]
 
     # As if the image came first in epochs 0, 1, 2, ...; so the first of these draws is the one in the batch.

@@ -67,6 +67,7 @@ def choose_split(name: str | None, cfg: CfgNode, classes: list[str]) -> tuple[st
 def test(cfg: CfgNode, predictor: Any, dataset: Any, classes: list[str]) -> tuple[dict, list]:
     """The metrics of a data set and (file, target, prediction, probability) of every sample."""
     from data.build import build_eval_loader
+    from data.targets import label_text
     from engine.build import build_metrics, checkpoint_spec
     from engine.inference import Averages
     from engine.report import top_k
@@ -79,15 +80,8 @@ def test(cfg: CfgNode, predictor: Any, dataset: Any, classes: list[str]) -> tupl
         probabilities = predictor.probabilities(outputs)
         samples = zip(batch.indices.tolist(), batch.targets.tolist(), top_k(probabilities, 1), strict=True)
         for index, target, ((probability,), (best,)) in samples:
-            rows.append((dataset.name(index), label(target, classes), classes[best], f"{probability:.6f}"))
+            rows.append((dataset.name(index), label_text(target, classes), classes[best], f"{probability:.6f}"))
     return {"count": averages.count, **averages.result()}, rows
-
-
-def label(target: int | list[float], classes: Sequence[str]) -> str:
-    """A target in words: its class, or the classes that are present."""
-    if isinstance(target, int):
-        return classes[target]
-    return "|".join(name for name, value in zip(classes, target, strict=True) if value > 0)
 
 
 def report_folder(checkpoint: Path, split: str) -> Path:

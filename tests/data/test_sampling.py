@@ -10,7 +10,7 @@ from sklearn.model_selection import StratifiedKFold
 from data.build import build_train_and_val, build_train_loader
 from data.registry import DATASETS
 from data.samplers import balanced_subset, epoch_order, stratified_fold
-from data.subset import targets_of
+from data.targets import targets_of
 from utils.errors import UserError
 from utils.input_spec import InputSpec
 

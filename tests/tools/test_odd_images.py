@@ -91,7 +91,7 @@ def test_an_unsorted_download(tool, tmp_path):
     assert tool("infer", root / "猫").code == 0
 
 
-@DATASETS.register("several_labels", size=(8, 8), channels=1)
+@DATASETS.register("corners", size=(8, 8), channels=1)
 class SeveralLabels:
     """Noise with up to three bright corners; each has a label, and a few do not count."""
 
@@ -120,7 +120,7 @@ class SeveralLabels:
 
 
 def test_several_labels_an_image(tool, tmp_path):
-    words = ["MODEL.NAME", "tiny", "DATASETS.NAME", "several_labels", "LOSS.NAME", "bce", "SOLVER.MAX_EPOCHS", "8"]
+    words = ["MODEL.NAME", "tiny", "DATASETS.NAME", "corners", "LOSS.NAME", "bce", "SOLVER.MAX_EPOCHS", "8"]
     words += ["TEST.METRICS", "[mean_average_precision]", "TEST.MONITOR", "max mean_average_precision"]
     words += ["INPUT.TRAIN_TRANSFORMS", "[]", "INPUT.TEST_TRANSFORMS", "[]", "SOLVER.BATCH_SIZE", "16"]
     result = tool("train_net", *words)
