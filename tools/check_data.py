@@ -27,15 +27,8 @@ def main(argv: Sequence[str]) -> int:
     channels, datasets = channels_of(cfg), own_splits(cfg)
     classes, records = datasets["train"].classes, {}
     for split, dataset in datasets.items():
-        bar = tqdm(
-            scan(dataset, split, channels, cfg.DATASETS.MAX_PIXELS),
-            split,
-            len(dataset),
-            unit="img",
-            unit_scale=True,
-            disable=None,
-        )
-        records[split] = list(bar)
+        found = scan(dataset, split, channels, cfg.DATASETS.MAX_PIXELS)
+        records[split] = list(tqdm(found, split, len(dataset), unit="img", unit_scale=True, disable=None))
     whole = list(chain(*records.values()))
     judge(whole)
     members = {split: class_members(records[split], len(classes)) for split in records}

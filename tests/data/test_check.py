@@ -124,7 +124,7 @@ def test_broken_images_have_a_reason_and_the_others_go_on():
     fine = encoded(Image.fromarray(noise(8, 8, 3)), "fine.png", "PNG")
     faults = {
         "cannot decode the image": (EncodedImage(b"<html>404</html>", "page.jpg"), 1),
-        "(0 bytes": (EncodedImage(b"", "empty.png"), 1),
+        "the file is empty": (EncodedImage(b"", "empty.png"), 1),
         "Permission denied": (UserError("locked.png: cannot read the image: Permission denied"), 1),
         "found the target 3, expected an index below 3": (noise(8, 8, 3), 3),
         "found the target -1": (noise(8, 8, 3), -1),

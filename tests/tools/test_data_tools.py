@@ -107,7 +107,7 @@ def test_bad_data(tool, photos, tmp_path):
     assert lines[1].split()[:7] == ["train", "26", "0", "2", "1", "1", "0"]
     assert lines[2].split()[:7] == ["test", "32", "7", "0", "1", "0", "0"]
     assert lines[1].endswith("30 to 30, median 30  40 to 40, median 40")
-    assert f"broken: test: {photos}/test/dog/page0.png: cannot decode the image (6 bytes" in done.out
+    assert f"broken: test: {photos}/test/dog/page0.png: cannot decode the image: not an image" in done.out
     assert "page5" not in done.out and "broken: 2 more in images.csv" in lines
     assert f"leak: test: {photos}/test/cat/leak.png: same pixels as {photos}/train/cat/02.png (train: cat)" in lines
     rows = {row["file"].removeprefix(f"{photos}/"): row for row in rows_of(tmp_path / "report/images.csv")}
@@ -146,7 +146,7 @@ def test_several_labels_are_checked_and_drawn_but_not_exported(tool, tmp_path):
     for label, count in zip(SeveralLabels.classes, (targets == 1).sum(axis=0), strict=True):
         assert f"\n{label:<9}  {count:>5}  #" in done.out
     assert [row["class"] for row in rows_of(tmp_path / "data_check/images.csv")] == [
-        ", ".join(np.array(SeveralLabels.classes)[target == 1]) for target in targets
+        "|".join(np.array(SeveralLabels.classes)[target == 1]) for target in targets
     ]
     assert "several labels an image do not fit" in tool("export_images", *name).error()
     assert not (tmp_path / "exported").exists()
