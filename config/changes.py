@@ -10,11 +10,13 @@ from utils.errors import UserError, did_you_mean
 _FREE = (
     "OUTPUT_DIR",
     "EXPERIMENT.",
+    "MODEL.COMPILE",
     "MODEL.DEVICE",
     "MODEL.PRETRAINED",
     "MODEL.WEIGHTS",
     "DATASETS.ROOT",
     "DATALOADER.",
+    "SOLVER.DETERMINISTIC",
     "TEST.BATCH_SIZE",
     "CHECKPOINT.",
     "LOG.",
@@ -26,9 +28,12 @@ _APPLIED = (
     "DATASETS.MAX_PIXELS",
     "SOLVER.BASE_LR",
     "SOLVER.WEIGHT_DECAY",
+    "SOLVER.ACCUMULATE",
+    "SOLVER.CLIP.",
     "SOLVER.MAX_EPOCHS",
     "SOLVER.SCHEDULER.",
     "TEST.METRICS",
+    "TEST.FLIP",
     "HOOKS",
 )
 

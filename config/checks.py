@@ -7,7 +7,6 @@ from typing import Any
 
 from config.node import CfgNode, leaves
 from utils.errors import UserError, did_you_mean
-from utils.registry import parse_entry
 
 _NAMES = {bool: "true or false", int: "an integer", float: "a number", str: "a text", list: "a list [a, b]"}
 
@@ -71,6 +70,11 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "SOLVER.AMP": _one_of("off", "bf16", "fp16", "auto"),
     "SOLVER.BASE_LR": (lambda v: 0 < v < math.inf, "a number above 0"),
     "SOLVER.WEIGHT_DECAY": _at_least(0),
+    "SOLVER.ACCUMULATE": _at_least(1),
+    "SOLVER.CLIP.NORM": _at_least(0),
+    "SOLVER.CLIP.VALUE": _at_least(0),
+    "SOLVER.EMA": (lambda v: 0 <= v < 1, "a share from 0 up to, not including, 1"),
+    "INPUT.BATCH_TRANSFORMS_UNTIL": _at_least(0),
     "SOLVER.SCHEDULER.WARMUP_EPOCHS": _at_least(0),
     "TEST.BATCH_SIZE": _at_least(1),
     "TEST.METRICS": (lambda v: all(isinstance(name, str) for name in v), "a list of names"),
@@ -140,8 +144,5 @@ def _conflicts(cfg: CfgNode):
         yield "TEST.MONITOR", f"found {cfg.TEST.MONITOR!r}, expected 'max' or 'min' and a metric, such as 'max top1'"
     elif metric not in metrics:
         yield "TEST.MONITOR", f"'{metric}' is not in TEST.METRICS; {did_you_mean(metric, metrics)}"
-    if cfg.DATASETS.VAL_RATIO == 0 and not cfg.DATASETS.FOLD:
-        if "EarlyStopping" in [parse_entry(hook, "HOOKS")[0] for hook in cfg.HOOKS]:
-            yield "HOOKS", "EarlyStopping needs a validation set: set DATASETS.VAL_RATIO above 0"
-        if cfg.TEST.MONITOR != "max top1":
-            yield "TEST.MONITOR", "needs a validation set to watch: set DATASETS.VAL_RATIO above 0"
+    if cfg.DATASETS.VAL_RATIO == 0 and not cfg.DATASETS.FOLD and cfg.TEST.MONITOR != "max top1":
+        yield "TEST.MONITOR", "needs a validation set to watch: set DATASETS.VAL_RATIO above 0"

@@ -37,6 +37,8 @@ def default_config() -> CfgNode:
     c.MODEL.HEAD.DROPOUT = 0.0
     # Number of classes; 0: as many as the data set has.
     c.MODEL.NUM_CLASSES = 0
+    # Compile the network with torch.compile: slow to start, then faster on most GPUs.
+    c.MODEL.COMPILE = False
     # Where to run: auto, cpu, cuda, cuda:1, mps. auto takes the best there is.
     c.MODEL.DEVICE = "auto"
 
@@ -55,6 +57,8 @@ def default_config() -> CfgNode:
     c.INPUT.STD = None
     # Transforms of training images, in order: [{RandomCrop: {padding: 2}}, HFlip]; None: the data set's own.
     c.INPUT.TRAIN_TRANSFORMS = None
+    # The epoch, from 0, from which batches are no longer mixed; 0: mix to the end.
+    c.INPUT.BATCH_TRANSFORMS_UNTIL = 0
     # Mixing whole batches, one drawn for each: [{MixUp: {alpha: 0.2}}, {CutMix: {alpha: 1.0}}].
     c.INPUT.BATCH_TRANSFORMS = []
     # Transforms of validation, test and inference images; None: the data set's own.
@@ -105,8 +109,21 @@ def default_config() -> CfgNode:
     c.SOLVER.FREEZE_EPOCHS = 0
     # Parameters never to train, by name: [conv1.*, layer1.*].
     c.SOLVER.FREEZE = []
-    # Arithmetic: off (float32), bf16, fp16 (GPU only), or auto: what the device computes natively.
+    # Arithmetic: off (float32), bf16, fp16 (GPU only), or auto: what is fast on the device.
     c.SOLVER.AMP = "auto"
+    # Float32 products in TF32 on GPUs that have it: faster, with fewer digits.
+    c.SOLVER.TF32 = False
+    # The same bits in every run on the same machine, on a GPU too, where it is slower.
+    c.SOLVER.DETERMINISTIC = False
+    # Parts that a step's batch goes through the network in, to fit into memory; BATCH_SIZE stays that of the step.
+    c.SOLVER.ACCUMULATE = 1
+    c.SOLVER.CLIP = CfgNode()
+    # Greatest norm of all gradients together; 0: any.
+    c.SOLVER.CLIP.NORM = 0.0
+    # Greatest absolute value of a gradient; 0: any.
+    c.SOLVER.CLIP.VALUE = 0.0
+    # Decay of a moving average of the weights, such as 0.9998, which is evaluated in their place; 0: none.
+    c.SOLVER.EMA = 0.0
     c.SOLVER.OPTIMIZER = CfgNode()
     # A class of torch.optim; its lr and weight_decay are BASE_LR and WEIGHT_DECAY.
     c.SOLVER.OPTIMIZER.NAME = "SGD"
@@ -120,6 +137,8 @@ def default_config() -> CfgNode:
     c.TEST = CfgNode()
     # Images in a batch of validation, test and inference.
     c.TEST.BATCH_SIZE = 256
+    # Average the outputs of each image and its mirror image.
+    c.TEST.FLIP = False
     # Metrics of engine/metrics/ taken on validation and test sets, beside the loss.
     c.TEST.METRICS = ["top1", "top5"]
     # The validation metric that chooses the best weights: max or min, and its name.

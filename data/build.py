@@ -117,7 +117,7 @@ def build_batch_transforms(cfg: CfgNode, num_classes: int) -> Callable[[Batch, i
     key = "INPUT.BATCH_TRANSFORMS"
     entries = [parse_entry(entry, key) for entry in cfg.INPUT.BATCH_TRANSFORMS]
     transforms = [call(BATCH_TRANSFORMS.get(name, key), arguments, key) for name, arguments in entries]
-    return BatchTransforms(transforms, num_classes, cfg.SEED) if transforms else None
+    return BatchTransforms(transforms, num_classes, cfg.SEED, cfg.INPUT.BATCH_TRANSFORMS_UNTIL) if transforms else None
 
 
 def build_reader(

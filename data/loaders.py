@@ -2,7 +2,7 @@
 
 import math
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -37,11 +37,18 @@ class Batch:
         return len(self.images)
 
     def to(self, device: torch.device) -> "Batch":
-        moved = {k: v.to(device, non_blocking=True) for k, v in vars(self).items() if v is not None}
-        return replace(self, **moved)
+        return self._map(lambda tensor: tensor.to(device, non_blocking=True))
 
     def pin_memory(self) -> "Batch":
-        return replace(self, **{k: v.pin_memory() for k, v in vars(self).items() if v is not None})
+        return self._map(torch.Tensor.pin_memory)
+
+    def split(self, parts: int) -> "list[Batch]":
+        """As many parts, of nearly equal size; fewer where one would hold a single sample, too few for batch norm."""
+        parts = max(min(parts, len(self) // 2), 1)
+        return [self._map(lambda tensor, i=i: tensor.tensor_split(parts)[i]) for i in range(parts)]
+
+    def _map(self, function: Callable[[torch.Tensor], torch.Tensor]) -> "Batch":
+        return replace(self, **{k: function(v) for k, v in vars(self).items() if v is not None})
 
 
 class SampleReader:

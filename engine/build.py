@@ -20,6 +20,7 @@ from data.build import (
     native_input,
 )
 from engine.checkpoint import load_model_state
+from engine.ema import MovingAverage
 from engine.hooks.base import Hook
 from engine.hooks.checkpoints import Checkpoints
 from engine.hooks.evaluation import Evaluation
@@ -27,7 +28,7 @@ from engine.hooks.freezing import Freezing, freeze
 from engine.hooks.progress_bar import ProgressBar
 from engine.hooks.training_log import TrainingLog
 from engine.inference import Metrics, Predictor
-from engine.precision import Precision, resolve_amp
+from engine.precision import Precision, resolve_amp, set_arithmetic
 from engine.registry import HOOKS, METRICS
 from engine.rng import seed_everything
 from engine.trainer import Trainer
@@ -60,28 +61,28 @@ def build_trainer(
 ) -> Trainer:
     """A trainer ready to train in `run`, from the start or from the checkpoint `state`."""
     seed_everything(cfg.SEED)
+    set_arithmetic(cfg.SOLVER.TF32, cfg.SOLVER.DETERMINISTIC)
     device = resolve_device(cfg.MODEL.DEVICE)
     native = native_input(cfg)
     spec = input_spec(cfg, native)
     train_set, val_set = build_train_and_val(cfg)
-    user_cfg, cfg = cfg, _resolve(cfg, spec, native, train_set.classes, device)
-    if state is not None:
-        state = _check_continuation(state, cfg, train_set, allow_changes)
-
-    model = build_model(cfg, spec, cfg.MODEL.NUM_CLASSES)
+    model = build_model(cfg, spec, len(train_set.classes))
+    user_cfg, cfg = cfg, _resolve(cfg, spec, native, train_set.classes, device, model)
     if state is None:
         load_initial_weights(cfg, model, spec)
+    else:
+        state = _check_continuation(state, cfg, train_set, allow_changes)
     model.to(device, memory_format=torch.channels_last)
-    normalize = build_normalize(cfg, spec).to(device)
-    train_loader = build_train_loader(cfg, train_set, spec, pin_memory=device.type == "cuda")
     needs_head = cfg.SOLVER.FREEZE_EPOCHS or cfg.SOLVER.HEAD_LR_MULT != 1
     head = find_head(model) if needs_head else None
     freeze(model, cfg.SOLVER.FREEZE)
+    if cfg.MODEL.COMPILE:
+        model.compile()
+    ema = MovingAverage(model, cfg.SOLVER.EMA) if cfg.SOLVER.EMA else None
+    normalize = build_normalize(cfg, spec).to(device)
+    predictor = _predictor(cfg, ema.module if ema else model, normalize, device)
+    train_loader = build_train_loader(cfg, train_set, spec, pin_memory=device.type == "cuda")
     optimizer = build_optimizer(cfg, model, head)
-    hooks = _build_hooks(cfg, run, spec, train_set.classes, show_bar)
-    hooks.insert(0, Freezing(model, cfg.SOLVER.FREEZE_EPOCHS, head))
-    if val_set is not None:
-        hooks.insert(0, _build_evaluation(cfg, val_set, spec, Predictor(model, normalize, device)))
     trainer = Trainer(
         model=model,
         normalize=normalize,
@@ -93,7 +94,16 @@ def build_trainer(
         device=device,
         max_epochs=cfg.SOLVER.MAX_EPOCHS,
         batch_transform=build_batch_transforms(cfg, cfg.MODEL.NUM_CLASSES),
-        hooks=hooks,
+        accumulate=cfg.SOLVER.ACCUMULATE,
+        clip_norm=cfg.SOLVER.CLIP.NORM,
+        clip_value=cfg.SOLVER.CLIP.VALUE,
+        ema=ema,
+        hooks=[
+            *_build_evaluation(cfg, val_set, spec, predictor),
+            Freezing(model, cfg.SOLVER.FREEZE_EPOCHS, head),
+            *_build_hooks(cfg, has_validation=val_set is not None),
+            *_build_records(cfg, run, spec, train_set.classes, show_bar),
+        ],
         poll=poll,
     )
     if state is not None:
@@ -107,9 +117,9 @@ def build_predictor(cfg: CfgNode, state: dict[str, Any], source: Path, device: t
     """The network of a checkpoint with its weights, ready to predict. `source` is its file, for messages."""
     spec = checkpoint_spec(cfg)
     model = build_model(cfg, spec, len(state["classes"]))
-    load_model_state(model, state["model"], str(source))
+    load_model_state(model, state.get("ema") or state["model"], str(source))
     model.to(device, memory_format=torch.channels_last)
-    return Predictor(model, build_normalize(cfg, spec).to(device), device, is_multilabel(cfg))
+    return _predictor(cfg, model, build_normalize(cfg, spec).to(device), device)
 
 
 def checkpoint_config(state: dict[str, Any], source: Path, overrides: Sequence[str] = ()) -> CfgNode:
@@ -145,7 +155,12 @@ def resolve_device(name: str) -> torch.device:
 
 
 def _resolve(
-    cfg: CfgNode, spec: InputSpec, native: dict[str, Any], classes: Sequence[str], device: torch.device
+    cfg: CfgNode,
+    spec: InputSpec,
+    native: dict[str, Any],
+    classes: Sequence[str],
+    device: torch.device,
+    model: nn.Module,
 ) -> CfgNode:
     """The configuration with every value that was left to be worked out."""
     if cfg.MODEL.NUM_CLASSES not in (0, len(classes)):
@@ -154,7 +169,7 @@ def _resolve(
         )
     cfg = cfg.clone()
     cfg.MODEL.NUM_CLASSES = len(classes)
-    cfg.SOLVER.AMP = resolve_amp(cfg.SOLVER.AMP, device)
+    cfg.SOLVER.AMP = resolve_amp(cfg.SOLVER.AMP, device, model)
     cfg.INPUT.update({key.upper(): value for key, value in spec.state_dict().items()})
     for key in ("TRAIN_TRANSFORMS", "TEST_TRANSFORMS"):
         if cfg.INPUT[key] is None:
@@ -183,27 +198,39 @@ def _check_continuation(
     return state
 
 
-def _build_evaluation(cfg: CfgNode, val_set: Any, spec: InputSpec, predictor: Predictor) -> Evaluation:
+def _predictor(cfg: CfgNode, model: nn.Module, normalize: nn.Module, device: torch.device) -> Predictor:
+    return Predictor(model, normalize, device, is_multilabel(cfg), cfg.TEST.FLIP)
+
+
+def _build_evaluation(cfg: CfgNode, val_set: Any, spec: InputSpec, predictor: Predictor) -> list[Hook]:
+    if val_set is None:
+        return []
     loader = build_eval_loader(cfg, val_set, spec, pin_memory=predictor.device.type == "cuda")
     mode, monitor = cfg.TEST.MONITOR.split(" ", 1)
-    return Evaluation(predictor, loader, build_metrics(cfg), monitor, mode)
+    return [Evaluation(predictor, loader, build_metrics(cfg), monitor, mode)]
 
 
-def _build_hooks(cfg: CfgNode, run: RunFolder, spec: InputSpec, classes: Sequence[str], show_bar: bool) -> list[Hook]:
-    """The user's hooks, then those of every run; saving comes last, when all others have moved."""
+def _build_hooks(cfg: CfgNode, has_validation: bool) -> list[Hook]:
+    """What HOOKS lists."""
     entries = [parse_entry(entry, "HOOKS") for entry in cfg.HOOKS]
     names = [name for name, _ in entries]
     for name in names:
         if names.count(name) > 1:
             raise UserError(f"HOOKS: {name} is listed twice; remove one")
     hooks = [call(HOOKS.get(name, "HOOKS"), arguments, "HOOKS") for name, arguments in entries]
-    hooks.append(TrainingLog(run, cfg.LOG.PERIOD))
-    if show_bar:
-        hooks.append(ProgressBar())
+    for name, hook in zip(names, hooks, strict=True):
+        if hook.needs_validation and not has_validation:
+            raise UserError(f"HOOKS: {name} needs a validation set: set DATASETS.VAL_RATIO above 0")
+    return hooks
+
+
+def _build_records(cfg: CfgNode, run: RunFolder, spec: InputSpec, classes: Sequence[str], show_bar: bool) -> list[Hook]:
+    """What every run writes; saving comes last, when all other hooks have moved."""
     header = {"config": cfg.dump(), "classes": list(classes), "input": spec.state_dict()}
     monitor = cfg.TEST.MONITOR.split(" ", 1)[1]
-    hooks.append(Checkpoints(run, header, monitor, cfg.CHECKPOINT.EVERY_STEPS, cfg.CHECKPOINT.KEEP_EVERY))
-    return hooks
+    checkpoints = Checkpoints(run, header, monitor, cfg.CHECKPOINT.EVERY_STEPS, cfg.CHECKPOINT.KEEP_EVERY)
+    bar = [ProgressBar()] if show_bar else []
+    return [TrainingLog(run, cfg.LOG.PERIOD), *bar, checkpoints]
 
 
 def _write_down(user_cfg: CfgNode, cfg: CfgNode, run: RunFolder, device: torch.device) -> None:

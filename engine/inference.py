@@ -19,14 +19,22 @@ class Predictor:
 
     Always in float32, whatever it was trained in, so that an image gets the same answer
     in validation, testing and inference, alone or in a batch. With `multilabel` each class
-    has a probability of its own.
+    has a probability of its own. With `flip` the outputs are the mean of an image's and its mirror image's.
     """
 
-    def __init__(self, model: nn.Module, normalize: nn.Module, device: torch.device, multilabel: bool = False):
+    def __init__(
+        self,
+        model: nn.Module,
+        normalize: nn.Module,
+        device: torch.device,
+        multilabel: bool = False,
+        flip: bool = False,
+    ):
         self.model = model
         self.normalize = normalize
         self.device = device
         self.multilabel = multilabel
+        self.flip = flip
 
     def predict(self, batches: Iterable[Any]) -> Iterator[tuple[Any, torch.Tensor]]:
         """(batch, outputs) of every batch, both on the device."""
@@ -34,7 +42,10 @@ class Predictor:
         for batch in batches:
             batch = batch.to(self.device)
             with torch.inference_mode():
-                outputs = self.model(self.normalize(batch.images))  # (N, C, H, W) -> (N, classes)
+                images = self.normalize(batch.images)
+                outputs = self.model(images)  # (N, C, H, W) -> (N, classes)
+                if self.flip:
+                    outputs = (outputs + self.model(images.flip(3))) / 2
             yield batch, outputs
 
     def probabilities(self, outputs: torch.Tensor) -> torch.Tensor:

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from engine.checkpoint import load_model_state
+from engine.ema import MovingAverage
 from engine.hooks.base import Hook
 from engine.precision import Precision
 from engine.rng import rng_state, set_rng_state
@@ -18,7 +19,8 @@ class Trainer:
 
     It can be stopped and resumed between any two steps: `step` counts the updates of the
     optimizer, `position` the samples used of the epoch `epoch`, both from 0. `poll` is
-    called where stopping is safe, and may raise.
+    called where stopping is safe, and may raise. A step's batch goes through the network in
+    `accumulate` parts; 0 for `clip_norm` or `clip_value` leaves the gradients as they are.
     """
 
     def __init__(
@@ -33,6 +35,10 @@ class Trainer:
         device: torch.device,
         max_epochs: int,
         batch_transform: Callable[[Any, int, int], Any] | None = None,
+        accumulate: int = 1,
+        clip_norm: float = 0.0,
+        clip_value: float = 0.0,
+        ema: MovingAverage | None = None,
         hooks: Sequence[Hook] = (),
         poll: Callable[[], None] = lambda: None,
     ):
@@ -46,6 +52,10 @@ class Trainer:
         self.device = device
         self.max_epochs = max_epochs
         self.batch_transform = batch_transform
+        self.accumulate = accumulate
+        self.clip_norm = clip_norm
+        self.clip_value = clip_value
+        self.ema = ema
         self.hooks = list(hooks)
         self.poll = poll
         self.epoch = self.position = self.step = 0
@@ -90,25 +100,42 @@ class Trainer:
             self.train_loader.close()
 
     def run_step(self, batch: Any) -> None:
-        """One batch: forward, loss, backward, optimizer, schedule."""
+        """One batch: forward, loss, backward, clipping, optimizer, schedule, moving average."""
         if self.batch_transform is not None:
             batch = self.batch_transform(batch, self.epoch, self.position)
-        scaler = self.precision.scaler
         self.lr = self.schedule.lr
-        with self.precision.autocast():
-            loss, logits = self.forward(batch)
-        scaler.scale(loss).backward()
-        scale = scaler.get_scale()
-        scaler.step(self.optimizer)
-        scaler.update()
-        self.optimizer.zero_grad(set_to_none=True)
+        losses, logits = [], []
+        for part in batch.split(self.accumulate):
+            with self.precision.autocast():
+                loss, part_logits = self.forward(part)
+            loss = loss * (len(part) / len(batch))  # so that the gradients add up to those of the whole batch
+            self.precision.scaler.scale(loss).backward()
+            losses.append(loss.detach())
+            logits.append(part_logits.detach())
+        self.updated = self._update_weights()
         self.position += len(batch)
-        # The scaler leaves out an update whose gradients overflowed; it does not count.
-        self.updated = scaler.get_scale() >= scale
         if self.updated:
             self.step += 1
             self.schedule.set_step(self.step)
-        self.batch, self.loss, self.logits = batch, loss.detach(), logits.detach()
+            if self.ema is not None:
+                self.ema.update(self.model, self.step)
+        self.batch, self.loss, self.logits = batch, torch.stack(losses).sum(), torch.cat(logits)
+
+    def _update_weights(self) -> bool:
+        """Whether the update counts: the scaler leaves out one whose gradients overflowed."""
+        scaler = self.precision.scaler
+        scale = scaler.get_scale()
+        if self.clip_norm or self.clip_value:
+            scaler.unscale_(self.optimizer)
+            parameters = [p for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
+            if self.clip_value:
+                nn.utils.clip_grad_value_(parameters, self.clip_value)
+            if self.clip_norm:
+                nn.utils.clip_grad_norm_(parameters, self.clip_norm)
+        scaler.step(self.optimizer)
+        scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        return scaler.get_scale() >= scale
 
     def forward(self, batch: Any) -> tuple[torch.Tensor, torch.Tensor]:
         """(loss, logits (N, classes)) of a batch. The method to override for another kind of training."""
@@ -147,6 +174,7 @@ class Trainer:
         }
         return {
             "model": self.model.state_dict(),
+            "ema": self.ema.module.state_dict() if self.ema is not None else None,
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
             "scaler": self.precision.scaler.state_dict(),
@@ -172,6 +200,8 @@ class Trainer:
         counters = state["counters"]
         self.epoch, self.position, self.step = counters["epoch"], counters["position"], counters["step"]
         self.best, self.is_best = counters["best"], counters["is_best"]
+        if self.ema is not None:
+            self.ema.restore(state["ema"] or state["model"], self.step)
         self.schedule.load_state_dict(state["schedule"])
         self.schedule.set_step(self.step)
         set_rng_state(state["rng"])

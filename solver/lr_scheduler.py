@@ -72,26 +72,34 @@ def with_warmup(factor: Callable[[int, int], float], warmup_steps: int) -> Calla
 
 
 class Schedule:
-    """Sets the learning rate of every parameter group: its own at the start, times `factor(step)`.
+    """Sets the learning rate of every parameter group: its own at the start, times `factor(step)`, times `scale`.
 
-    `lr` is the optimizer's default one times that factor: what a group without multipliers has.
+    `scale` is lowered by `reduce` and remembered. `lr` is what a group without multipliers has.
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer, factor: Callable[[int], float]):
         self.optimizer = optimizer
         self.factor = factor
         self.base_lrs = [group["lr"] for group in optimizer.param_groups]
+        self.scale = 1.0
         self.set_step(0)
 
     def set_step(self, step: int) -> None:
         """Make ready for optimizer step number `step`, counted from 0."""
-        factor = self.factor(step)
+        self.step = step
+        factor = self.factor(step) * self.scale
         self.lr = self.optimizer.defaults["lr"] * factor
         for group, base_lr in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
             group["lr"] = base_lr * factor
 
+    def reduce(self, factor: float, min_lr: float) -> None:
+        """From now on all rates are `factor` times what they were, but `lr` is not brought below `min_lr`."""
+        if self.lr > 0:
+            self.scale *= min(max(factor, min_lr / self.lr), 1.0)
+        self.set_step(self.step)
+
     def state_dict(self) -> dict[str, Any]:
-        return {}
+        return {"scale": self.scale}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Nothing to take over: the learning rate follows from the step."""
+        self.scale = state["scale"]

@@ -17,15 +17,18 @@ Mixed = tuple[torch.Tensor, torch.Tensor]  # images (N, C, H, W), targets (N, cl
 class BatchTransforms:
     """One of `transforms`, drawn anew for each batch; what is drawn follows from (seed, epoch, position).
 
-    Class indices become probabilities (N, classes).
+    Class indices become probabilities (N, classes). From epoch `until` on nothing is mixed; 0: never so.
     """
 
-    def __init__(self, transforms: Sequence[Any], num_classes: int, seed: int):
+    def __init__(self, transforms: Sequence[Any], num_classes: int, seed: int, until: int = 0):
         self.transforms = transforms
         self.num_classes = num_classes
         self.seed = seed
+        self.until = until
 
     def __call__(self, batch: Any, epoch: int, position: int) -> Any:
+        if 0 < self.until <= epoch:
+            return batch
         rng = np.random.default_rng((self.seed, epoch, position, 0xBA7C))  # apart from the samples' own streams
         targets = batch.targets
         if not targets.is_floating_point():

@@ -9,6 +9,8 @@ class Hook:
     Whatever a hook must remember across a stop is in its `state_dict`, plain values and tensors.
     """
 
+    needs_validation = False  # whether it reads `trainer.metrics` or `trainer.is_best`
+
     def before_train(self, trainer: Any) -> None:
         """Once, before the first step of this process; a resumed state is loaded already."""
 

@@ -10,6 +10,8 @@ from engine.registry import HOOKS
 class EarlyStopping(Hook):
     """Stops after `patience` epochs in a row without a new best TEST.MONITOR."""
 
+    needs_validation = True
+
     def __init__(self, patience: int = 5):
         if patience < 1:
             raise ValueError(f"patience: found {patience}, expected at least 1 epoch")

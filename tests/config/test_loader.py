@@ -89,7 +89,6 @@ MISTAKES = {
     "INPUT: {CHANNELS: 1, MEAN: [0.1, 0.2, 0.3]}\n": "INPUT.MEAN: has 3 numbers for INPUT.CHANNELS 1",
     "SOLVER: {OPTIMIZER: {NAME: SGD, lr: 1}}\n": "SOLVER.OPTIMIZER.lr: has a key of its own",
     "SOLVER: {MAX_EPOCHS: 3, SCHEDULER: {WARMUP_EPOCHS: 3}}\n": "WARMUP_EPOCHS: 3.0 leaves nothing",
-    "DATASETS: {VAL_RATIO: 0}\nHOOKS: [EarlyStopping]\n": "HOOKS: EarlyStopping needs a validation set",
     "TEST: {MONITOR: top1}\n": "TEST.MONITOR: found 'top1', expected 'max' or 'min' and a metric",
     "TEST: {MONITOR: max top7}\n": "TEST.MONITOR: 'top7' is not in TEST.METRICS",
     "_BASE_: x.yml\n": "_BASE_ comes back to this file",

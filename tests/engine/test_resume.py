@@ -72,6 +72,11 @@ VARIANTS = {
         "SOLVER.SCHEDULER.WARMUP_EPOCHS",
         "0.5",
     ),
+    "all at once": (
+        *("SOLVER.EMA", "0.9", "SOLVER.CLIP.NORM", "0.5", "SOLVER.CLIP.VALUE", "0.1", "SOLVER.ACCUMULATE", "3"),
+        *("HOOKS", "[{ReduceLROnPlateau: {patience: 0, factor: 0.5}}]", "TEST.FLIP", "true"),
+        *("INPUT.BATCH_TRANSFORMS", "[MixUp, CutMix]", "INPUT.BATCH_TRANSFORMS_UNTIL", "2"),
+    ),
     "frozen": ("SOLVER.FREEZE_EPOCHS", "1", "SOLVER.HEAD_LR_MULT", "2"),
     "workers": ("DATALOADER.NUM_WORKERS", "1"),
     "early": ("HOOKS", "[{EarlyStopping: {patience: 1}}]", "SOLVER.MAX_EPOCHS", "6", "TEST.MONITOR", "min loss"),
