@@ -6,10 +6,10 @@ PY := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-models lint format
+.PHONY: help install demo test test-models test-workers lint format
 
 help: ## print this list
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-13s %s\n", $$1, $$2}'
 
 install: $(INSTALLED) ## create the virtual environment and install what the project needs
 
@@ -35,6 +35,9 @@ test: $(INSTALLED) ## run the whole test suite
 
 test-models: $(INSTALLED) ## build every classifier of torchvision, train the smallest and three of timm
 	$(PY) -m pytest tests/batteries/models.py
+
+test-workers: $(INSTALLED) ## read the same pixels with every kind and number of workers
+	$(PY) -m pytest tests/batteries/workers.py
 
 lint: $(INSTALLED) ## check style and which folder imports which
 	$(PY) -m ruff format --check .

@@ -1,0 +1,26 @@
+"""The same pixels from every kind, number and reach of workers. Run by `make test-workers`."""
+
+import pytest
+import torch
+
+from config import load_config
+from tests.data.test_broken_images import pixels
+
+COUNTS, AHEAD, KINDS = (1, 2, 4), (1, 4), ("fork", "forkserver", "spawn")
+
+
+def read(*arguments) -> torch.Tensor:
+    return pixels(lambda *words: load_config(None, words), *arguments)
+
+
+@pytest.fixture(scope="module")
+def without_workers() -> torch.Tensor:
+    return read()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("prefetch", AHEAD)
+@pytest.mark.parametrize("count", COUNTS)
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
+def test_the_same_pixels(without_workers, kind, prefetch, count):
+    assert torch.equal(without_workers, read(kind, count, prefetch))
