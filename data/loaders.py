@@ -1,5 +1,6 @@
 """Samples -> batches, the same ones for any number of worker processes."""
 
+import atexit
 import math
 import signal
 from collections.abc import Callable, Iterator, Sequence
@@ -199,6 +200,8 @@ class Loader:
             generator=torch.Generator().manual_seed(0),  # torch's own would be drawn from, and change the training
             **(own_processes if workers.count else {}),
         )
+        if workers.count:
+            atexit.register(self.close)  # before Python waits for processes that ignore its signal to end
 
     def __len__(self) -> int:
         """Batches in an epoch."""
@@ -221,6 +224,10 @@ class Loader:
 
     def close(self) -> None:
         """End the worker processes."""
+        atexit.unregister(self.close)
+        iterator = getattr(self._loader, "_iterator", None)
+        if iterator is not None:
+            iterator._shutdown_workers()
         self._loader = None
 
     def _count(self, replaced: dict[int, str]) -> None:

@@ -133,3 +133,13 @@ def test_several_labels_an_image(tool, tmp_path):
     truth = SeveralLabels(None, "test")
     for i, row in enumerate(rows):
         assert row["target"] == "|".join(n for n, v in zip(truth.classes, truth.targets[i], strict=True) if v > 0)
+
+
+def test_an_error_in_a_worker_ends_the_process(start, folder):
+    """The workers ignore signals for the process group, and must not be waited for in vain."""
+    (folder / "train" / "a" / "x.png").write_bytes(b"bad")
+    words = ("--config-file", "x.yml", "DATALOADER.NUM_WORKERS", "2", "DATASETS.ROOT", str(folder))
+    (folder.parent / "x.yml").write_text("DATASETS: {NAME: image_folder}\nINPUT: {SIZE: [16, 16]}\n")
+    process = start("show_batch", *words)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 2 and "x.png: cannot decode the image" in err
