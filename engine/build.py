@@ -19,6 +19,7 @@ from data.build import (
     build_train_loader,
     native_input,
 )
+from data.targets import targets_of
 from engine.checkpoint import load_model_state
 from engine.ema import MovingAverage
 from engine.hooks.base import Hook
@@ -41,6 +42,7 @@ from modeling.build import (
     load_initial_weights,
 )
 from modeling.head import find_head
+from modeling.losses import balanced_weights
 from solver.build import build_optimizer, build_schedule
 from utils.atomic_file import atomic_write
 from utils.errors import UserError
@@ -67,7 +69,7 @@ def build_trainer(
     spec = input_spec(cfg, native)
     train_set, val_set = build_train_and_val(cfg)
     model = build_model(cfg, spec, len(train_set.classes))
-    user_cfg, cfg = cfg, _resolve(cfg, spec, native, train_set.classes, device, model)
+    user_cfg, cfg = cfg, _resolve(cfg, spec, native, train_set, device, model)
     if state is None:
         load_initial_weights(cfg, model, spec)
     else:
@@ -155,14 +157,10 @@ def resolve_device(name: str) -> torch.device:
 
 
 def _resolve(
-    cfg: CfgNode,
-    spec: InputSpec,
-    native: dict[str, Any],
-    classes: Sequence[str],
-    device: torch.device,
-    model: nn.Module,
+    cfg: CfgNode, spec: InputSpec, native: dict[str, Any], train_set: Any, device: torch.device, model: nn.Module
 ) -> CfgNode:
     """The configuration with every value that was left to be worked out."""
+    classes = train_set.classes
     if cfg.MODEL.NUM_CLASSES not in (0, len(classes)):
         raise UserError(
             f"MODEL.NUM_CLASSES {cfg.MODEL.NUM_CLASSES}: the data set has {len(classes)} classes; set it to 0"
@@ -174,6 +172,8 @@ def _resolve(
     for key in ("TRAIN_TRANSFORMS", "TEST_TRANSFORMS"):
         if cfg.INPUT[key] is None:
             cfg.INPUT[key] = native[key.lower()]
+    if cfg.LOSS.get("class_weights") == "balanced":  # in numbers, a test has the same loss without the training set
+        cfg.LOSS.class_weights = call(balanced_weights, {}, "LOSS.class_weights", targets_of(train_set), len(classes))
     cfg.freeze()
     return cfg
 

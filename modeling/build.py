@@ -76,7 +76,13 @@ def build_normalize(cfg: CfgNode, spec: InputSpec) -> Normalize:
 
 
 def build_criterion(cfg: CfgNode) -> nn.Module:
-    criterion = call(LOSSES.get(cfg.LOSS.NAME, "LOSS.NAME"), cfg.LOSS.arguments(), "LOSS")
+    arguments = cfg.LOSS.arguments()
+    weights = arguments.get("class_weights")
+    if isinstance(weights, (list, tuple)) and cfg.MODEL.NUM_CLASSES not in (0, len(weights)):
+        raise UserError(
+            f"LOSS.class_weights: found {len(weights)} numbers for {cfg.MODEL.NUM_CLASSES} classes; give one for each"
+        )
+    criterion = call(LOSSES.get(cfg.LOSS.NAME, "LOSS.NAME"), arguments, "LOSS")
     auxiliary = _facts(cfg).get("auxiliary", 0.0)
     return WithAuxiliaryHeads(criterion, auxiliary) if auxiliary else criterion
 

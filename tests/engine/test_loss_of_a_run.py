@@ -1,0 +1,103 @@
+"""What a loss takes from outside: the training set's counts."""
+
+import contextlib
+
+import numpy as np
+import pytest
+import torch
+from sklearn.utils.class_weight import compute_class_weight
+
+from data.build import build_eval_loader, build_train_and_val
+from data.registry import DATASETS
+from data.subset import targets_of
+from engine.build import build_predictor, checkpoint_config, checkpoint_spec
+from engine.checkpoint import load_checkpoint
+from engine.inference import Averages, Metrics
+from engine.resume import resume_run
+from modeling.build import build_criterion
+from utils.errors import Interrupted, UserError
+
+CPU = torch.device("cpu")
+
+
+@DATASETS.register("lopsided", size=(6, 6), channels=1)
+class Lopsided:
+    """30, 10 and 5 images of noise."""
+
+    classes = ("left", "middle", "right")
+
+    def __init__(self, root, split):
+        self.targets = np.repeat([0, 1, 2], [30, 10, 5])
+        self.images = np.random.default_rng(0).integers(0, 256, (45, 6, 6, 1), dtype=np.uint8)
+
+    def __len__(self):
+        return len(self.targets)
+
+    def __getitem__(self, i):
+        return self.images[i], int(self.targets[i])
+
+    def name(self, i):
+        return f"lopsided/{i}"
+
+
+PLAIN = ("INPUT.TRAIN_TRANSFORMS", "[]", "INPUT.TEST_TRANSFORMS", "[]", "SOLVER.MAX_EPOCHS", "2")
+BALANCED = ("DATASETS.NAME", "lopsided", "DATASETS.FOLD", "[1, 3]", "LOSS.class_weights", "balanced", *PLAIN)
+
+
+def stop_after(calls):
+    left = iter(range(1, calls))
+
+    def poll():
+        if next(left, None) is None:
+            raise Interrupted(2)
+
+    return poll
+
+
+def stop_and_resume(make_trainer, tmp_path, overrides, calls):
+    """The weights of a run that is stopped at a poll and resumed from its file."""
+    with contextlib.suppress(Interrupted):
+        make_trainer(*overrides, run="stopped", poll=stop_after(calls)).train()
+    run, state = resume_run(tmp_path / "stopped")
+    run.unlock()
+    trainer = make_trainer(*overrides, run="stopped", state=state)
+    assert trainer.step > 0 and not trainer.is_complete
+    trainer.train()
+    return trainer.model.state_dict()
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+def loss_in_a_test(path):
+    """The loss on the validation set, as a test of the checkpoint takes it, in batches of another size."""
+    state = load_checkpoint(path)
+    cfg = checkpoint_config(state, path, ("TEST.BATCH_SIZE", "4"))
+    predictor = build_predictor(cfg, state, path, CPU)
+    averages = Averages(build_criterion(cfg), Metrics({}, {}))
+    for batch, outputs in predictor.predict(
+        build_eval_loader(cfg, build_train_and_val(cfg)[1], checkpoint_spec(cfg)).batches()
+    ):
+        averages.add(batch, outputs)
+    return averages.result()["loss"]
+
+
+def test_balanced_class_weights(make_trainer, tmp_path):
+    trainer = make_trainer(*BALANCED)
+    targets = targets_of(trainer.train_loader.dataset)
+    wanted = compute_class_weight("balanced", classes=np.arange(3), y=targets)
+    assert trainer.criterion.class_weights.numpy() == pytest.approx(wanted, rel=1e-6)
+    trainer.train()
+    state = load_checkpoint(tmp_path / "run/weights/last.pth")
+    cfg = checkpoint_config(state, tmp_path)
+    assert cfg.LOSS.class_weights == pytest.approx(wanted, rel=1e-12) and "class_weights: [" in cfg.dump()
+    assert "class_weights: balanced" in (tmp_path / "run/overrides.yml").read_text()
+    assert loss_in_a_test(tmp_path / "run/weights/last.pth") == pytest.approx(trainer.metrics["loss"], rel=1e-6)
+    assert same(trainer.model.state_dict(), stop_and_resume(make_trainer, tmp_path, BALANCED, 3))
+
+
+def test_a_class_that_does_not_occur(make_trainer, monkeypatch):
+    monkeypatch.setattr(Lopsided, "classes", ("left", "middle", "right", "never"))
+    with pytest.raises(UserError, match=r"LOSS.class_weights: .*class 3 does not occur in training; give a list"):
+        make_trainer(*BALANCED)
