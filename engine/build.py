@@ -1,5 +1,6 @@
 """cfg -> a trainer or a predictor, by calling the builders of data/, modeling/ and solver/."""
 
+import os
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import engine.hooks
 import engine.metrics  # noqa: F401  both are imported to be found by name
 from config import CfgNode, load_text
 from config.changes import check_test_overrides, compare
+from config.grammar import flow
 from config.loader import dump_overrides
 from data.build import (
     build_batch_transforms,
@@ -20,7 +22,7 @@ from data.build import (
     native_input,
 )
 from data.targets import targets_of
-from engine.checkpoint import load_model_state
+from engine.checkpoint import load_checkpoint, load_model_state
 from engine.ema import MovingAverage
 from engine.hooks.base import Hook
 from engine.hooks.checkpoints import Checkpoints
@@ -88,7 +90,7 @@ def build_trainer(
     trainer = Trainer(
         model=model,
         normalize=normalize,
-        criterion=build_criterion(cfg).to(device),
+        criterion=build_criterion(cfg, _load_teacher(cfg, spec, train_set.classes, device)).to(device),
         optimizer=optimizer,
         schedule=build_schedule(cfg, optimizer, len(train_loader)),
         train_loader=train_loader,
@@ -176,6 +178,31 @@ def _resolve(
         cfg.LOSS.class_weights = call(balanced_weights, {}, "LOSS.class_weights", targets_of(train_set), len(classes))
     cfg.freeze()
     return cfg
+
+
+def _load_teacher(cfg: CfgNode, spec: InputSpec, classes: Sequence[str], device: torch.device) -> nn.Module | None:
+    """The network of LOSS.teacher behind its own normalisation. Raises UserError for other classes or images."""
+    if "teacher" not in cfg.LOSS:
+        return None
+    path = Path(os.path.expanduser(str(cfg.LOSS.teacher)))
+    if RunFolder(path).has_weights:
+        path = RunFolder(path).best_weights
+    try:
+        state = load_checkpoint(path)
+    except UserError as error:
+        raise UserError(f"LOSS.teacher: {error}; name a run or a checkpoint of this project") from error
+    for name, found, expected in (
+        ("classes", state["classes"], list(classes)),
+        ("size", state["input"]["size"], list(spec.size)),
+        ("channels", state["input"]["channels"], spec.channels),
+    ):
+        if found != expected:
+            raise UserError(
+                f"LOSS.teacher {path}: found {name} {flow(found)}, expected {flow(expected)} as in this training; "
+                "name a teacher of the same classes and images"
+            )
+    predictor = build_predictor(checkpoint_config(state, path), state, path, device)
+    return nn.Sequential(predictor.normalize, predictor.model)
 
 
 def _check_continuation(

@@ -75,8 +75,11 @@ def build_normalize(cfg: CfgNode, spec: InputSpec) -> Normalize:
     return Normalize(spec.mean, spec.std, _facts(cfg).get("in_channels", spec.channels))
 
 
-def build_criterion(cfg: CfgNode) -> nn.Module:
+def build_criterion(cfg: CfgNode, teacher: nn.Module | None = None) -> nn.Module:
+    """The loss. In training `teacher` is the network of LOSS.teacher; testing needs none."""
     arguments = cfg.LOSS.arguments()
+    if "teacher" in arguments:
+        arguments["teacher"] = teacher
     weights = arguments.get("class_weights")
     if isinstance(weights, (list, tuple)) and cfg.MODEL.NUM_CLASSES not in (0, len(weights)):
         raise UserError(

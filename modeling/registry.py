@@ -10,6 +10,7 @@ MODELS = Registry("model")
 
 # A loss is called with its own arguments and gives an nn.Module that is called with
 # (outputs, batch) and returns the mean over the batch, a scalar.
-# Its class_weights, where they are "balanced" in YAML, arrive as a list.
+# Two arguments are worked out before: a teacher, a checkpoint in YAML, arrives as the module images in
+# 0..255 -> logits, or None in testing; class_weights, where they are "balanced", as a list.
 # Facts given to `register`: multilabel, whether it takes several labels for an image.
 LOSSES = Registry("loss")

@@ -1,6 +1,7 @@
-"""What a loss takes from outside: the training set's counts."""
+"""What a loss takes from outside: the training set's counts, and a teacher."""
 
 import contextlib
+import shutil
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from data.registry import DATASETS
 from data.subset import targets_of
 from engine.build import build_predictor, checkpoint_config, checkpoint_spec
 from engine.checkpoint import load_checkpoint
+from engine.hooks.base import Hook
 from engine.inference import Averages, Metrics
 from engine.resume import resume_run
 from modeling.build import build_criterion
@@ -101,3 +103,78 @@ def test_a_class_that_does_not_occur(make_trainer, monkeypatch):
     monkeypatch.setattr(Lopsided, "classes", ("left", "middle", "right", "never"))
     with pytest.raises(UserError, match=r"LOSS.class_weights: .*class 3 does not occur in training; give a list"):
         make_trainer(*BALANCED)
+
+
+@pytest.fixture
+def teacher(make_trainer, tmp_path):
+    """The folder of a trained run with a normalisation of its own."""
+    make_trainer("SOLVER.MAX_EPOCHS", "1", "INPUT.MEAN", "[0.1]", "INPUT.STD", "[0.7]", run="teacher").train()
+    return tmp_path / "teacher"
+
+
+def distilled(teacher, *overrides):
+    return ("LOSS.NAME", "distillation", "LOSS.teacher", str(teacher), "LOSS.temperature", "2", *overrides)
+
+
+class Record(Hook):
+    """Keeps what each step's loss was computed from."""
+
+    def __init__(self):
+        self.steps = []
+
+    def after_step(self, trainer):
+        self.steps.append((trainer.batch, trainer.logits, trainer.loss.item()))
+
+
+def test_the_teacher_sees_what_the_student_sees(make_trainer, teacher, tmp_path):
+    trainer = make_trainer(*distilled(teacher, "INPUT.BATCH_TRANSFORMS", "[MixUp]", "SOLVER.MAX_EPOCHS", "1"))
+    trainer.hooks.append(record := Record())
+    trainer.train()
+    path = teacher / "weights/best.pth"
+    state = load_checkpoint(path)
+    predictor = build_predictor(checkpoint_config(state, path), state, path, CPU)
+    assert len(record.steps) == 5
+    for batch, logits, loss in record.steps:
+        assert batch.images.is_floating_point() and batch.targets.ndim == 2  # mixed
+        ((_, answers),) = predictor.predict([batch])
+        log_p, log_q = logits.double().log_softmax(1), answers.double().log_softmax(1)
+        soft_p, soft_q = (logits.double() / 2).log_softmax(1), (answers.double() / 2).log_softmax(1)
+        wanted = -0.1 * (batch.targets * log_p).sum(1) + 0.9 * 4 * (soft_q.exp() * (soft_q - soft_p)).sum(1)
+        assert loss == pytest.approx(wanted.mean().item(), rel=1e-5)
+        assert (log_p - log_q).abs().max() > 0.01
+    # It has learned nothing: no gradients were taken, neither weights nor running statistics moved.
+    assert all(parameter.grad is None for parameter in trainer.criterion.teacher.parameters())
+    assert same(trainer.criterion.teacher[1].state_dict(), state["model"])
+    assert {p.data_ptr() for p in trainer.criterion.teacher.parameters()}.isdisjoint(
+        p.data_ptr() for group in trainer.optimizer.param_groups for p in group["params"]
+    )
+    saved = load_checkpoint(tmp_path / "run/weights/last.pth")
+    assert saved["model"].keys() == state["model"].keys() and saved.keys() == state.keys()
+
+
+def test_a_distilled_run_resumes_and_is_tested_without_its_teacher(make_trainer, teacher, tmp_path):
+    overrides = distilled(teacher, "SOLVER.MAX_EPOCHS", "2")
+    trainer = make_trainer(*overrides)
+    trainer.train()
+    assert same(trainer.model.state_dict(), stop_and_resume(make_trainer, tmp_path, overrides, 3))
+    plain = make_trainer(*overrides, "LOSS.weight", "0", run="plain")
+    plain.train()
+    assert not same(trainer.model.state_dict(), plain.model.state_dict())
+    shutil.rmtree(teacher)
+    assert loss_in_a_test(tmp_path / "run/weights/last.pth") == pytest.approx(trainer.metrics["loss"], rel=1e-6)
+
+
+def test_teachers_that_do_not_fit(make_trainer, teacher):
+    for overrides, message in (
+        (("LOSS.teacher", "nowhere"), "LOSS.teacher: nowhere: no such checkpoint; name a run or a checkpoint"),
+        (("LOSS.teacher", "."), r"LOSS.teacher: \.: cannot read the checkpoint: Is a directory; name a run"),
+        (("INPUT.SIZE", "[7, 6]"), r"found size \[6, 6\], expected \[7, 6\] as in this training; name a teacher"),
+        (("INPUT.CHANNELS", "3"), "found channels 1, expected 3"),
+        (("DATASETS.NAME", "digits"), r"found classes \[left, middle, right\], expected \['0'"),
+        (("LOSS.NAME", "bce"), "LOSS.teacher: BinaryCrossEntropy takes no such argument"),
+    ):
+        words = {"LOSS.NAME": "distillation", "LOSS.teacher": str(teacher)}
+        words |= {"INPUT.TRAIN_TRANSFORMS": "[Resize]"} | dict([overrides])
+        with pytest.raises(UserError, match=message) as error:
+            make_trainer(*[word for pair in words.items() for word in pair])
+        assert "\n" not in str(error.value)

@@ -17,9 +17,18 @@ from utils.errors import UserError
 WEIGHTS = [0.5, 2.0, 1.0, 0.0, 3.0]
 
 
-def build(name, **arguments):
+class Fixed(nn.Module):
+    """A teacher that answers the images with themselves."""
+
+    def forward(self, images):
+        assert not self.training
+        return images
+
+
+def build(name, teacher=None, **arguments):
     words = [word for key, value in arguments.items() for word in (f"LOSS.{key}", str(value))]
-    return build_criterion(load_config(None, ["LOSS.NAME", name, *words]))
+    teacher_key = ["LOSS.teacher", "run"] if teacher else []
+    return build_criterion(load_config(None, ["LOSS.NAME", name, *words, *teacher_key]), teacher)
 
 
 def batch_of(targets, weights=None, images=None):
@@ -132,11 +141,44 @@ def test_binary_focal(gamma):
     assert build("focal_bce", gamma=gamma)(logits, batch_of(LABELS)).item() == pytest.approx(wanted, rel=1e-5)
 
 
+def test_distillation():
+    logits, teacher, weights = draw(16, 5, scale=6), draw(16, 5, scale=6, seed=1), torch.arange(16) / 7.5
+    criterion = build("distillation", Fixed(), temperature=3, weight=0.7, label_smoothing=0.1, class_weights=WEIGHTS)
+    criterion.train()
+    plain = build("cross_entropy", label_smoothing=0.1, class_weights=WEIGHTS)
+    log_q, log_p = log_softmax(teacher.double() / 3), log_softmax(logits.double() / 3)
+    kl = (np.exp(log_q) * (log_q - log_p)).sum(1)
+    for targets in (CLASSES, SOFT):
+        batch = batch_of(targets, weights, teacher)
+        hard = plain(logits, batch).item()
+        wanted = 0.3 * hard + 0.7 * 9 * (kl * weights.double().numpy()).mean()
+        assert criterion(logits, batch).item() == pytest.approx(wanted, rel=1e-5)
+        assert criterion.eval()(logits, batch_of(targets, weights)).item() == hard  # it needs no images then
+        criterion.train()
+
+
+def test_distillation_without_its_teacher_is_cross_entropy():
+    criterion = build_criterion(load_config(None, ["LOSS.NAME", "distillation", "LOSS.teacher", "gone.pth"])).train()
+    logits = draw(16, 5)
+    assert criterion(logits, batch_of(CLASSES)) == build("cross_entropy")(logits, batch_of(CLASSES))
+
+
+def test_distillation_at_high_temperatures_matches_logits():
+    """Section 2.1 of the paper: the gradient goes to (z - v) / classes of logits whose mean is 0."""
+    z, v = draw(4, 5).double(), draw(4, 5, seed=1).double()
+    z, v = z - z.mean(1, keepdim=True), v - v.mean(1, keepdim=True)
+    z.requires_grad_()
+    criterion = build("distillation", Fixed(), temperature=1e5, weight=1.0).train()
+    criterion(z, batch_of(CLASSES[:4], images=v)).backward()
+    assert torch.allclose(4 * z.grad, (z.detach() - v) / 5, rtol=1e-3, atol=1e-5)
+
+
 LOSSES = {
     "cross_entropy": {"label_smoothing": 0.1, "class_weights": WEIGHTS},
     "focal": {"gamma": 0.5, "class_weights": WEIGHTS},
     "bce": {"class_weights": WEIGHTS},
     "focal_bce": {"gamma": 0.5, "class_weights": WEIGHTS},
+    "distillation": {"teacher": Fixed(), "label_smoothing": 0.1},
 }
 
 
@@ -175,6 +217,9 @@ def test_enormous_logits(name, dtype):
         ("focal", {"class_weights": "even"}, "class_weights: found 'even', expected a number from 0 up"),
         ("focal", {"gamma": -1}, "Focal: gamma: found -1, expected a number from 0 up"),
         ("focal_bce", {"gamma": "x"}, "LOSS: BinaryFocal: .*"),
+        ("distillation", {}, "missing a required argument: 'teacher'"),
+        ("distillation", {"teacher": "x", "temperature": 0}, "temperature: found 0, expected a number above 0"),
+        ("distillation", {"teacher": "x", "weight": 1.5}, "weight: found 1.5, expected a share from 0 to 1"),
         ("crossentropy", {}, "LOSS.NAME 'crossentropy': no such loss; did you mean 'cross_entropy'"),
     ],
 )
