@@ -135,6 +135,24 @@ def test_image_folder_with_splits(photos, tmp_path_factory):
         ImageFolder(root, "test", train.classes)
 
 
+def test_names_of_the_classes(photos, tmp_path_factory):
+    root = tmp_path_factory.mktemp("named")
+    photos.rename(root / "train")
+    write_image(root / "val" / "dog" / "9.png")
+    (root / "words.txt").write_text("dog a friend, and  more\n\ncat\tlikes fish\nowl a bird\n", encoding="utf-8-sig")
+    train = ImageFolder(root, "train", names="words.txt")
+    assert train.classes == ["bird", "cat likes fish", "dog a friend, and more"]  # in the order of the folders
+    assert train.name(0) == str(root / "train/bird/4.webp") and train.targets.tolist() == [0, 1, 1, 2, 2]
+    val = ImageFolder(root, "val", train.classes, names="words.txt")
+    assert val.targets.tolist() == [2]
+    write_image(root / "val" / "owl" / "9.png")
+    with pytest.raises(UserError, match="val/owl: class 'owl a bird' is not in the training set"):
+        ImageFolder(root, "val", train.classes, names="words.txt")
+    words = ["DATASETS.NAME", "image_folder", "DATASETS.ROOT", str(root), "DATASETS.names", "word.txt"]
+    with pytest.raises(UserError, match="word.txt: cannot read the names of the classes: .*No such file"):
+        build_split(load_config(None, words), "train")
+
+
 @pytest.mark.parametrize(
     ("prepare", "message"),
     [
