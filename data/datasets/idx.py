@@ -1,75 +1,43 @@
 """MNIST and its successors, from the idx files that they are published in."""
 
 import gzip
+import string
 import zlib
 from pathlib import Path
 
 import numpy as np
 
+from data.download import find_or_download
+from data.labelled_images import ImageArrays
 from data.registry import DATASETS, MissingSplit
 from utils.errors import UserError, one_line
 
-_FILES = {"train": "train", "test": "t10k"}
 
-
-class IdxImages:
+class IdxImages(ImageArrays):
     """28 by 28 gray images from a pair of idx files, plain or gzipped.
 
-    They are looked for in `root`, in the folders that torchvision and Debian put them in,
-    and then downloaded by torchvision, which checks them.
+    They are looked for where torchvision's class of the same name puts them, in `root`, and
+    where Debian puts them, and then downloaded by torchvision, which checks them.
     """
 
     classes: list[str]
-    # The class of torchvision that downloads the files, and its folder under root.
-    torchvision_name: str
+    # Arguments of torchvision's class; Debian's folder, and the hint at it.
+    arguments: dict[str, str] = {}
     system_folder: Path | None = None
+    hint = ""
+    # How the names of the files begin, and the label of the first class.
+    prefixes = {"train": "train", "test": "t10k"}
+    first_label = 0
 
     def __init__(self, root: Path, split: str):
+        name = type(self).__name__
         if split == "val":
-            raise MissingSplit(f"{self.torchvision_name} has no validation set of its own")
-        self.split = split
-        folder = self._find(Path(root), _FILES[split]) or self._download(Path(root))
-        self.images = read_idx(_file(folder, f"{_FILES[split]}-images-idx3-ubyte"), ndim=3)[..., np.newaxis]
-        labels = read_idx(_file(folder, f"{_FILES[split]}-labels-idx1-ubyte"), ndim=1)
-        if len(labels) != len(self.images) or labels.max(initial=0) >= len(self.classes):
-            raise UserError(
-                f"{folder}: found {len(self.images)} images and {len(labels)} labels up to {labels.max(initial=0)}, "
-                f"expected as many of both and labels below {len(self.classes)}; get the files again"
-            )
-        self.targets = labels.astype(np.int64)
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, i: int) -> tuple[np.ndarray, int]:
-        return self.images[i], int(self.targets[i])  # (28, 28, 1)
-
-    def name(self, i: int) -> str:
-        return f"{self.split}/{i:05d}"
-
-    def _folders(self, root: Path) -> list[Path]:
-        below = [root, root / self.torchvision_name / "raw"]
-        return below + ([self.system_folder] if self.system_folder else [])
-
-    def _find(self, root: Path, prefix: str) -> Path | None:
-        for folder in self._folders(root):
-            if _file(folder, f"{prefix}-images-idx3-ubyte") and _file(folder, f"{prefix}-labels-idx1-ubyte"):
-                return folder
-        return None
-
-    def _download(self, root: Path) -> Path:
-        import torchvision
-
-        try:
-            getattr(torchvision.datasets, self.torchvision_name)(root, download=True)
-        except (OSError, RuntimeError) as error:
-            looked = ", ".join(str(folder) for folder in self._folders(root))
-            package = " install Debian's package dataset-fashion-mnist," if self.system_folder else ""
-            raise UserError(
-                f"DATASETS.NAME: {self.torchvision_name} is not in {looked}, and the download failed "
-                f"({one_line(error)}): put the four idx files into {root},{package} or allow the download"
-            ) from error
-        return root / self.torchvision_name / "raw"
+            raise MissingSplit(f"{name} has no validation set of its own")
+        folders = [root / name / "raw", root, *([self.system_folder] if self.system_folder else [])]
+        files = [f"{self.prefixes[split]}-{kind}-ubyte" for kind in ("images-idx3", "labels-idx1")]
+        images, labels = find_or_download(root, folders, files, name, self.hint, **self.arguments)
+        targets = read_idx(labels, ndim=1).astype(np.int64) - self.first_label
+        super().__init__(read_idx(images, ndim=3)[..., np.newaxis], targets, self.classes, split, labels.parent)
 
 
 def read_idx(path: Path, ndim: int) -> np.ndarray:
@@ -91,10 +59,6 @@ def read_idx(path: Path, ndim: int) -> np.ndarray:
     return np.frombuffer(data, np.uint8, offset=header).reshape(shape)
 
 
-def _file(folder: Path, name: str) -> Path | None:
-    return next((path for path in (folder / name, folder / f"{name}.gz") if path.is_file()), None)
-
-
 _PRESET = {"size": (28, 28), "channels": 1}
 
 
@@ -103,7 +67,6 @@ class MNIST(IdxImages):
     """Handwritten digits: Y. LeCun et al., Gradient-based learning applied to document recognition, 1998."""
 
     classes = [str(digit) for digit in range(10)]
-    torchvision_name = "MNIST"
 
 
 @DATASETS.register(
@@ -128,5 +91,50 @@ class FashionMNIST(IdxImages):
         "Bag",
         "Ankle boot",
     ]
-    torchvision_name = "FashionMNIST"
     system_folder = Path("/usr/share/datasets/fashion-mnist")
+    hint = " install Debian's package dataset-fashion-mnist,"
+
+
+@DATASETS.register(
+    "kmnist", **_PRESET, mean=(0.1918,), std=(0.3483,), train_transforms=[{"RandomCrop": {"padding": 2}}]
+)
+class KMNIST(IdxImages):
+    """Cursive Japanese syllables: T. Clanuwat et al., Kuzushiji-MNIST, 2018, arXiv:1812.01718."""
+
+    classes = ["o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"]
+
+
+# Small letters that look like their capitals are one class with them.
+_MERGED = string.digits + string.ascii_uppercase + "abdefghnqrt"
+_CHARACTERS = {
+    "byclass": string.digits + string.ascii_uppercase + string.ascii_lowercase,
+    "bymerge": _MERGED,
+    "balanced": _MERGED,
+    "letters": string.ascii_lowercase,
+    "digits": string.digits,
+    "mnist": string.digits,
+}
+
+
+@DATASETS.register(
+    "emnist",
+    **_PRESET,
+    mean=(0.1751,),  # of "balanced"; the others' differ little
+    std=(0.3332,),
+    train_transforms=[{"RandomCrop": {"padding": 2}}],
+)
+class EMNIST(IdxImages):
+    """Handwritten digits and letters: G. Cohen et al., EMNIST, 2017, arXiv:1702.05373.
+
+    `variant` is byclass, bymerge, balanced, letters (capital or not), digits or mnist.
+    """
+
+    def __init__(self, root: Path, split: str, variant: str = "balanced"):
+        if variant not in _CHARACTERS:
+            raise ValueError(f"variant: found {variant!r}, expected one of {', '.join(_CHARACTERS)}")
+        self.classes = list(_CHARACTERS[variant])
+        self.arguments = {"split": variant}
+        self.prefixes = {split: f"emnist-{variant}-{split}"}
+        self.first_label = int(variant == "letters")
+        super().__init__(root, split)
+        self.images = self.images.swapaxes(1, 2)  # the files have rows and columns exchanged
