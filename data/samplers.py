@@ -64,11 +64,13 @@ def balanced_subset(targets: np.ndarray, count: int, seed: int) -> np.ndarray:
 def _by_class(targets: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(indices class by class, in random order within each, the place of each in its class, the class's size).
 
-    Samples of several labels (n, classes) count as one class.
+    A sample with several labels, in targets (n, classes), goes by the rarest of them.
     """
+    if targets.ndim > 1:
+        counts = (targets > 0).sum(axis=0)
+        targets = np.where(targets > 0, counts, len(targets) + 1).argmin(axis=1)
     rng = np.random.default_rng((seed, 0x5917))  # a stream of its own, apart from the epochs' orders
-    labels = targets if targets.ndim == 1 else np.zeros(len(targets), np.int64)
-    members = [rng.permutation(np.flatnonzero(labels == label)) for label in np.unique(labels)]
+    members = [rng.permutation(np.flatnonzero(targets == label)) for label in np.unique(targets)]
     places = [np.arange(len(indices)) for indices in members]
     sizes = [np.full(len(indices), len(indices)) for indices in members]
     return np.concatenate(members), np.concatenate(places), np.concatenate(sizes)

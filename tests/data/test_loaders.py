@@ -134,6 +134,15 @@ def test_a_split_is_stratified(labels, ratio, seed):
         assert held_out < total and abs(held_out - total * ratio) <= 1
 
 
+def test_a_split_of_several_labels_goes_by_the_rarest():
+    targets = np.zeros((100, 4), np.float32)  # the last class is never seen
+    targets[:94, 0] = targets[80:, 1] = targets[90:, 2] = 1
+    targets[:90, 2] = -1  # does not count
+    train, val = stratified_split(targets, 0.25, 0)
+    assert sorted([*train, *val]) == list(range(100))
+    assert [len(set(val) & set(part)) for part in (range(80), range(80, 90), range(90, 100))] == [20, 2, 2]
+
+
 def test_augmentation_depends_on_seed_epoch_and_position_alone(loader):
     reader = loader("INPUT.TRAIN_TRANSFORMS", "[{RandomCrop: {padding: 3}}]")._loader.dataset
     looks = {}
