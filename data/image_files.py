@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from data.image_io import EncodedImage
+from data.image_io import EncodedImage, printable
 
 
 class ImageFiles:
@@ -19,4 +19,4 @@ class ImageFiles:
         return EncodedImage.open(self.paths[i]), 0
 
     def name(self, i: int) -> str:
-        return str(self.paths[i])
+        return printable(self.paths[i])

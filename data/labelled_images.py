@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from data.image_io import EncodedImage
+from data.image_io import EncodedImage, printable
 from data.path_table import PathTable
 from utils.errors import UserError
 
@@ -55,4 +55,4 @@ class ImagePaths:
         return EncodedImage.open(self.root / self.paths[i]), target if target.ndim else int(target)
 
     def name(self, i: int) -> str:
-        return str(self.root / self.paths[i])
+        return printable(self.root / self.paths[i])

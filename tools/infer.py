@@ -68,6 +68,7 @@ def image_files(paths: Sequence[Path]) -> list[Path]:
 
 def predict(args: Namespace, cfg: CfgNode, predictor: Any, files: list[Path], classes: list[str]) -> int:
     """Predict, show and write down; 2 if some image could not be read, else 0."""
+    from data.image_io import printable
     from engine.report import top_k, write_predictions
 
     rows: list[tuple] = []
@@ -76,11 +77,12 @@ def predict(args: Namespace, cfg: CfgNode, predictor: Any, files: list[Path], cl
             batch.indices.tolist(), top_k(predictor.probabilities(outputs), args.topk), strict=True
         ):
             path = files[index]
+            name = printable(path)
             top = [(classes[label], probability) for label, probability in zip(best, probabilities, strict=True)]
-            show(path, top, args.json)
+            show(name, top, args.json)
             draw(path, top, args.output / "images" / f"{index:05d}_{path.stem}.png")
             table = "; ".join(f"{label} {probability:.6f}" for label, probability in top)
-            rows.append((path, top[0][0], f"{top[0][1]:.6f}", table))
+            rows.append((name, top[0][0], f"{top[0][1]:.6f}", table))
     write_predictions(args.output, ("file", "label", "probability", "top_k"), rows)
     log.info("%d of %d images predicted; pictures and predictions.csv in %s", len(rows), len(files), args.output)
     return 0 if len(rows) == len(files) else 2
@@ -106,12 +108,12 @@ def read_batches(cfg: CfgNode, files: list[Path]) -> Iterator[Any]:
             yield collate(list(images.values()), [0] * len(images), list(images))
 
 
-def show(path: Path, top: list[tuple[str, float]], as_json: bool) -> None:
+def show(name: str, top: list[tuple[str, float]], as_json: bool) -> None:
     if as_json:
-        line = {"file": str(path), "label": top[0][0], "probability": top[0][1], "top_k": top}
+        line = {"file": name, "label": top[0][0], "probability": top[0][1], "top_k": top}
         print(json.dumps(line, ensure_ascii=False))
     else:
-        print(f"{path}: " + ", ".join(f"{label} {probability:.4f}" for label, probability in top))
+        print(f"{name}: " + ", ".join(f"{label} {probability:.4f}" for label, probability in top))
 
 
 def draw(path: Path, top: list[tuple[str, float]], target: Path) -> None:
