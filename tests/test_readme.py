@@ -27,7 +27,7 @@ def test_both_languages_have_the_same_code():
         for name in ("README.md", "README.zh.md")
     ]
     assert without_comments[0] == without_comments[1]
-    assert len(without_comments[0]) == 7
+    assert len(without_comments[0]) == 8
 
 
 def test_both_languages_have_the_same_links_and_numbers():
