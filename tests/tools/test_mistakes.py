@@ -25,7 +25,7 @@ QUICK = ["SOLVER.MAX_EPOCHS", "1", "MODEL.width", "4", "MODEL.DEVICE", "cpu"]
         ("MODEL.NUM_CLASSES 7", "MODEL.NUM_CLASSES 7: the data set has 10 classes; set it to 0"),
         ("DATASETS.NAME image_folder", "DATASETS.ROOT datasets: no such folder"),
         ("DATASETS.NAME image_folder DATASETS.ROOT bad.yml", "DATASETS.ROOT bad.yml: no such folder"),
-        ("DATASETS.VAL_RATIO 0.0001", "leaves no validation image"),
+        ("DATASETS.VAL_RATIO 0.0001", "for training and 0 for validation: change it"),
         ("OUTPUT_DIR bad.yml", "OUTPUT_DIR"),
         ("INPUT.SIZE [4,4]", "INPUT.SIZE: found [4, 4], resnet9 takes at least [8, 8]"),
         ("INPUT.TRAIN_TRANSFORMS [HFlop]", "INPUT.TRAIN_TRANSFORMS 'HFlop': no such transform; did you mean 'HFlip'"),
