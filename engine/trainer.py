@@ -187,10 +187,10 @@ class Trainer:
         """Take over a state. Settings of the optimizer stay as they were built: the configuration's."""
         load_model_state(self.model, state["model"], "the checkpoint")
         if _has_groups(self.optimizer, state["optimizer"]):
+            # Settings come first, because where an optimizer keeps its state depends on them.
             settings = [{k: v for k, v in group.items() if k != "params"} for group in self.optimizer.param_groups]
-            self.optimizer.load_state_dict(state["optimizer"])
-            for group, setting in zip(self.optimizer.param_groups, settings, strict=True):
-                group.update(setting)
+            groups = [old | new for old, new in zip(state["optimizer"]["param_groups"], settings, strict=True)]
+            self.optimizer.load_state_dict({**state["optimizer"], "param_groups": groups})
         else:
             get_logger("resume").warning("the optimizer starts anew: the saved state is of other parameters")
         self.precision.scaler.load_state_dict(state["scaler"])
