@@ -125,11 +125,12 @@ def default_config() -> CfgNode:
     # Decay of a moving average of the weights, such as 0.9998, which is evaluated in their place; 0: none.
     c.SOLVER.EMA = 0.0
     c.SOLVER.OPTIMIZER = CfgNode()
-    # A class of torch.optim; its lr and weight_decay are BASE_LR and WEIGHT_DECAY.
+    # A class of torch.optim, or timm/NAME: timm/lion, timm/lookahead_radam; lr and weight_decay are keys of SOLVER.
     c.SOLVER.OPTIMIZER.NAME = "SGD"
     c.SOLVER.OPTIMIZER.update({"momentum": 0.9, "nesterov": True})
     c.SOLVER.SCHEDULER = CfgNode()
-    # A schedule of solver/: constant, step, multi_step, cosine, one_cycle, polynomial.
+    # constant, step, multi_step, exponential, linear, polynomial, cosine, cosine_restarts, one_cycle or
+    # warmup_stable_decay.
     c.SOLVER.SCHEDULER.NAME = "one_cycle"
     # Linear warm-up before the schedule, in epochs, fractions allowed.
     c.SOLVER.SCHEDULER.WARMUP_EPOCHS = 0.0

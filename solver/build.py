@@ -13,52 +13,46 @@ from torch import nn
 from config import CfgNode
 from solver.groups import learning_rates, parameter_groups
 from solver.lr_scheduler import Schedule, with_warmup
+from solver.optimizers import make_optimizer
 from solver.registry import SCHEDULES, Steps
-from utils.errors import UserError, did_you_mean
+from utils.errors import UserError
 from utils.registry import call
-
-_UNFIT = {
-    "LBFGS": "it needs to evaluate the loss several times a step",
-    "SparseAdam": "it takes sparse gradients only",
-    "Rprop": "it needs the gradient of the whole training set",
-    "Muon": "it takes matrices only, and convolutions are not",
-}
 
 
 def build_optimizer(cfg: CfgNode, model: nn.Module, head: str | None = None) -> torch.optim.Optimizer:
-    """A class of torch.optim with its own arguments. `head` is the name of the last layer, where it is known."""
-    key = "SOLVER.OPTIMIZER"
-    name = cfg.SOLVER.OPTIMIZER.NAME
-    known = {n for n, c in vars(torch.optim).items() if inspect.isclass(c) and issubclass(c, torch.optim.Optimizer)}
-    known -= {"Optimizer", *_UNFIT}
-    if name in _UNFIT:
-        raise UserError(f"{key}.NAME: {name} cannot serve here: {_UNFIT[name]}; use SGD or AdamW")
-    if name not in known:
-        raise UserError(f"{key}.NAME '{name}': no such optimizer in torch.optim; {did_you_mean(name, known)}")
-    rate = learning_rates(model, cfg.SOLVER.BASE_LR, head, cfg.SOLVER.HEAD_LR_MULT, cfg.SOLVER.LAYER_DECAY)
-    groups = parameter_groups(model, rate, cfg.SOLVER.WEIGHT_DECAY)
+    """An optimizer with its own arguments. `head` is the name of the last layer, where it is known."""
     given = {"lr": cfg.SOLVER.BASE_LR, "weight_decay": cfg.SOLVER.WEIGHT_DECAY}
-    return call(getattr(torch.optim, name), cfg.SOLVER.OPTIMIZER.arguments(), key, groups, **given)
+    rates = learning_rates(model, given["lr"], head, cfg.SOLVER.HEAD_LR_MULT, cfg.SOLVER.LAYER_DECAY)
+    groups = parameter_groups(model, rates, given["weight_decay"])
+    arguments = cfg.SOLVER.OPTIMIZER.arguments()
+    return make_optimizer(cfg.SOLVER.OPTIMIZER.NAME, groups, arguments, "SOLVER.OPTIMIZER", **given)
 
 
 def build_schedule(cfg: CfgNode, optimizer: torch.optim.Optimizer, steps_per_epoch: int) -> Schedule:
     """The learning rate of each step. Lengths are epochs in the configuration and steps from here on."""
+    return Schedule(optimizer, schedule_factor(cfg, steps_per_epoch))
+
+
+def schedule_factor(cfg: CfgNode, steps_per_epoch: int) -> Callable[[int], float]:
+    """The factor on BASE_LR of each step, warm-up and all."""
     total_steps = cfg.SOLVER.MAX_EPOCHS * steps_per_epoch
     warmup_steps = min(round(cfg.SOLVER.SCHEDULER.WARMUP_EPOCHS * steps_per_epoch), total_steps - 1)
-    factor = schedule_factor(cfg, steps_per_epoch)
+    factor = _without_warmup(cfg, steps_per_epoch)
     if warmup_steps:
         factor = with_warmup(factor, warmup_steps)
-    return Schedule(optimizer, partial(factor, total_steps=total_steps))
+    return partial(factor, total_steps=total_steps)
 
 
-def schedule_factor(cfg: CfgNode, steps_per_epoch: int) -> Callable[..., float]:
-    """The schedule without its warm-up, as a function of (step, total_steps)."""
+def _without_warmup(cfg: CfgNode, steps_per_epoch: int) -> Callable[[int, int], float]:
     key = "SOLVER.SCHEDULER"
     function = SCHEDULES.get(cfg.SOLVER.SCHEDULER.NAME, f"{key}.NAME")
     arguments = cfg.SOLVER.SCHEDULER.arguments()
+    parameters = inspect.signature(function).parameters
     for name, hint in typing.get_type_hints(function).items():
-        if name in arguments and Steps in (hint, *typing.get_args(hint)):
-            arguments[name] = _in_steps(arguments[name], steps_per_epoch, f"{key}.{name}")
+        if Steps in (hint, *typing.get_args(hint)):
+            epochs = arguments.get(name, parameters[name].default)
+            if epochs is not inspect.Parameter.empty:
+                arguments[name] = _in_steps(epochs, steps_per_epoch, f"{key}.{name}")
     call(function, arguments, key, step=0, total_steps=1)
     return partial(function, **arguments)
 
