@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 import engine.hooks
 import engine.metrics  # noqa: F401  both are imported to be found by name
@@ -46,6 +45,7 @@ from modeling.build import (
 from modeling.head import find_head
 from modeling.losses import balanced_weights
 from solver.build import build_optimizer, build_schedule
+from solver.groups import describe_groups
 from utils.atomic_file import atomic_write
 from utils.errors import UserError
 from utils.input_spec import InputSpec
@@ -113,7 +113,7 @@ def build_trainer(
     if state is not None:
         trainer.load_state_dict(state)
     _write_down(user_cfg, cfg, run, device)
-    _log_summary(cfg, model, device, train_set, val_set)
+    _log_summary(cfg, trainer, train_set, val_set)
     return trainer
 
 
@@ -270,10 +270,14 @@ def _write_down(user_cfg: CfgNode, cfg: CfgNode, run: RunFolder, device: torch.d
         write_code(run.code)
 
 
-def _log_summary(cfg: CfgNode, model: nn.Module, device: torch.device, train_set: Any, val_set: Any) -> None:
+def _log_summary(cfg: CfgNode, trainer: Trainer, train_set: Any, val_set: Any) -> None:
     log = get_logger("train")
     held_out = f"{len(val_set)} for validation" if val_set is not None else "no validation"
     log.info("%s: %d images in %d classes, %s", cfg.DATASETS.NAME, len(train_set), len(train_set.classes), held_out)
-    parameters = f"{sum(p.numel() for p in model.parameters()):,}"
+    parameters = f"{sum(p.numel() for p in trainer.model.parameters()):,}"
     size = "x".join(map(str, (cfg.INPUT.CHANNELS, *cfg.INPUT.SIZE)))
-    log.info("%s: %s parameters, input %s, on %s, AMP %s", cfg.MODEL.NAME, parameters, size, device, cfg.SOLVER.AMP)
+    log.info(
+        "%s: %s parameters, input %s, on %s, AMP %s", cfg.MODEL.NAME, parameters, size, trainer.device, cfg.SOLVER.AMP
+    )
+    for line in describe_groups(trainer.optimizer.param_groups, trainer.schedule.base_lrs):
+        log.info("%s", line)

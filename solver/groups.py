@@ -1,6 +1,7 @@
 """Which parameters learn how fast, and which decay."""
 
 from collections import defaultdict
+from collections.abc import Sequence
 from typing import Any
 
 from torch import nn
@@ -34,6 +35,15 @@ def parameter_groups(model: nn.Module, rates: dict[str, float], weight_decay: fl
         {"params": parameters, "lr": lr, "weight_decay": weight_decay if decays else 0.0}
         for (lr, decays), parameters in groups.items()
     ]
+
+
+def describe_groups(groups: Sequence[dict[str, Any]], rates: Sequence[float]) -> list[str]:
+    """A table with a line for each group of parameters and its learning rate of `rates`."""
+    rows = [("learning rate", "weight decay", "tensors", "parameters")]
+    for group, rate in zip(groups, rates, strict=True):
+        count = sum(p.numel() for p in group["params"])
+        rows.append((f"{rate:.4g}", f"{group['weight_decay']:.4g}", f"{len(group['params'])}", f"{count:,}"))
+    return ["  ".join(f"{cell:>{len(title)}}" for cell, title in zip(row, rows[0], strict=True)) for row in rows]
 
 
 def _layers(module: nn.Module, half: float, prefix: str = "") -> list[str]:
