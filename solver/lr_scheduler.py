@@ -36,9 +36,47 @@ def cosine(step: int, total_steps: int, min_factor: float = 0.0) -> float:
 @SCHEDULES.register()
 def polynomial(step: int, total_steps: int, power: float = 1.0) -> float:
     """(1 - progress) ** power, as torch's PolynomialLR; a straight line to 0 for power 1."""
-    if power <= 0:
-        raise ValueError(f"power: found {power}, expected a number above 0")
+    _check(power > 0, "power", power, "a number above 0")
     return (1 - min(step / total_steps, 1.0)) ** power
+
+
+@SCHEDULES.register()
+def linear(step: int, total_steps: int, end_factor: float = 0.0) -> float:
+    """A straight line from 1 to `end_factor`, as torch's LinearLR."""
+    _check(end_factor >= 0, "end_factor", end_factor, "a number of at least 0")
+    return 1 + (end_factor - 1) * min(step / total_steps, 1.0)
+
+
+@SCHEDULES.register()
+def exponential(step: int, total_steps: int, gamma: float, epoch: Steps = 1) -> float:
+    """Times `gamma` every `epoch`, as torch's ExponentialLR, and smoothly in between."""
+    _check(0 < gamma <= 1, "gamma", gamma, "a number above 0, at most 1")
+    return gamma ** (step / epoch)
+
+
+@SCHEDULES.register()
+def cosine_restarts(step: int, total_steps: int, period: Steps, factor: float = 1.0, min_factor: float = 0.0) -> float:
+    """`cosine` over and over, each time `factor` times as long as before, the first `period` long.
+
+    As torch's CosineAnnealingWarmRestarts (SGDR: I. Loshchilov and F. Hutter, arXiv:1608.03983).
+    """
+    _check(factor >= 1, "factor", factor, "a number of at least 1")
+    length: float = period
+    while step >= length:
+        step, length = step - length, length * factor
+    return cosine(step, length, min_factor)
+
+
+@SCHEDULES.register()
+def warmup_stable_decay(step: int, total_steps: int, decay_share: float = 0.2, shape: str = "1-sqrt") -> float:
+    """1, and over the last `decay_share` of the steps down to 0: by 1 - sqrt(progress), or 1 - progress for linear.
+
+    A. Hägele et al., arXiv:2405.18392. The stable part does not depend on the length of the training.
+    """
+    _check(0 < decay_share <= 1, "decay_share", decay_share, "a share above 0, at most 1")
+    _check(shape in ("1-sqrt", "linear"), "shape", shape, "1-sqrt or linear")
+    progress = min(max(1 - (1 - step / total_steps) / decay_share, 0.0), 1.0)
+    return 1 - (math.sqrt(progress) if shape == "1-sqrt" else progress)
 
 
 @SCHEDULES.register()
@@ -54,6 +92,11 @@ def one_cycle(
     if step <= peak:
         return _anneal(low, 1.0, step / peak if peak else 1.0)
     return _anneal(1.0, last, (step - peak) / max(total_steps - 1 - peak, 1e-9))
+
+
+def _check(is_fine: bool, name: str, found: object, expected: str) -> None:
+    if not is_fine:
+        raise ValueError(f"{name}: found {found}, expected {expected}")
 
 
 def _anneal(start: float, end: float, progress: float) -> float:

@@ -4,7 +4,7 @@ from typing import NewType
 
 from utils.registry import Registry
 
-# Marks an argument of a schedule that is a length: epochs in YAML, steps in the function.
+# Marks an argument of a schedule that is a length: epochs in YAML and as a default, steps in the function.
 Steps = NewType("Steps", int)
 
 # A schedule is called with (step, total_steps) and its own arguments and gives the factor
