@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 import engine.hooks
 import engine.metrics  # noqa: F401  both are imported to be found by name

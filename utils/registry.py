@@ -9,7 +9,7 @@ from typing import Any
 from utils.errors import UserError, did_you_mean, one_line
 
 # What a factory raises for a value that it cannot use; anything else is a bug, with a traceback.
-WRONG_VALUE = (TypeError, ValueError, ArithmeticError, LookupError, RuntimeError, MemoryError)
+WRONG_VALUE = (TypeError, ValueError, AssertionError, ArithmeticError, LookupError, RuntimeError, MemoryError)
 
 
 class Registry:

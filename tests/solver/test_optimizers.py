@@ -30,6 +30,9 @@ class Images:
     def __len__(self) -> int:
         return 24
 
+    def split(self, parts: int) -> list["Images"]:
+        return [self]
+
 
 def groups_of(model: nn.Module) -> list[dict]:
     matrices = [p for p in model.parameters() if p.ndim > 1]
