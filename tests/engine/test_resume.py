@@ -77,6 +77,11 @@ VARIANTS = {
         *("HOOKS", "[{ReduceLROnPlateau: {patience: 0, factor: 0.5}}]", "TEST.FLIP", "true"),
         *("INPUT.BATCH_TRANSFORMS", "[MixUp, CutMix]", "INPUT.BATCH_TRANSFORMS_UNTIL", "2"),
     ),
+    "ranger": (
+        *("SOLVER.OPTIMIZER.NAME", "timm/lookahead_radam", "SOLVER.SCHEDULER.NAME", "cosine_restarts"),
+        *("SOLVER.SCHEDULER.period", "1", "LOSS.NAME", "focal", "LOSS.class_weights", "balanced"),
+    ),
+    "bf16": ("SOLVER.AMP", "bf16", "SOLVER.EMA", "0.99", "DATASETS.SAMPLER", "balanced"),
     "frozen": ("SOLVER.FREEZE_EPOCHS", "1", "SOLVER.HEAD_LR_MULT", "2"),
     "workers": ("DATALOADER.NUM_WORKERS", "1"),
     "early": ("HOOKS", "[{EarlyStopping: {patience: 1}}]", "SOLVER.MAX_EPOCHS", "6", "TEST.MONITOR", "min loss"),
@@ -88,13 +93,17 @@ VARIANTS = {
     [
         ("sgd", range(1, 27)),
         ("adamw", range(1, 27, 4)),
+        ("all at once", range(1, 27, 3)),
+        ("ranger", [4, 9, 16]),
+        ("bf16", [3, 14]),
         ("frozen", [2, 7, 12]),
         ("workers", [7]),
         ("early", range(2, 27, 6)),
     ],
 )
-def test_resume_is_bit_for_bit(make_trainer, tmp_path, variant, stops):
+def test_resume_is_bit_for_bit(make_trainer, tmp_path, monkeypatch, variant, stops):
     """Stopped after every step, before every batch of an evaluation, and between epochs."""
+    monkeypatch.setattr("engine.precision._native_bf16", lambda device: True)  # slow elsewhere, and as exact
     overrides = VARIANTS[variant]
     whole = train(make_trainer(*overrides, run="whole"))
     assert is_complete(whole, 6 if variant == "early" else 3)
