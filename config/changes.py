@@ -12,8 +12,6 @@ _FREE = (
     "EXPERIMENT.",
     "MODEL.COMPILE",
     "MODEL.DEVICE",
-    "MODEL.PRETRAINED",
-    "MODEL.WEIGHTS",
     "DATASETS.ROOT",
     "DATALOADER.",
     "SOLVER.DETERMINISTIC",
@@ -21,6 +19,8 @@ _FREE = (
     "CHECKPOINT.",
     "LOG.",
 )
+# Where a run starts from says nothing to one that goes on.
+_START = ("MODEL.PRETRAINED", "MODEL.WEIGHTS")
 # These are taken over and change what comes.
 _APPLIED = (
     "DATASETS.ON_ERROR",
@@ -57,7 +57,9 @@ def compare(saved: CfgNode, new: CfgNode, allowed: Collection[str] = ()) -> list
         if old == now:
             continue
         change = f"{key}: {flow(old)} -> {flow(now)}"
-        if key.startswith(_FREE):
+        if key.startswith(_START):
+            lines.append(f"{change} (without effect: the run has begun)")
+        elif key.startswith(_FREE):
             lines.append(f"{change} (how it runs, not what)")
         elif key.startswith(_APPLIED) or any(_is_within(key, name) for name in allowed):
             lines.append(f"{change} (applied from here on)")

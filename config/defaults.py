@@ -24,7 +24,7 @@ def default_config() -> CfgNode:
     c.MODEL = CfgNode()
     # A network of modeling/, or torchvision/NAME or timm/NAME for any classifier of these libraries.
     c.MODEL.NAME = "resnet9"
-    # Start from the library's own ImageNet weights, all but the head.
+    # Start from the library's own ImageNet weights; a head for other classes starts fresh.
     c.MODEL.PRETRAINED = False
     # Start from the weights in this file: a checkpoint, a bare state dict, or safetensors; empty: none.
     c.MODEL.WEIGHTS = ""

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,7 @@ from modeling.build import (
 )
 from modeling.head import find_head
 from modeling.losses import balanced_weights
+from modeling.trial import try_network
 from solver.build import build_optimizer, build_schedule
 from solver.groups import describe_groups
 from utils.atomic_file import atomic_write
@@ -71,24 +73,46 @@ def build_trainer(
     native = native_input(cfg)
     spec = input_spec(cfg, native)
     train_set, val_set = build_train_and_val(cfg)
-    model = build_model(cfg, spec, len(train_set.classes))
-    user_cfg, cfg = cfg, _resolve(cfg, spec, native, train_set, device, model)
+    model, normalize = build_model(cfg, spec, len(train_set.classes)), build_normalize(cfg, spec)
+    bf16_on_cpu = try_network(model, normalize, spec, len(train_set.classes), cfg.MODEL.NAME)
+    user_cfg, cfg = cfg, _resolve(cfg, spec, native, train_set, resolve_amp(cfg.SOLVER.AMP, device, bf16_on_cpu))
     if state is None:
         load_initial_weights(cfg, model, spec)
     else:
         state = _check_continuation(state, cfg, train_set, allow_changes)
-    model.to(device, memory_format=torch.channels_last)
+    _move(model, device)
+    normalize.to(device)
+    trainer = _assemble(cfg, run, spec, model, normalize, train_set, val_set, device, poll, show_bar)
+    if state is not None:
+        trainer.load_state_dict(state)
+    _write_down(user_cfg, cfg, run, device)
+    _log_summary(cfg, trainer, train_set, val_set)
+    return trainer
+
+
+def _assemble(
+    cfg: CfgNode,
+    run: RunFolder,
+    spec: InputSpec,
+    model: nn.Module,
+    normalize: nn.Module,
+    train_set: Any,
+    val_set: Any,
+    device: torch.device,
+    poll: Callable[[], None],
+    show_bar: bool,
+) -> Trainer:
+    """A trainer of a network that is on its device, at the start of its training."""
     needs_head = cfg.SOLVER.FREEZE_EPOCHS or cfg.SOLVER.HEAD_LR_MULT != 1
-    head = find_head(model) if needs_head else None
+    head = find_head(model, cfg.MODEL.NUM_CLASSES) if needs_head else None
     freeze(model, cfg.SOLVER.FREEZE)
     if cfg.MODEL.COMPILE:
         model.compile()
     ema = MovingAverage(model, cfg.SOLVER.EMA) if cfg.SOLVER.EMA else None
-    normalize = build_normalize(cfg, spec).to(device)
     predictor = _predictor(cfg, ema.module if ema else model, normalize, device)
     train_loader = build_train_loader(cfg, train_set, spec, pin_memory=device.type == "cuda")
     optimizer = build_optimizer(cfg, model, head)
-    trainer = Trainer(
+    return Trainer(
         model=model,
         normalize=normalize,
         criterion=build_criterion(cfg, _load_teacher(cfg, spec, train_set.classes, device)).to(device),
@@ -111,11 +135,6 @@ def build_trainer(
         ],
         poll=poll,
     )
-    if state is not None:
-        trainer.load_state_dict(state)
-    _write_down(user_cfg, cfg, run, device)
-    _log_summary(cfg, trainer, train_set, val_set)
-    return trainer
 
 
 def build_predictor(cfg: CfgNode, state: dict[str, Any], source: Path, device: torch.device) -> Predictor:
@@ -123,8 +142,15 @@ def build_predictor(cfg: CfgNode, state: dict[str, Any], source: Path, device: t
     spec = checkpoint_spec(cfg)
     model = build_model(cfg, spec, len(state["classes"]))
     load_model_state(model, state.get("ema") or state["model"], str(source))
-    model.to(device, memory_format=torch.channels_last)
+    _move(model, device)
     return _predictor(cfg, model, build_normalize(cfg, spec).to(device), device)
+
+
+def _move(model: nn.Module, device: torch.device) -> None:
+    """Onto the device, in channels-last memory where the network's tensors can be."""
+    model.to(device)
+    with suppress(RuntimeError):  # a network with five-dimensional weights
+        model.to(memory_format=torch.channels_last)
 
 
 def checkpoint_config(state: dict[str, Any], source: Path, overrides: Sequence[str] = ()) -> CfgNode:
@@ -159,9 +185,7 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
-def _resolve(
-    cfg: CfgNode, spec: InputSpec, native: dict[str, Any], train_set: Any, device: torch.device, model: nn.Module
-) -> CfgNode:
+def _resolve(cfg: CfgNode, spec: InputSpec, native: dict[str, Any], train_set: Any, amp: str) -> CfgNode:
     """The configuration with every value that was left to be worked out."""
     classes = train_set.classes
     if cfg.MODEL.NUM_CLASSES not in (0, len(classes)):
@@ -170,7 +194,7 @@ def _resolve(
         )
     cfg = cfg.clone()
     cfg.MODEL.NUM_CLASSES = len(classes)
-    cfg.SOLVER.AMP = resolve_amp(cfg.SOLVER.AMP, device, model)
+    cfg.SOLVER.AMP = amp
     cfg.INPUT.update({key.upper(): value for key, value in spec.state_dict().items()})
     for key in ("TRAIN_TRANSFORMS", "TEST_TRANSFORMS"):
         if cfg.INPUT[key] is None:
@@ -221,8 +245,8 @@ def _check_continuation(
     saved = load_text(state["config"], "the checkpoint's configuration")
     for line in compare(saved, cfg, allow_changes):
         get_logger("resume").info("changed: %s", line)
-    if saved.SOLVER.OPTIMIZER.NAME != cfg.SOLVER.OPTIMIZER.NAME:
-        state = {**state, "optimizer": None}  # what another optimizer remembers is of no use
+    if (saved.SOLVER.OPTIMIZER.NAME, saved.MODEL.NAME) != (cfg.SOLVER.OPTIMIZER.NAME, cfg.MODEL.NAME):
+        state = {**state, "optimizer": None}  # what another optimizer remembers, or of other weights, is of no use
     return state
 
 

@@ -4,24 +4,28 @@ import os
 from contextlib import AbstractContextManager
 
 import torch
-from torch import nn
 
 from utils.errors import UserError
 
 
-def resolve_amp(setting: str, device: torch.device, model: nn.Module) -> str:
+def resolve_amp(setting: str, device: torch.device, on_cpu: str = "right") -> str:
     """SOLVER.AMP as off, bf16 or fp16. Raises UserError for what the device cannot do well.
 
-    auto is bf16 where the device computes it natively, else fp16 on a GPU, else off. On a CPU
-    depthwise convolutions are slower in bf16, measured on MobileNetV3.
+    auto is bf16 where the device computes it natively, else fp16 on a GPU, else off. `on_cpu`
+    says what a CPU's bf16 does with the network: right, slow or wrong.
     """
     native = _native_bf16(device)
     if setting == "auto":
-        if device.type == "cpu" and any(map(_is_depthwise, model.modules())):
+        if device.type == "cpu" and on_cpu != "right":
             return "off"
         return "bf16" if native else "fp16" if device.type == "cuda" else "off"
     if setting == "bf16" and not native:
         raise UserError(f"SOLVER.AMP: this {device.type} device does not compute bf16 natively; set it to auto or off")
+    if setting == "bf16" and device.type == "cpu" and on_cpu == "wrong":
+        raise UserError(
+            "SOLVER.AMP: on a CPU torch's bf16 gradients are wrong for images this narrow, which the network halves "
+            "to nothing; set it to auto or off, or enlarge INPUT.SIZE"
+        )
     if setting == "fp16" and device.type != "cuda":
         raise UserError(f"SOLVER.AMP: fp16 needs a GPU, found {device.type}; set it to auto, bf16 or off")
     return setting
@@ -54,10 +58,6 @@ class Precision:
 
     def autocast(self) -> AbstractContextManager:
         return torch.autocast(self.device_type, dtype=self.dtype, enabled=self.dtype is not None)
-
-
-def _is_depthwise(module: nn.Module) -> bool:
-    return isinstance(module, nn.Conv2d) and module.groups == module.in_channels > 1
 
 
 def _native_bf16(device: torch.device) -> bool:

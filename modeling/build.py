@@ -16,6 +16,8 @@ from utils.input_spec import InputSpec
 from utils.registry import call
 
 _LIBRARIES = {"torchvision": torchvision_models, "timm": timm_models}
+# Arguments of the libraries' networks that follow from the data and from other keys.
+_SET_BY_PROGRAM = {"num_classes", "in_chans", "img_size", "image_size", "pretrained", "weights", "features_only"}
 # The usual statistics of photographs: ImageNet's.
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -48,12 +50,14 @@ def build_model(cfg: CfgNode, spec: InputSpec, num_classes: int) -> nn.Module:
     library, name = _library(cfg)
     arguments = cfg.MODEL.arguments()
     if library:
+        for argument in arguments.keys() & _SET_BY_PROGRAM:
+            raise UserError(f"MODEL.{argument}: this argument is set by the program; remove it")
         model = library.build(name, num_classes, spec, arguments)
     else:
         factory = MODELS.get(name, "MODEL.NAME")
         model = call(factory, arguments, "MODEL", num_classes=num_classes, in_channels=spec.channels)
     if cfg.MODEL.HEAD.HIDDEN or cfg.MODEL.HEAD.DROPOUT:
-        replace_head(model, cfg.MODEL.HEAD.HIDDEN, cfg.MODEL.HEAD.DROPOUT)
+        replace_head(model, num_classes, cfg.MODEL.HEAD.HIDDEN, cfg.MODEL.HEAD.DROPOUT)
     return model
 
 

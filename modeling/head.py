@@ -9,8 +9,8 @@ class Head(nn.Sequential):
     """Linear, ReLU, Dropout, Linear in place of a single linear layer."""
 
 
-def find_head(model: nn.Module) -> str:
-    """The name of the head: a Head, or the last layer, which must be linear.
+def find_head(model: nn.Module, num_classes: int) -> str:
+    """The name of the head: a Head, or the last layer, which must be linear and give the logits.
 
     Raises UserError for a network that ends otherwise, or in several classifiers.
     """
@@ -19,19 +19,22 @@ def find_head(model: nn.Module) -> str:
     if heads:
         return heads[0]
     name, last = [(n, m) for n, m in modules.items() if list(m.parameters(recurse=False))][-1]
-    several = hasattr(model, "get_classifier") and isinstance(model.get_classifier(), tuple)  # timm's distilled ones
-    if several or not isinstance(last, nn.Linear):
-        found = "several classifiers" if several else f"{type(last).__name__} '{name}', not in a linear layer"
-        raise UserError(
-            f"MODEL.NAME: {type(model).__name__} ends in {found}: "
-            "MODEL.HEAD, SOLVER.FREEZE_EPOCHS and SOLVER.HEAD_LR_MULT cannot be used with it"
-        )
-    return name
+    classifier = model.get_classifier() if hasattr(model, "get_classifier") else last  # timm's networks say it
+    if not isinstance(last, nn.Linear):
+        found = f"{type(last).__name__} '{name}', not in a linear layer"
+    elif classifier is not last or last.out_features != num_classes:
+        found = f"'{name}', which alone does not give the logits of {num_classes} classes"
+    else:
+        return name
+    raise UserError(
+        f"MODEL.NAME: {type(model).__name__} ends in {found}: "
+        "MODEL.HEAD, SOLVER.FREEZE_EPOCHS and SOLVER.HEAD_LR_MULT cannot be used with it"
+    )
 
 
-def replace_head(model: nn.Module, hidden: int, dropout: float) -> None:
+def replace_head(model: nn.Module, num_classes: int, hidden: int, dropout: float) -> None:
     """Put `hidden` units and dropout before the logits: Linear, ReLU, Dropout, Linear. 0 leaves either out."""
-    name = find_head(model)
+    name = find_head(model, num_classes)
     parent, _, child = name.rpartition(".")
     linear = model.get_submodule(name)
     layers: list[nn.Module] = []

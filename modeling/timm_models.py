@@ -34,12 +34,14 @@ def pretrained(name: str, spec: InputSpec) -> dict[str, torch.Tensor]:
     import timm
 
     preset = _preset(name)
+    if not preset.has_weights:
+        raise UserError(f"MODEL.PRETRAINED: there are no pretrained weights for timm/{name}; set it to false")
     try:
         return timm.create_model(name, pretrained=True, **_shape(name, spec)).state_dict()
     except Exception as error:  # the hub's client raises many kinds
         raise UserError(
-            f"MODEL.PRETRAINED: cannot get the weights of timm/{name} ({one_line(error)[:200]}): download "
-            f"{preset.hf_hub_id or preset.url} and name the file in MODEL.WEIGHTS"
+            f"MODEL.PRETRAINED: cannot get the weights of timm/{name} ({one_line(error)[:200]}): put "
+            f"{preset.hf_hub_id or preset.url} into the hub's cache, or name a file in MODEL.WEIGHTS"
         ) from error
 
 

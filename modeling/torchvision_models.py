@@ -46,19 +46,23 @@ def build(name: str, num_classes: int, spec: InputSpec, arguments: dict[str, Any
     try:
         return torchvision.models.get_model(name, weights=None, **given | arguments)
     except (TypeError, ValueError, AssertionError) as error:
-        raise UserError(f"MODEL.NAME 'torchvision/{name}': {one_line(error)}") from error
+        raise UserError(f"MODEL.NAME torchvision/{name}, INPUT.SIZE {list(spec.size)}: {one_line(error)}") from error
 
 
 def pretrained(name: str, spec: InputSpec) -> dict[str, torch.Tensor]:
     """The state dict of the library's best ImageNet weights, from torch hub's cache or downloaded into it."""
+    import torchvision
+
     weights = _weights(name)
     file = os.path.join(torch.hub.get_dir(), "checkpoints", os.path.basename(weights.url))
-    try:
-        state = weights.get_state_dict(progress=True, check_hash=True)
-    except (OSError, RuntimeError) as error:
+    auxiliary = {"aux_logits": True} if name in _AUXILIARY else {}
+    try:  # into a network of the library's, which knows the names that its older files have
+        state = torchvision.models.get_model(name, weights=weights, **auxiliary).state_dict()
+    except Exception as error:  # of the network, of the file system, of a damaged file
+        problem = "is damaged" if os.path.exists(file) else "is not there, and the download failed"
         raise UserError(
-            f"MODEL.PRETRAINED: the weights of {name} are not in {file}, and the download failed "
-            f"({one_line(error)}); put {weights.url} there"
+            f"MODEL.PRETRAINED: the weights of {name}: {file} {problem} ({one_line(error)[:200]}); "
+            f"put {weights.url} there"
         ) from error
     if name.startswith("vit_"):
         from torchvision.models.vision_transformer import interpolate_embeddings

@@ -1,5 +1,6 @@
 """Weights from elsewhere into a network that they need not fit entirely."""
 
+import os
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -10,20 +11,24 @@ from torch import nn
 from utils.atomic_file import check_archive
 from utils.errors import UserError, one_line
 from utils.logger import get_logger
+from utils.run_folder import RunFolder
 
 # What training wrappers put before the names of parameters.
 _PREFIXES = ("module.", "_orig_mod.", "model.", "backbone.")
 
 
 def read_weights(path: str) -> dict[str, torch.Tensor]:
-    """The state dict in a file, on the CPU: a checkpoint of ours or others', a bare one, or safetensors.
+    """The state dict in a file, on the CPU: a run or checkpoint of ours, others', a bare one, or safetensors.
 
     Raises UserError for a file that is missing, damaged, or has no weights; nothing in it can run code.
     """
+    path = os.path.expanduser(path)
+    if RunFolder(Path(path)).has_weights:
+        path = str(RunFolder(Path(path)).best_weights)
     if not Path(path).is_file():
         raise UserError(f"MODEL.WEIGHTS: {path}: no such file")
     try:
-        if path.endswith(".safetensors"):
+        if path.lower().endswith(".safetensors"):
             from safetensors.torch import load_file
 
             state: Any = load_file(path)
@@ -33,13 +38,22 @@ def read_weights(path: str) -> dict[str, torch.Tensor]:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # each reader has its own kinds
         raise UserError(f"MODEL.WEIGHTS: {path}: cannot read weights: {one_line(error)[:200]}") from error
-    for key in ("ema", "model", "state_dict"):
-        if isinstance(state, dict) and isinstance(state.get(key), dict):
-            state = state[key]
-    tensors = {k: v for k, v in state.items() if isinstance(v, torch.Tensor)} if isinstance(state, dict) else {}
+    tensors = _tensors(state)
     if not tensors:
         raise UserError(f"MODEL.WEIGHTS: {path}: there are no weights in it")
     return tensors
+
+
+def _tensors(state: Any) -> dict[str, torch.Tensor]:
+    """The first dict that has tensors: the state itself, what it calls ema, model or state_dict, or anything else."""
+    if not isinstance(state, dict):
+        return {}
+    inner = [state.get(key) for key in ("ema", "model", "state_dict")] + list(state.values())
+    for candidate in [state, *(value for value in inner if isinstance(value, dict))]:
+        tensors = {name: value for name, value in candidate.items() if isinstance(value, torch.Tensor)}
+        if tensors:
+            return tensors
+    return {}
 
 
 def load_matching(model: nn.Module, state: dict[str, torch.Tensor], source: str, min_match: float) -> None:
@@ -55,19 +69,20 @@ def load_matching(model: nn.Module, state: dict[str, torch.Tensor], source: str,
         named[first] = named[first].sum(dim=1, keepdim=True)
     fitting = {name: tensor for name, tensor in named.items() if name in own and own[name].shape == tensor.shape}
     others = [name for name in named if name in own and name not in fitting]
-    log = get_logger("weights")
-    log.info("%s: %d of %d tensors loaded", source, len(fitting), len(own))
-    for name in others[:4]:
-        log.info("skipped %s: found %s, expected %s", name, list(named[name].shape), list(own[name].shape))
-    for kind, names in (("missing", own.keys() - named.keys()), ("unexpected", named.keys() - own.keys())):
-        if names:
-            log.info("%s: %d, such as %s", kind, len(names), min(names))
     if len(fitting) < min_match * len(own):
         raise UserError(
             f"{source}: {len(fitting)} of {len(own)} tensors fit the network, less than MODEL.WEIGHTS_MIN_MATCH "
             f"{min_match}: it is of another network; name that one, or lower the key"
         )
-    model.load_state_dict(fitting, strict=False)
+    log = get_logger("weights")
+    log.info("%s: %d of %d tensors loaded", source, len(fitting), len(own))
+    for name in others[:4]:
+        log.warning("skipped %s: found %s, expected %s", name, list(named[name].shape), list(own[name].shape))
+    for kind, names in (("missing", own.keys() - named.keys()), ("unexpected", named.keys() - own.keys())):
+        if names:
+            log.warning("%s: %d, such as %s", kind, len(names), min(names))
+    own.update(fitting)  # as a whole, which keeps what networks note down in their state dicts
+    model.load_state_dict(own)
 
 
 def _without_prefixes(name: str, own: dict[str, torch.Tensor]) -> str:

@@ -55,6 +55,7 @@ def all_names() -> list[str]:
 def show(cfg: Any, batch_size: int) -> None:
     import torch
     import torchinfo
+    from torch.utils.flop_counter import FlopCounterMode
 
     from modeling.build import build_criterion, build_model, build_normalize, input_spec
 
@@ -65,6 +66,10 @@ def show(cfg: Any, batch_size: int) -> None:
     batch = SimpleNamespace(targets=torch.arange(batch_size) % cfg.MODEL.NUM_CLASSES, weights=None)
     columns = ("output_size", "num_params", "mult_adds")
     print(torchinfo.summary(model.eval(), input_data=normalize(images[:1]), col_names=columns, depth=6, verbose=0))
+
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(normalize(images[:1]))
+    print(f"multiply-adds of an image, attention too: {counter.get_total_flops() / 2e9:.3g} G")
 
     def forward() -> None:
         with torch.inference_mode():

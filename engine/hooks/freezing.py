@@ -15,7 +15,8 @@ def freeze(model: nn.Module, patterns: Sequence[str]) -> None:
     names = [name for name, _ in model.named_parameters()]
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in names):
-            raise UserError(f"SOLVER.FREEZE: '{pattern}' matches no parameter; {did_you_mean(pattern, names)}")
+            layers = {f"{name.rpartition('.')[0]}.*" for name in names} | {f"{name.split('.')[0]}.*" for name in names}
+            raise UserError(f"SOLVER.FREEZE: '{pattern}' matches no parameter; {did_you_mean(pattern, layers)}")
     frozen = {name for name in names if any(fnmatchcase(name, pattern) for pattern in patterns)}
     if len(frozen) == len(names):
         raise UserError("SOLVER.FREEZE: every parameter is frozen; leave some to train")

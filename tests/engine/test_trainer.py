@@ -281,20 +281,20 @@ def test_half_precision_skips_steps_that_overflow(make_trainer):
     assert trainer.precision.scaler.get_scale() == 2.0**119
 
 
-PLAIN = torch.nn.Conv2d(4, 4, 3)
-DEPTHWISE = torch.nn.Sequential(torch.nn.Conv2d(4, 4, 3, groups=4))
-
-
 def test_precision_is_resolved_or_refused(monkeypatch):
     cpu = torch.device("cpu")
     for native, resolved in ((True, "bf16"), (False, "off")):
         monkeypatch.setattr("engine.precision._native_bf16", lambda device, native=native: native)
-        assert resolve_amp("auto", cpu, PLAIN) == resolved and resolve_amp("off", cpu, PLAIN) == "off"
-        assert resolve_amp("auto", cpu, DEPTHWISE) == "off"
+        assert resolve_amp("auto", cpu) == resolved and resolve_amp("off", cpu) == "off"
+        assert resolve_amp("auto", cpu, "slow") == resolve_amp("auto", cpu, "wrong") == "off"
+        if native:
+            assert resolve_amp("bf16", cpu, "slow") == "bf16"
+            with pytest.raises(UserError, match="torch's bf16 gradients are wrong for images this narrow"):
+                resolve_amp("bf16", cpu, "wrong")
     with pytest.raises(UserError, match="this cpu device does not compute bf16 natively"):
-        resolve_amp("bf16", cpu, PLAIN)
+        resolve_amp("bf16", cpu)
     with pytest.raises(UserError, match="fp16 needs a GPU"):
-        resolve_amp("fp16", cpu, PLAIN)
+        resolve_amp("fp16", cpu)
 
 
 @pytest.mark.parametrize("name", ["cuda:99", "gpu"])

@@ -121,7 +121,7 @@ def test_pretrained_weights_are_taken_from_the_cache(hub, name):
     cfg = load_config(None, ["MODEL.NAME", name, "MODEL.PRETRAINED", "true"])
     spec = input_spec(cfg, {"size": (28, 28), "channels": 1, "mean": (0.1,), "std": (0.2,)})
     model = build_model(cfg, spec, 7)
-    with pytest.raises(UserError, match=rf"the weights of resnet18 are not in .*{file}, and the download failed"):
+    with pytest.raises(UserError, match=rf"the weights of resnet18: .*{file} is not there, and the download failed"):
         load_initial_weights(cfg, model, spec)
     torch.save(truth.state_dict(), hub / file)
     load_initial_weights(cfg, model, spec)
@@ -156,12 +156,12 @@ def test_the_head_is_found_and_replaced(name, head):
     cfg = load_config(None, ["MODEL.NAME", name])
     with torch.device("meta"):
         model = build_model(cfg, input_spec(cfg, {}), 11)
-        assert find_head(model) == head
-        replace_head(model, hidden=32, dropout=0.5)
+        assert find_head(model, 11) == head
+        replace_head(model, 11, hidden=32, dropout=0.5)
     layers = model.get_submodule(head)
     assert [type(layer) for layer in layers] == [nn.Linear, nn.ReLU, nn.Dropout, nn.Linear]
     assert layers[0].out_features == 32 and layers[-1].out_features == 11
-    assert find_head(model) == head
+    assert find_head(model, 11) == head
 
 
 def test_a_network_that_ends_otherwise_is_refused():
@@ -173,7 +173,9 @@ def test_a_network_that_ends_otherwise_is_refused():
 def test_a_network_of_several_classifiers_is_refused():
     with torch.device("meta"):
         cfg = load_config(None, ["MODEL.NAME", "timm/deit_tiny_distilled_patch16_224", "MODEL.HEAD.HIDDEN", "32"])
-        with pytest.raises(UserError, match="ends in several classifiers: MODEL.HEAD, SOLVER.FREEZE_EPOCHS"):
+        with pytest.raises(
+            UserError, match="ends in 'head_dist', which alone does not give the logits of 11 classes: MODEL.HEAD"
+        ):
             build_model(cfg, input_spec(cfg, {}), 11)
 
 
@@ -203,3 +205,54 @@ def test_networks_that_normalise_once_more_do_so():
         with torch.device("meta"):
             assert build_model(cfg, input_spec(cfg, {}), 3).transform_input
     assert torchvision.models.googlenet(init_weights=False).transform_input is False
+
+
+def test_older_names_and_versions_are_the_librarys_business(hub):
+    """torchvision renames the tensors of its older files, and notes down versions of its networks."""
+    import torchvision
+
+    vit = torchvision.models.vit_b_32()
+    old = {
+        k.replace("mlp.0.", "mlp.linear_1.").replace("mlp.3.", "mlp.linear_2."): v for k, v in vit.state_dict().items()
+    }
+    torch.save(old, hub / torchvision.models.ViT_B_32_Weights.DEFAULT.url.rpartition("/")[2])
+    mnasnet = torchvision.models.mnasnet0_5()
+    torch.save(mnasnet.state_dict(), hub / torchvision.models.MNASNet0_5_Weights.DEFAULT.url.rpartition("/")[2])
+    for name, truth in (("vit_b_32", vit), ("mnasnet0_5", mnasnet)):
+        cfg = load_config(None, ["MODEL.NAME", f"torchvision/{name}", "MODEL.PRETRAINED", "true"])
+        spec = input_spec(cfg, {})
+        model = build_model(cfg, spec, 1000)
+        load_initial_weights(cfg, model, spec)
+        for key, tensor in truth.state_dict().items():
+            assert torch.equal(model.state_dict()[key], tensor), key
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>", b"PK\x03\x04"])
+def test_a_damaged_file_in_the_cache_is_named(hub, content):
+    import torchvision
+
+    file = hub / torchvision.models.ResNet18_Weights.DEFAULT.url.rpartition("/")[2]
+    file.write_bytes(content)
+    cfg = load_config(None, ["MODEL.NAME", "resnet18", "MODEL.PRETRAINED", "true"])
+    spec = input_spec(cfg, {})
+    with pytest.raises(UserError, match=f"the weights of resnet18: {file} is damaged .*; put https://.* there"):
+        load_initial_weights(cfg, build_model(cfg, spec, 7), spec)
+
+
+@pytest.mark.parametrize("key", ["model_state_dict", "net", "anything"])
+def test_weights_are_found_by_any_name(tmp_path, key):
+    torch.save({"epoch": 3, "optimizer": {"state": {}}, key: Net().state_dict()}, tmp_path / "x.pth")
+    assert read_weights(str(tmp_path / "x.pth")).keys() == Net().state_dict().keys()
+
+
+def test_a_run_can_be_named(tmp_path):
+    (tmp_path / "run/weights").mkdir(parents=True)
+    torch.save(Net().state_dict(), tmp_path / "run/weights/best.pth")
+    assert read_weights(str(tmp_path / "run")).keys() == Net().state_dict().keys()
+
+
+@pytest.mark.parametrize("name", ["timm/resnet18", "torchvision/resnet18"])
+def test_arguments_that_the_program_sets_are_refused(name):
+    cfg = load_config(None, ["MODEL.NAME", name, "MODEL.num_classes", "4"])
+    with pytest.raises(UserError, match="MODEL.num_classes: this argument is set by the program; remove it"):
+        build_model(cfg, input_spec(cfg, {}), 3)
