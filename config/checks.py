@@ -61,7 +61,7 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "DATASETS.SAMPLER": _one_of("shuffle", "balanced", "weighted"),
     "DATASETS.ON_ERROR": _one_of("raise", "skip"),
     "DATASETS.MAX_SKIPPED": (lambda v: 0 <= v <= 1, "a share from 0 to 1"),
-    "DATASETS.MAX_PIXELS": _at_least(1),
+    "DATASETS.MAX_PIXELS": (lambda v: 1 <= v <= 178_956_970, "from 1 to 178956970, Pillow's own limit"),
     "DATALOADER.NUM_WORKERS": _at_least(0),
     "DATALOADER.PREFETCH": _at_least(1),
     "DATALOADER.WORKER_KIND": _one_of("auto", "fork", "forkserver", "spawn"),

@@ -57,10 +57,10 @@ def default_config() -> CfgNode:
     c.INPUT.STD = None
     # Transforms of training images, in order: [{RandomCrop: {padding: 2}}, HFlip]; None: the data set's own.
     c.INPUT.TRAIN_TRANSFORMS = None
-    # The epoch, from 0, from which batches are no longer mixed; 0: mix to the end.
-    c.INPUT.BATCH_TRANSFORMS_UNTIL = 0
     # Mixing whole batches, one drawn for each: [{MixUp: {alpha: 0.2}}, {CutMix: {alpha: 1.0}}].
     c.INPUT.BATCH_TRANSFORMS = []
+    # The epoch, from 0, from which batches are no longer mixed; 0: mix to the end.
+    c.INPUT.BATCH_TRANSFORMS_UNTIL = 0
     # Transforms of validation, test and inference images; None: the data set's own.
     c.INPUT.TEST_TRANSFORMS = None
 
@@ -77,9 +77,9 @@ def default_config() -> CfgNode:
     c.DATASETS.TRAIN_ITEMS = 0
     # How an epoch is drawn: shuffle, balanced (each class as often), weighted (by the data set's weights).
     c.DATASETS.SAMPLER = "shuffle"
-    # An image that cannot be read: raise (stop), or skip (another one of its class stands in).
+    # An image that cannot be read: raise (stop), or skip (in training another one of its class stands in).
     c.DATASETS.ON_ERROR = "raise"
-    # Share of a split that skip may replace before it stops after all.
+    # Share of a split that may be skipped before it stops after all.
     c.DATASETS.MAX_SKIPPED = 0.01
     # An image of more pixels is broken: small files can hold pictures that fill the memory.
     c.DATASETS.MAX_PIXELS = 178956970

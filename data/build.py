@@ -86,6 +86,8 @@ def _divide(dataset: Any, key: str, parts: tuple[np.ndarray, np.ndarray]) -> tup
 def build_train_loader(cfg: CfgNode, dataset: Any, spec: InputSpec, pin_memory: bool = False) -> Loader:
     """Augmented and shuffled, SOLVER.BATCH_SIZE at a time, drawn as DATASETS.SAMPLER says."""
     draw_weights, loss_weights = None, weights_of(dataset)
+    if loss_weights is not None and not loss_weights.any():
+        raise UserError(f"DATASETS.NAME {cfg.DATASETS.NAME}: all weights are 0; give some images more, or no weights")
     if cfg.DATASETS.SAMPLER == "balanced":
         targets = targets_of(dataset)
         if targets.ndim > 1:
@@ -108,7 +110,7 @@ def build_eval_loader(cfg: CfgNode, dataset: Any, spec: InputSpec, pin_memory: b
 
 def _loader(cfg: CfgNode, reader: SampleReader, batch_size: int, pin_memory: bool, **options: Any) -> Loader:
     workers = Workers(cfg.DATALOADER.NUM_WORKERS, cfg.DATALOADER.PREFETCH, cfg.DATALOADER.WORKER_KIND)
-    options |= {"workers": workers, "pin_memory": pin_memory, "max_replaced": cfg.DATASETS.MAX_SKIPPED}
+    options |= {"workers": workers, "pin_memory": pin_memory, "max_broken": cfg.DATASETS.MAX_SKIPPED}
     return Loader(reader, batch_size, **options)
 
 
@@ -126,6 +128,7 @@ def build_reader(
     """Samples of a data set under the transforms that INPUT lists in `key`."""
     entries = cfg.INPUT[key] if cfg.INPUT[key] is not None else native_input(cfg)[key.lower()]
     transforms = [_transform(entry, spec, f"INPUT.{key}") for entry in entries]
+    skip = "replace" if key == "TRAIN_TRANSFORMS" else "leave_out"  # no image is to count twice in a metric
     return SampleReader(
         dataset,
         transforms,
@@ -133,7 +136,7 @@ def build_reader(
         spec.channels,
         cfg.SEED,
         weights,
-        replace_broken=cfg.DATASETS.ON_ERROR == "skip",
+        on_broken="raise" if cfg.DATASETS.ON_ERROR == "raise" else skip,
         max_pixels=cfg.DATASETS.MAX_PIXELS,
     )
 

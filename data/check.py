@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby, product
+from multiprocessing.pool import ThreadPool
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,6 @@ import numpy as np
 from data.image_io import MAX_PIXELS, EncodedImage, to_pixels
 from data.targets import class_indices, label_text
 from utils.errors import UserError
-from utils.parallel import thread_map
 
 # What may be found, the worst first, and whether it is wrong or only worth a look.
 KINDS = {"broken": True, "two labels": True, "leak": True, "duplicate": False, "odd": False}
@@ -56,7 +56,8 @@ def scan(dataset: Any, split: str, channels: int, max_pixels: int = MAX_PIXELS) 
 
     The data set is read from several threads at once.
     """
-    return thread_map(lambda i: _read(dataset, split, i, channels, max_pixels), len(dataset))
+    with ThreadPool() as pool:
+        yield from pool.imap(lambda i: _read(dataset, split, i, channels, max_pixels), range(len(dataset)), 32)
 
 
 def _read(dataset: Any, split: str, i: int, channels: int, max_pixels: int) -> Record:

@@ -83,5 +83,5 @@ def _scaled(values: np.ndarray, mode: str) -> np.ndarray:
     tops = (65535.0,) if mode.startswith("I;16") else (1.0, 255.0, 65535.0) if mode == "F" else (65535.0,)
     top = next((top for top in tops if low >= 0 and high <= top), None)
     if top is None:
-        values, top = values.astype(np.float64) - low, high - low
+        values, top = values.astype(np.float64) - low, (high - low) or 1.0
     return np.rint(values * (255.0 / top)).astype(np.uint8)[..., np.newaxis]

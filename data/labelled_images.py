@@ -4,6 +4,7 @@ Targets are int64 (N,), or float32 (N, classes) where an image has several label
 0 absent, and -1 does not count, which loss and metrics leave out.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,3 +57,19 @@ class ImagePaths:
 
     def name(self, i: int) -> str:
         return printable(self.root / self.paths[i])
+
+
+class ImageFiles:
+    """A list of image files as a data set whose targets are all 0."""
+
+    def __init__(self, paths: Sequence[Path]):
+        self.paths = paths
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, i: int) -> tuple[EncodedImage, int]:
+        return EncodedImage.open(self.paths[i]), 0
+
+    def name(self, i: int) -> str:
+        return printable(self.paths[i])

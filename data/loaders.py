@@ -1,6 +1,7 @@
 """Samples -> batches, the same ones for any number of worker processes."""
 
 import atexit
+import contextlib
 import math
 import signal
 from collections.abc import Callable, Iterator, Sequence
@@ -56,7 +57,8 @@ class SampleReader:
     """Reads a list of keys as a Batch: source -> pixels -> transforms, one sample after the other.
 
     What a sample looks like is a function of (seed, epoch, position) alone, so it does
-    not matter which process reads it, when, or after which other samples.
+    not matter which process reads it, when, or after which other samples. `on_broken` says what
+    a broken image does: raise, replace (by another one of its class), or leave_out.
     """
 
     def __init__(
@@ -67,7 +69,7 @@ class SampleReader:
         channels: int,
         seed: int,
         weights: np.ndarray | None = None,
-        replace_broken: bool = False,
+        on_broken: str = "raise",
         max_pixels: int = MAX_PIXELS,
     ):
         self.dataset = dataset
@@ -76,37 +78,38 @@ class SampleReader:
         self.channels = channels
         self.seed = seed
         self.weights = weights
-        self.replace_broken = replace_broken
+        self.on_broken = on_broken
         self.max_pixels = max_pixels
 
-    def __getitem__(self, keys: Sequence[SampleKey]) -> "tuple[Batch, dict[int, str]] | UserError":
-        """(the batch, why which samples in it were replaced), or the error to raise.
+    def __getitem__(self, keys: Sequence[SampleKey]) -> "tuple[Batch | None, dict[int, str]] | UserError":
+        """(the batch, None for an empty one; why which samples are broken), or the error to raise.
 
         An error is given back because torch would wrap one from a worker in its traceback.
         """
-        replaced: dict[int, str] = {}
-        samples = []
+        broken: dict[int, str] = {}
         try:
-            for key in keys:
-                samples.append(self._read_or_replace(key, replaced))
+            samples = [(key.index, self._read_or_skip(key, broken)) for key in keys]
         except UserError as error:
             return error
-        images, targets = zip(*samples, strict=True)
-        return collate(images, targets, [key.index for key in keys], self.weights), replaced
+        samples = [(index, sample) for index, sample in samples if sample is not None]
+        if not samples:
+            return None, broken
+        images, targets = zip(*[sample for _, sample in samples], strict=True)
+        return collate(images, targets, [index for index, _ in samples], self.weights), broken
 
-    def _read_or_replace(self, key: SampleKey, replaced: dict[int, str]) -> tuple[np.ndarray, Any]:
+    def _read_or_skip(self, key: SampleKey, broken: dict[int, str]) -> tuple[np.ndarray, Any] | None:
         try:
             return self.read(key)
         except BrokenImage as error:
-            if not self.replace_broken:
+            if self.on_broken == "raise":
                 raise
-            replaced[key.index] = str(error)
-            for index in self._same_class(key.index):
-                try:
+            broken[key.index] = str(error)
+            for index in self._same_class(key.index) if self.on_broken == "replace" else ():
+                with contextlib.suppress(BrokenImage):
                     return self.read(key._replace(index=index))
-                except BrokenImage:
-                    continue
-            raise
+            if self.on_broken == "replace":
+                raise
+            return None
 
     def _same_class(self, index: int) -> np.ndarray:
         """The other samples of its class, those behind it first: what stands in for it depends on nothing else."""
@@ -161,7 +164,7 @@ class Loader:
 
     With `draw_weights` (n,) an epoch is as many draws in proportion to them. `batches(epoch,
     start)` begins at a position within the epoch without reading what came before it. More
-    broken images than `max_replaced`, a share of the data set, end it.
+    broken images than `max_broken`, a share of the data set, end it.
     """
 
     def __init__(
@@ -172,7 +175,7 @@ class Loader:
         workers: Workers = NO_WORKERS,
         pin_memory: bool = False,
         draw_weights: np.ndarray | None = None,
-        max_replaced: float = 0.0,
+        max_broken: float = 0.0,
     ):
         cv2.setNumThreads(0)  # the workers are the parallelism; OpenCV's threads do not survive their fork
         self.dataset = reader.dataset
@@ -180,8 +183,8 @@ class Loader:
         self.shuffle = shuffle
         self.seed = reader.seed
         self.draw_weights = draw_weights
-        self.max_replaced = max_replaced
-        self.replaced: dict[int, str] = {}  # index -> why, of the broken images met so far
+        self.max_broken = max_broken
+        self.broken: dict[int, str] = {}  # index -> why, of the broken images met so far
         total = len(reader.dataset)
         self.num_samples = usable_samples(total, batch_size) if shuffle else total
         self._keys = _Keys()
@@ -212,15 +215,17 @@ class Loader:
         total = len(self.dataset)
         order = epoch_order(total, self.seed, epoch, self.draw_weights) if self.shuffle else np.arange(total)
         self._keys.batches = batches_of_keys(order[: self.num_samples], self.batch_size, epoch, start)
-        before = len(self.replaced)
+        before = len(self.broken)
         for item in self._loader:
             if isinstance(item, UserError):
                 raise item
-            batch, replaced = item
-            self._count(replaced)
-            yield batch
-        for reason in list(self.replaced.values())[before:]:
-            log.warning("replaced by another of its class: %s", reason)
+            batch, broken = item
+            self._count(broken)
+            if batch is not None:
+                yield batch
+        fate = "replaced by another of its class" if self.shuffle else "left out"
+        for reason in list(self.broken.values())[before:]:
+            log.warning("%s: %s", fate, reason)
 
     def close(self) -> None:
         """End the worker processes."""
@@ -230,12 +235,12 @@ class Loader:
             iterator._shutdown_workers()
         self._loader = None
 
-    def _count(self, replaced: dict[int, str]) -> None:
-        self.replaced |= replaced
-        if len(self.replaced) > self.max_replaced * len(self.dataset):
+    def _count(self, broken: dict[int, str]) -> None:
+        self.broken |= broken
+        if len(self.broken) > self.max_broken * len(self.dataset):
             raise UserError(
-                f"DATASETS.ON_ERROR skip: {len(self.replaced)} of {len(self.dataset)} images are broken, more than "
-                f"DATASETS.MAX_SKIPPED {self.max_replaced} of them, such as {next(iter(self.replaced.values()))}"
+                f"DATASETS.ON_ERROR skip: {len(self.broken)} of {len(self.dataset)} images are broken, more than "
+                f"DATASETS.MAX_SKIPPED {self.max_broken} of them, such as {next(iter(self.broken.values()))}"
             )
 
 

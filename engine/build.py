@@ -6,6 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -73,6 +74,7 @@ def build_trainer(
     native = native_input(cfg)
     spec = input_spec(cfg, native)
     train_set, val_set = build_train_and_val(cfg)
+    _check_labels(cfg, train_set)
     model, normalize = build_model(cfg, spec, len(train_set.classes)), build_normalize(cfg, spec)
     bf16_on_cpu = try_network(model, normalize, spec, len(train_set.classes), cfg.MODEL.NAME)
     user_cfg, cfg = cfg, _resolve(cfg, spec, native, train_set, resolve_amp(cfg.SOLVER.AMP, device, bf16_on_cpu))
@@ -203,6 +205,16 @@ def _resolve(cfg: CfgNode, spec: InputSpec, native: dict[str, Any], train_set: A
         cfg.LOSS.class_weights = call(balanced_weights, {}, "LOSS.class_weights", targets_of(train_set), len(classes))
     cfg.freeze()
     return cfg
+
+
+def _check_labels(cfg: CfgNode, train_set: Any) -> None:
+    """Raise UserError where images have several labels and the loss takes one."""
+    targets = targets_of(train_set)
+    is_soft = targets.ndim > 1 and (targets >= 0).all() and np.allclose(targets.sum(axis=1), 1)
+    if targets.ndim > 1 and not is_soft and not is_multilabel(cfg):
+        raise UserError(
+            f"LOSS.NAME {cfg.LOSS.NAME}: takes one label, the images of {cfg.DATASETS.NAME} have several; set it to bce"
+        )
 
 
 def _load_teacher(cfg: CfgNode, spec: InputSpec, classes: Sequence[str], device: torch.device) -> nn.Module | None:

@@ -62,7 +62,7 @@ class Trainer:
         self.stop_reason = ""  # why the training ended early, empty if it did not
         self.is_exact = True  # whether the state is that of a step boundary
         self.metrics: dict[str, float] = {}  # of the newest evaluation
-        self.is_best = True  # whether it was the best one
+        self.epochs_since_best = 0  # 0 where the newest evaluation was the best one
         self.best: float | None = None  # the best value of the metric that chooses
         self.latest: dict[str, Any] = {}  # the newest record of the training log
         # Of the newest step: its batch, loss (scalar), logits (N, classes), learning rate, and whether it counted.
@@ -148,6 +148,10 @@ class Trainer:
         self.stop_reason = reason
 
     @property
+    def is_best(self) -> bool:
+        return self.epochs_since_best == 0
+
+    @property
     def is_complete(self) -> bool:
         return self.epoch >= self.max_epochs or bool(self.stop_reason)
 
@@ -168,7 +172,7 @@ class Trainer:
             "position": self.position,
             "step": self.step,
             "best": self.best,
-            "is_best": self.is_best,
+            "epochs_since_best": self.epochs_since_best,
             "stop_reason": self.stop_reason,
             "dataset_size": len(self.train_loader.dataset),
         }
@@ -199,7 +203,7 @@ class Trainer:
                 hook.load_state_dict(state["hooks"][name])
         counters = state["counters"]
         self.epoch, self.position, self.step = counters["epoch"], counters["position"], counters["step"]
-        self.best, self.is_best = counters["best"], counters["is_best"]
+        self.best, self.epochs_since_best = counters["best"], counters["epochs_since_best"]
         if self.ema is not None:
             self.ema.restore(state["ema"] or state["model"], self.step)
         self.schedule.load_state_dict(state["schedule"])

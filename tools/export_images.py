@@ -5,6 +5,7 @@ import re
 import shlex
 from collections import defaultdict
 from collections.abc import Sequence
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Any
 
@@ -39,15 +40,15 @@ def export(dataset: Any, split: str, folder: Path, channels: int) -> None:
 
     from data.image_io import to_pixels
     from utils.annotate import write_png
-    from utils.parallel import thread_map
 
     files = file_names(dataset)
 
     def write(i: int) -> None:
         write_png(folder / files[i], to_pixels(dataset[i][0], channels)[..., ::-1])
 
-    for _ in tqdm(thread_map(write, len(files)), split, len(files), unit="img", unit_scale=True, disable=None):
-        pass
+    with ThreadPool() as pool:
+        done = pool.imap(write, range(len(files)), 32)
+        list(tqdm(done, split, len(files), unit="img", unit_scale=True, disable=None))
     print(f"{folder}: {len(files):,} images")
 
 

@@ -21,7 +21,7 @@ log = get_logger("infer")
 def main(argv: Sequence[str]) -> int:
     args = parse(argv)
     setup_logging()
-    for old in args.output.glob("images/[0-9][0-9][0-9][0-9][0-9]_*.png"):
+    for old in args.output.glob("images/[0-9][0-9][0-9][0-9][0-9]_*_predicted.png"):
         old.unlink()  # of the last time, before they are taken for images to predict
     files = image_files(args.images)
     args.output.mkdir(parents=True, exist_ok=True)
@@ -80,7 +80,7 @@ def predict(args: Namespace, cfg: CfgNode, predictor: Any, files: list[Path], cl
             name = printable(path)
             top = [(classes[label], probability) for label, probability in zip(best, probabilities, strict=True)]
             show(name, top, args.json)
-            draw(path, top, args.output / "images" / f"{index:05d}_{path.stem}.png")
+            draw(path, top, args.output / "images" / f"{index:05d}_{path.stem}_predicted.png")
             table = "; ".join(f"{label} {probability:.6f}" for label, probability in top)
             rows.append((name, top[0][0], f"{top[0][1]:.6f}", table))
     write_predictions(args.output, ("file", "label", "probability", "top_k"), rows)
@@ -91,7 +91,7 @@ def predict(args: Namespace, cfg: CfgNode, predictor: Any, files: list[Path], cl
 def read_batches(cfg: CfgNode, files: list[Path]) -> Iterator[Any]:
     """Images as testing reads them, in batches; one that cannot be read is reported and left out."""
     from data.build import build_reader
-    from data.image_files import ImageFiles
+    from data.labelled_images import ImageFiles
     from data.loaders import collate
     from data.samplers import SampleKey
     from engine.build import checkpoint_spec

@@ -33,7 +33,7 @@ def main(argv: Sequence[str]) -> None:
     labels = [label_text(target, dataset.classes) for target in batch.targets.numpy()[: args.count]]
 
     # As if the image came first in epochs 0, 1, 2, ...; so the first of these draws is the one in the batch.
-    index = int(batch.indices[0])
+    index = next((i for i in batch.indices.tolist() if i not in loader.broken), int(batch.indices[0]))
     reader = build_reader(cfg, dataset, spec, "TRAIN_TRANSFORMS")
     draws = [reader.read(SampleKey(index, epoch, position=0))[0] for epoch in range(_DRAWS)]
 

@@ -38,7 +38,7 @@ class ImageFolder(ImagePaths):
             raise UserError(
                 f"{self.root}: no class folders in it; put the images of each class into a folder of its own"
             )
-        if all(name.lower() in _NAMES_OF_SPLITS for name in folders):
+        if classes is None and self.root == root and all(name.lower() in _NAMES_OF_SPLITS for name in folders):
             raise UserError(
                 f"{self.root}: found only {', '.join(folders)}, expected a folder 'train' of class folders too"
             )
@@ -80,7 +80,8 @@ class ImageFolder(ImagePaths):
 def _split_folder(root: Path, split: str) -> Path:
     """The folder of a split, or `root` itself for the training set where there are no split folders."""
     present = {e.name.lower(): e.name for e in os.scandir(root) if e.is_dir()}
-    has_train = any(name in present for name in _SPLITS["train"])
+    train = next((root / present[name] for name in _SPLITS["train"] if name in present), None)
+    has_train = train is not None and any(e.is_dir() for e in os.scandir(train))  # else it is a class of that name
     for name in _SPLITS[split]:
         if has_train and name in present:
             return root / present[name]

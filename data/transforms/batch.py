@@ -50,7 +50,7 @@ class MixUp:
 
     def __call__(self, images: torch.Tensor, targets: torch.Tensor, rng: np.random.Generator) -> Mixed:
         share, partners = rng.beta(self.alpha, self.alpha), _partners(images, rng)
-        return _blend(images.float(), partners, share), _blend(targets, partners, share)
+        return _blend(images.float(), partners, share), _blend_targets(targets, partners, share)
 
 
 @BATCH_TRANSFORMS.register()
@@ -71,7 +71,7 @@ class CutMix:
         images = images.clone()
         images[:, :, rows, columns] = images[partners][:, :, rows, columns]
         pasted = (rows.stop - rows.start) * (columns.stop - columns.start) / (height * width)
-        return images, _blend(targets, partners, 1 - pasted)
+        return images, _blend_targets(targets, partners, 1 - pasted)
 
 
 def _positive(alpha: float) -> float:
@@ -86,6 +86,12 @@ def _partners(images: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
 
 def _blend(values: torch.Tensor, partners: torch.Tensor, share: float) -> torch.Tensor:
     return share * values + (1 - share) * values[partners]
+
+
+def _blend_targets(targets: torch.Tensor, partners: torch.Tensor, share: float) -> torch.Tensor:
+    """A label that does not count in one image, which is below 0, does not count in the mixture."""
+    unknown = (targets < 0) | (targets[partners] < 0)
+    return _blend(targets, partners, share).masked_fill(unknown, -1)
 
 
 def _span(length: int, side: float, rng: np.random.Generator) -> slice:

@@ -16,21 +16,13 @@ class EarlyStopping(Hook):
         if patience < 1:
             raise ValueError(f"patience: found {patience}, expected at least 1 epoch")
         self.patience = patience
-        self.epochs_without_best = 0
 
     def before_train(self, trainer: Any) -> None:
         self._stop_if_due(trainer)  # a run that was stopped stays so, unless this hook or its patience changed
 
     def after_epoch(self, trainer: Any) -> None:
-        self.epochs_without_best = 0 if trainer.is_best else self.epochs_without_best + 1
         self._stop_if_due(trainer)
 
     def _stop_if_due(self, trainer: Any) -> None:
-        if self.epochs_without_best >= self.patience:
+        if trainer.epochs_since_best >= self.patience:
             trainer.stop(f"no better epoch in the last {self.patience}")
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"epochs_without_best": self.epochs_without_best}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.epochs_without_best = state["epochs_without_best"]

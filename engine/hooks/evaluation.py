@@ -8,7 +8,7 @@ from engine.inference import Averages, Metrics, Predictor
 
 
 class Evaluation(Hook):
-    """Sets `trainer.metrics`, and `trainer.is_best` by the metric called `monitor`.
+    """Sets `trainer.metrics`, and `trainer.epochs_since_best` by the metric called `monitor`.
 
     `mode` is max or min; a value that is not finite is never the best.
     """
@@ -30,9 +30,10 @@ class Evaluation(Hook):
     def after_epoch(self, trainer: Any) -> None:
         value = trainer.metrics[self.monitor]
         better = trainer.best is None or self.sign * value > self.sign * trainer.best
-        trainer.is_best = math.isfinite(value) and better
-        if trainer.is_best:
-            trainer.best = value
+        if math.isfinite(value) and better:
+            trainer.best, trainer.epochs_since_best = value, 0
+        else:
+            trainer.epochs_since_best += 1
 
     def after_train(self, trainer: Any) -> None:
         self.loader.close()

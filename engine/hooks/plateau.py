@@ -25,17 +25,8 @@ class ReduceLROnPlateau(Hook):
         self.factor = factor
         self.patience = patience
         self.min_lr = min_lr
-        self.epochs_without_best = 0
 
     def after_epoch(self, trainer: Any) -> None:
-        self.epochs_without_best = 0 if trainer.is_best else self.epochs_without_best + 1
-        if self.epochs_without_best > self.patience:
-            self.epochs_without_best = 0
+        if trainer.epochs_since_best and trainer.epochs_since_best % (self.patience + 1) == 0:
             trainer.schedule.reduce(self.factor, self.min_lr)
             get_logger("train").info("no better epoch: the learning rate is now %.3g", trainer.schedule.lr)
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"epochs_without_best": self.epochs_without_best}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.epochs_without_best = state["epochs_without_best"]

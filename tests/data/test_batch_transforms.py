@@ -85,6 +85,15 @@ def test_soft_targets_stay_soft(toy_cfg):
     assert build(toy_cfg, "[]") is None
 
 
+@pytest.mark.parametrize("transform", [MixUp(), CutMix()])
+def test_what_does_not_count_stays_so(transform):
+    targets = torch.tensor([[1.0, -1.0, 0.0]] * 3 + [[0.0, 1.0, 1.0]] * 3)
+    _, mixed = transform(batch().images, targets, np.random.default_rng(0))
+    partner_or_own_unknown = mixed[:, 1] == -1
+    assert partner_or_own_unknown[:3].all() and (mixed[:, [0, 2]] >= 0).all()
+    assert ((mixed[:, 1] == 1) | partner_or_own_unknown).all()
+
+
 def test_mistakes(toy_cfg):
     with pytest.raises(UserError, match="INPUT.BATCH_TRANSFORMS: MixUp: alpha: found 0, expected a number above 0"):
         build(toy_cfg, "[{MixUp: {alpha: 0}}]")

@@ -1,5 +1,6 @@
 """One bad file among many: what is said, what is counted, and what stands in for it."""
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -56,7 +57,7 @@ def test_skip_replaces_by_the_same_other_sample_and_reports(toy_cfg, folder, wor
     first, second = (list(made.batches(0)) for _ in range(2))
     for one, other in zip(first, second, strict=True):
         assert torch.equal(one.images, other.images)
-    assert len(made.replaced) == 2 * len(BROKEN)
+    assert len(made.broken) == 2 * len(BROKEN)
     reasons = [line for line in caplog.messages if line.startswith("replaced by another of its class: ")]
     assert len(reasons) == 2 * len(BROKEN)  # once, not once an epoch
     targets = torch.cat([batch.targets for batch in first])
@@ -64,23 +65,35 @@ def test_skip_replaces_by_the_same_other_sample_and_reports(toy_cfg, folder, wor
     made.close()
 
 
-def test_what_stands_in_is_of_the_same_class(toy_cfg, tmp_path):
+@pytest.fixture
+def two_values(tmp_path):
+    """Four images of 10 in class a, the last one broken, four of 200 in class b, of which only the last is whole."""
     for label, value in (("a", 10), ("b", 200)):
         (tmp_path / label).mkdir()
-        import cv2
-
         for i in range(4):
             cv2.imwrite(str(tmp_path / label / f"{i}.png"), np.full((8, 8, 3), value, np.uint8))
     for name in ("a/3.png", "b/0.png", "b/1.png", "b/2.png"):
         (tmp_path / name).write_bytes(b"broken")
-    made = loader(
-        toy_cfg, tmp_path, "DATASETS.ON_ERROR", "skip", "DATASETS.MAX_SKIPPED", "0.5", build=build_eval_loader
-    )
+    return tmp_path
+
+
+def test_what_stands_in_is_of_the_same_class(toy_cfg, two_values):
+    skip = ("DATASETS.ON_ERROR", "skip", "DATASETS.MAX_SKIPPED", "0.5")
+    made = loader(toy_cfg, two_values, *skip)
     (batch,) = made.batches()
-    assert batch.images[:, 0, 0, 0].tolist() == [10] * 4 + [200] * 4
-    (tmp_path / "b/3.png").write_bytes(b"broken")
-    with pytest.raises(UserError, match=r"b/0\.png: cannot decode"):
+    assert sorted(batch.images[:, 0, 0, 0].tolist()) == [10] * 4 + [200] * 4
+    assert ((batch.images[:, 0, 0, 0] == 200) == (batch.targets == 1)).all()
+    (two_values / "b/3.png").write_bytes(b"broken")
+    with pytest.raises(UserError, match=r"b/\d\.png: cannot decode"):
         list(made.batches())
+
+
+@pytest.mark.parametrize("size", ["2", "8"])
+def test_an_evaluation_leaves_broken_images_out(toy_cfg, two_values, size, caplog):
+    skip = ("DATASETS.ON_ERROR", "skip", "DATASETS.MAX_SKIPPED", "0.5", "TEST.BATCH_SIZE", size)
+    batches = list(loader(toy_cfg, two_values, *skip, build=build_eval_loader).batches())
+    assert torch.cat([batch.indices for batch in batches]).tolist() == [0, 1, 2, 7]
+    assert sum(line.startswith("left out: ") for line in caplog.messages) == 4
 
 
 def test_too_many_broken_images_end_it(toy_cfg, folder):

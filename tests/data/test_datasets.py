@@ -214,3 +214,10 @@ def test_data_set_mistakes():
         build_split(load_config(None, ["DATASETS.fold", "1"]), "train")
     with pytest.raises(UserError, match="its test split has 10 classes"):
         build_split(load_config(), "test", ["cat", "dog"])
+
+
+def test_a_class_called_train(tmp_path):
+    for label in ("bus", "car", "train"):
+        (tmp_path / label).mkdir()
+        cv2.imwrite(str(tmp_path / label / "a.png"), np.zeros((4, 4, 3), np.uint8))
+    assert ImageFolder(tmp_path, "train").classes == ["bus", "car", "train"]

@@ -53,6 +53,12 @@ def test_floats_of_any_range_are_scaled_and_nan_is_refused():
         EncodedImage(encoded(Image.fromarray(values), "TIFF"), "f.tif").read(1)
 
 
+@pytest.mark.parametrize("value", [-1.0, 0.0, 0.5, 300000.0])
+def test_a_constant_image_has_no_range(value):
+    data = encoded(Image.fromarray(np.full((4, 4), value, np.float32)), "TIFF")
+    assert (EncodedImage(data, "f.tif").read(1) == round(255 * value if 0 <= value <= 1 else 0)).all()
+
+
 def test_the_limit_of_pixels():
     data = encoded(Image.fromarray(picture(10, 12)), "JPEG")
     assert EncodedImage(data, "a.jpg").read(3, max_pixels=120).shape == (10, 12, 3)

@@ -121,6 +121,11 @@ def test_weights_reach_the_loss_with_mean_one(toy_cfg):
 
 
 def test_mistakes_in_sampling(toy_cfg):
+    cfg = uneven(toy_cfg)
+    train = build_train_and_val(cfg)[0]
+    train.weights[:] = 0
+    with pytest.raises(UserError, match="DATASETS.NAME uneven: all weights are 0; give some images more"):
+        build_train_loader(cfg, train, SPEC)
     cfg = toy_cfg("DATASETS.SAMPLER", "weighted")
     with pytest.raises(UserError, match="DATASETS.SAMPLER weighted: toy has no weights; use shuffle or balanced"):
         build_train_loader(cfg, build_train_and_val(cfg)[0], SPEC)

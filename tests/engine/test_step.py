@@ -133,8 +133,9 @@ def test_a_plateau_is_torchs(make_trainer, patience, min_lr):
     )
     best = None
     for value in (0.1, 0.2, 0.2, 0.1, 0.3, 0.1, 0.1, 0.1, 0.1, 0.3, 0.2, 0.1, 0.1, 0.4, 0.1, 0.1):
-        trainer.is_best = best is None or value > best
-        best = value if trainer.is_best else best
+        is_best = best is None or value > best
+        trainer.epochs_since_best = 0 if is_best else trainer.epochs_since_best + 1
+        best = value if is_best else best
         hook.after_epoch(trainer)
         theirs.step(value)
         assert trainer.optimizer.param_groups[0]["lr"] == pytest.approx(oracle.param_groups[0]["lr"])

@@ -123,14 +123,19 @@ def fake_epochs(hooks: list[Hook], values: list[float]) -> list[bool]:
     trainer = type(
         "T",
         (),
-        {"is_best": True, "best": None, "stop_reason": "", "stop": lambda self, r: setattr(self, "stop_reason", r)},
+        {
+            "epochs_since_best": 0,
+            "best": None,
+            "stop_reason": "",
+            "stop": lambda self, r: setattr(self, "stop_reason", r),
+        },
     )()
     best = []
     for value in values:
         trainer.metrics = {"m": value}
         for hook in hooks:
             hook.after_epoch(trainer)
-        best.append(trainer.is_best)
+        best.append(trainer.epochs_since_best == 0)
         if trainer.stop_reason:
             break
     return best

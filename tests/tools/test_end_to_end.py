@@ -18,7 +18,7 @@ import torch
 
 from data.build import build_eval_loader, build_split
 from data.datasets.digits import Digits
-from data.image_files import ImageFiles
+from data.labelled_images import ImageFiles
 from engine.build import checkpoint_config, checkpoint_spec
 from engine.checkpoint import load_checkpoint, save_checkpoint
 from utils.run_folder import RunFolder

@@ -52,7 +52,7 @@ def test_broken_files_stop_a_test_with_their_names_or_are_replaced(tool, folder)
     (folder / "test" / "a" / "half.jpg").write_bytes(BROKEN[4].data)
     assert re.search(r"test/a/half\.jpg: cannot decode the image: ", tool("test_net").error())
     skipped = tool("test_net", "DATASETS.ON_ERROR", "skip", "DATASETS.MAX_SKIPPED", "0.1")
-    assert skipped.code == 0 and "replaced by another of its class: " in skipped.err
+    assert skipped.code == 0 and "left out: " in skipped.err and f"count       {2 * len(GOOD)}" in skipped.out
     assert (
         "more than DATASETS.MAX_SKIPPED 0.0 of them"
         in tool("test_net", "DATASETS.ON_ERROR", "skip", "DATASETS.MAX_SKIPPED", "0").error()
@@ -143,3 +143,19 @@ def test_an_error_in_a_worker_ends_the_process(start, folder):
     process = start("show_batch", *words)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 2 and "x.png: cannot decode the image" in err
+
+
+def test_files_of_ones_own_stay(tool, tmp_path):
+    assert tool("train_net", "SOLVER.MAX_EPOCHS", "1", "MODEL.NAME", "tiny").code == 0
+    (tmp_path / "images").mkdir()
+    mine = tmp_path / "images" / "00001_mine.png"
+    mine.write_bytes(GOOD[0].data)
+    for _ in range(2):
+        assert tool("infer", ".", "--output", ".").code == 0
+        rows = list(csv.DictReader((tmp_path / "predictions.csv").open()))
+        assert [row["file"] for row in rows] == ["images/00001_mine.png"] and mine.exists()
+
+
+def test_one_label_where_there_are_several(tool):
+    message = "LOSS.NAME cross_entropy: takes one label, the images of corners have several; set it to bce"
+    assert message in tool("train_net", "MODEL.NAME", "tiny", "DATASETS.NAME", "corners").error()
