@@ -41,8 +41,8 @@ _APPLIED = (
 _IN_TESTING = (*_FREE, "DATASETS.", "TEST.", "INPUT.SIZE", "INPUT.TEST_TRANSFORMS")
 
 
-def compare(saved: CfgNode, new: CfgNode, allowed: Collection[str] = ()) -> list[str]:
-    """A line for each key that changed since a checkpoint was saved.
+def compare(saved: CfgNode, new: CfgNode, allowed: Collection[str] = ()) -> dict[str, str]:
+    """Key -> a line about it, for each key that changed since a checkpoint was saved.
 
     Raises UserError for a change that would make it another experiment, unless the key or its section is `allowed`.
     """
@@ -51,22 +51,23 @@ def compare(saved: CfgNode, new: CfgNode, allowed: Collection[str] = ()) -> list
     for name in allowed:
         if not any(_is_within(key, name) for key in known):
             raise UserError(f"--allow-change {name}: unknown key; {did_you_mean(name, known)}")
-    lines = []
+    lines = {}
     for key in sorted(known):
         old, now = before.get(key), after.get(key)
         if old == now:
             continue
         change = f"{key}: {flow(old)} -> {flow(now)}"
         if key.startswith(_START):
-            lines.append(f"{change} (without effect: the run has begun)")
+            lines[key] = f"{change} (without effect: the run has begun)"
         elif key.startswith(_FREE):
-            lines.append(f"{change} (how it runs, not what)")
+            lines[key] = f"{change} (how it runs, not what)"
         elif key.startswith(_APPLIED) or any(_is_within(key, name) for name in allowed):
-            lines.append(f"{change} (applied from here on)")
+            lines[key] = f"{change} (applied from here on)"
         else:
             raise UserError(
                 f"{change}: the checkpoint was trained with another value, and this would be another experiment; "
-                f"leave it as it was, start anew without --resume, or insist with --allow-change {key}"
+                "leave it as it was, start anew without --resume, or insist with "
+                f"--allow-change {key.removesuffix('.NAME')}"
             )
     return lines
 

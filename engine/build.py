@@ -1,5 +1,6 @@
 """cfg -> a trainer or a predictor, by calling the builders of data/, modeling/ and solver/."""
 
+import math
 import os
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
@@ -58,6 +59,9 @@ from utils.provenance import write_code, write_environment
 from utils.registry import call, parse_entry
 from utils.run_folder import RunFolder
 
+# A change of these changes which parameters an optimizer has, or in which groups.
+_GROUPS = ("MODEL.NAME", "SOLVER.FREEZE", "SOLVER.HEAD_LR_MULT", "SOLVER.LAYER_DECAY")
+
 
 def build_trainer(
     cfg: CfgNode,
@@ -109,7 +113,8 @@ def _assemble(
     head = find_head(model, cfg.MODEL.NUM_CLASSES) if needs_head else None
     freeze(model, cfg.SOLVER.FREEZE)
     if cfg.MODEL.COMPILE:
-        model.compile()
+        # One program for each size of batch: a general one, made at the second size, would depend on where a run began.
+        model.compile(dynamic=False)
     ema = MovingAverage(model, cfg.SOLVER.EMA) if cfg.SOLVER.EMA else None
     predictor = _predictor(cfg, ema.module if ema else model, normalize, device)
     train_loader = build_train_loader(cfg, train_set, spec, pin_memory=device.type == "cuda")
@@ -197,6 +202,8 @@ def _resolve(cfg: CfgNode, spec: InputSpec, native: dict[str, Any], train_set: A
     cfg = cfg.clone()
     cfg.MODEL.NUM_CLASSES = len(classes)
     cfg.SOLVER.AMP = amp
+    if "teacher" in cfg.LOSS:
+        cfg.LOSS.teacher = os.path.abspath(os.path.expanduser(str(cfg.LOSS.teacher)))
     cfg.INPUT.update({key.upper(): value for key, value in spec.state_dict().items()})
     for key in ("TRAIN_TRANSFORMS", "TEST_TRANSFORMS"):
         if cfg.INPUT[key] is None:
@@ -221,7 +228,7 @@ def _load_teacher(cfg: CfgNode, spec: InputSpec, classes: Sequence[str], device:
     """The network of LOSS.teacher behind its own normalisation. Raises UserError for other classes or images."""
     if "teacher" not in cfg.LOSS:
         return None
-    path = Path(os.path.expanduser(str(cfg.LOSS.teacher)))
+    path = Path(cfg.LOSS.teacher)
     if RunFolder(path).has_weights:
         path = RunFolder(path).best_weights
     try:
@@ -238,7 +245,10 @@ def _load_teacher(cfg: CfgNode, spec: InputSpec, classes: Sequence[str], device:
                 f"LOSS.teacher {path}: found {name} {flow(found)}, expected {flow(expected)} as in this training; "
                 "name a teacher of the same classes and images"
             )
-    predictor = build_predictor(checkpoint_config(state, path), state, path, device)
+    teacher_cfg = checkpoint_config(state, path)
+    if is_multilabel(teacher_cfg):
+        raise UserError(f"LOSS.teacher {path}: gives several labels an image; name a teacher that gives one")
+    predictor = build_predictor(teacher_cfg, state, path, device)
     return nn.Sequential(predictor.normalize, predictor.model)
 
 
@@ -255,10 +265,19 @@ def _check_continuation(
             "put the data back as they were, or start anew without --resume"
         )
     saved = load_text(state["config"], "the checkpoint's configuration")
-    for line in compare(saved, cfg, allow_changes):
+    changed = compare(saved, cfg, allow_changes)
+    for line in changed.values():
         get_logger("resume").info("changed: %s", line)
-    if (saved.SOLVER.OPTIMIZER.NAME, saved.MODEL.NAME) != (cfg.SOLVER.OPTIMIZER.NAME, cfg.MODEL.NAME):
-        state = {**state, "optimizer": None}  # what another optimizer remembers, or of other weights, is of no use
+    state = {**state, "counters": dict(state["counters"]), "schedule": dict(state["schedule"])}
+    if any(key in _GROUPS or key.startswith("SOLVER.OPTIMIZER.") for key in changed):
+        state["optimizer"] = None  # what another optimizer remembers, or of other weights, is of no use
+    if any(key == "TEST.MONITOR" or key.startswith("LOSS.") for key in changed):
+        state["counters"] |= {"best": None, "epochs_since_best": 0}  # of another measure
+    if "SOLVER.BATCH_SIZE" in changed:
+        counters = state["counters"]
+        epochs = counters["epoch"] + counters["position"] / size
+        # The schedule goes on where it was in epochs, though these have another number of steps now.
+        state["schedule"]["shift"] = round(epochs * math.ceil(size / cfg.SOLVER.BATCH_SIZE)) - counters["step"]
     return state
 
 

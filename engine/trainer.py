@@ -196,7 +196,7 @@ class Trainer:
             groups = [old | new for old, new in zip(state["optimizer"]["param_groups"], settings, strict=True)]
             self.optimizer.load_state_dict({**state["optimizer"], "param_groups": groups})
         else:
-            get_logger("resume").warning("the optimizer starts anew: the saved state is of other parameters")
+            get_logger("resume").warning("the optimizer starts anew: its saved state does not fit")
         self.precision.scaler.load_state_dict(state["scaler"])
         for name, hook in self._named_hooks():
             if name in state["hooks"]:

@@ -141,7 +141,9 @@ def balanced_weights(targets: np.ndarray, num_classes: int) -> list[float]:
 def _checked(class_weights: Sequence[float]) -> torch.Tensor:
     is_list = isinstance(class_weights, (list, tuple)) and all(type(weight) in (int, float) for weight in class_weights)
     if not is_list or not all(0 <= weight < math.inf for weight in class_weights) or not any(class_weights):
-        raise ValueError(f"class_weights: found {class_weights!r}, expected a number from 0 up for each class")
+        raise ValueError(
+            f"class_weights: found {class_weights!r}, expected a number from 0 up for each class, or balanced"
+        )
     return torch.tensor(class_weights, dtype=torch.float32)
 
 

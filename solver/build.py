@@ -15,8 +15,8 @@ from solver.groups import learning_rates, parameter_groups
 from solver.lr_scheduler import Schedule, with_warmup
 from solver.optimizers import make_optimizer
 from solver.registry import SCHEDULES, Steps
-from utils.errors import UserError
-from utils.registry import call
+from utils.errors import UserError, one_line
+from utils.registry import WRONG_VALUE, call
 
 
 def build_optimizer(cfg: CfgNode, model: nn.Module, head: str | None = None) -> torch.optim.Optimizer:
@@ -40,7 +40,20 @@ def schedule_factor(cfg: CfgNode, steps_per_epoch: int) -> Callable[[int], float
     factor = _without_warmup(cfg, steps_per_epoch)
     if warmup_steps:
         factor = with_warmup(factor, warmup_steps)
-    return partial(factor, total_steps=total_steps)
+    factor = partial(factor, total_steps=total_steps)
+    _check_curve(factor, total_steps)
+    return factor
+
+
+def _check_curve(factor: Callable[[int], float], total_steps: int) -> None:
+    """Raise UserError for a schedule that is negative or no number somewhere, looked at in up to 1000 places."""
+    for step in sorted({*range(0, total_steps, math.ceil(total_steps / 1000)), total_steps - 1}):
+        try:
+            value = factor(step)
+        except WRONG_VALUE as error:
+            raise UserError(f"SOLVER.SCHEDULER: step {step}: {one_line(error)}") from error
+        if not (isinstance(value, float | int) and 0 <= value < math.inf):
+            raise UserError(f"SOLVER.SCHEDULER: the factor is {value} at step {step}, expected a number from 0 up")
 
 
 def _without_warmup(cfg: CfgNode, steps_per_epoch: int) -> Callable[[int, int], float]:

@@ -117,20 +117,21 @@ def with_warmup(factor: Callable[[int, int], float], warmup_steps: int) -> Calla
 class Schedule:
     """Sets the learning rate of every parameter group: its own at the start, times `factor(step)`, times `scale`.
 
-    `scale` is lowered by `reduce` and remembered. `lr` is what a group without multipliers has.
+    `scale` is lowered by `reduce`, `shift` is added to the step; both are remembered. `lr` is what
+    a group without multipliers has.
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer, factor: Callable[[int], float]):
         self.optimizer = optimizer
         self.factor = factor
         self.base_lrs = [group["lr"] for group in optimizer.param_groups]
-        self.scale = 1.0
+        self.scale, self.shift = 1.0, 0
         self.set_step(0)
 
     def set_step(self, step: int) -> None:
         """Make ready for optimizer step number `step`, counted from 0."""
         self.step = step
-        factor = self.factor(step) * self.scale
+        factor = self.factor(step + self.shift) * self.scale
         self.lr = self.optimizer.defaults["lr"] * factor
         for group, base_lr in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
             group["lr"] = base_lr * factor
@@ -142,7 +143,7 @@ class Schedule:
         self.set_step(self.step)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"scale": self.scale}
+        return {"scale": self.scale, "shift": self.shift}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.scale = state["scale"]
+        self.scale, self.shift = state["scale"], state["shift"]

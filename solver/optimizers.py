@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch.optim import Optimizer
 
-from utils.errors import UserError, did_you_mean
-from utils.registry import call
+from utils.errors import UserError, did_you_mean, one_line
+from utils.registry import WRONG_VALUE, call
 
 _UNFIT = {
     "LBFGS": "it needs to evaluate the loss several times a step",
@@ -38,9 +38,24 @@ def make_optimizer(
     if on_gpu and takes >= {"fused", "foreach", "differentiable"} and name == base:
         given["fused"] = True
     optimizer = call(factory, arguments, key, groups, **given)
+    _try_step(call(factory, arguments, key, [_probe(groups)], **given), key)
     if name != base:
         add_lookahead(optimizer)
     return optimizer
+
+
+def _probe(groups: list[dict[str, Any]]) -> torch.nn.Parameter:
+    probe = torch.nn.Parameter(torch.ones(4, 4, device=groups[0]["params"][0].device))
+    probe.grad = torch.ones_like(probe)
+    return probe
+
+
+def _try_step(optimizer: Optimizer, key: str) -> None:
+    """One step of a parameter that nobody needs, for values that an optimizer stumbles over only then."""
+    try:
+        optimizer.step()
+    except WRONG_VALUE as error:
+        raise UserError(f"{key}: {type(optimizer).__name__}: {one_line(error)}") from error
 
 
 def _find(name: str, key: str) -> Callable[..., Optimizer]:

@@ -223,7 +223,7 @@ def test_overrides_are_found_anywhere(tmp_path, monkeypatch):
 def test_changes_are_free_applied_or_refused():
     old = load_config()
     new = load_config(None, ["LOG.PERIOD", "1", "SOLVER.BASE_LR", "1", "DATALOADER.NUM_WORKERS", "1"])
-    assert compare(old, new) == [
+    assert list(compare(old, new).values()) == [
         "DATALOADER.NUM_WORKERS: 0 -> 1 (how it runs, not what)",
         "LOG.PERIOD: 20 -> 1 (how it runs, not what)",
         "SOLVER.BASE_LR: 0.1 -> 1.0 (applied from here on)",

@@ -166,8 +166,8 @@ def test_a_distilled_run_resumes_and_is_tested_without_its_teacher(make_trainer,
 
 def test_teachers_that_do_not_fit(make_trainer, teacher):
     for overrides, message in (
-        (("LOSS.teacher", "nowhere"), "LOSS.teacher: nowhere: no such checkpoint; name a run or a checkpoint"),
-        (("LOSS.teacher", "."), r"LOSS.teacher: \.: cannot read the checkpoint: Is a directory; name a run"),
+        (("LOSS.teacher", "nowhere"), "LOSS.teacher: .*/nowhere: no such checkpoint; name a run or a checkpoint"),
+        (("LOSS.teacher", "."), r"LOSS.teacher: /.*: cannot read the checkpoint: Is a directory; name a run"),
         (("INPUT.SIZE", "[7, 6]"), r"found size \[6, 6\], expected \[7, 6\] as in this training; name a teacher"),
         (("INPUT.CHANNELS", "3"), "found channels 1, expected 3"),
         (("DATASETS.NAME", "digits"), r"found classes \[left, middle, right\], expected \['0'"),

@@ -219,3 +219,37 @@ def test_a_damaged_last_falls_back_to_previous(make_trainer, tmp_path):
     resume_run(run.path)
     assert load_newest(run)[0] == run.last  # the damaged file is gone, and cannot become `previous`
     assert differences(without_clock(whole), without_clock(train(make_trainer(run="run", state=state)))) == []
+
+
+@pytest.mark.parametrize("size", ["4", "16"])
+def test_the_schedule_goes_on_in_epochs_when_the_batch_size_changes(make_trainer, size):
+    stopped = train(make_trainer(run="run", poll=stop_after(8)))
+    allow = {"allow_changes": ["SOLVER.BATCH_SIZE"]}
+    trainer = make_trainer("SOLVER.BATCH_SIZE", size, run="run", state=stopped, **allow)
+    share = trainer.progress / 3
+    steps = 3 * len(trainer.train_loader)
+    assert trainer.schedule.lr == pytest.approx(0.1 * trainer.schedule.factor(round(share * steps)))
+    trainer.train()
+    assert trainer.schedule.step + trainer.schedule.shift == pytest.approx(steps, abs=1)
+
+
+def test_another_measure_has_no_best_yet(make_trainer):
+    stopped = train(make_trainer(run="run", poll=stop_after(8)))
+    assert stopped["counters"]["best"] is not None
+    trainer = make_trainer("TEST.MONITOR", "min loss", run="run", state=stopped, allow_changes=["TEST.MONITOR"])
+    assert trainer.best is None
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (("SOLVER.OPTIMIZER.NAME", "AdamW"), ("SOLVER.OPTIMIZER.NAME", "AdamW", "SOLVER.OPTIMIZER.amsgrad", "true")),
+        (("SOLVER.FREEZE", "[conv.*]"), ("SOLVER.FREEZE", "[fc.*]")),
+    ],
+)
+def test_a_state_that_does_not_fit_is_left(make_trainer, caplog, before, after):
+    stopped = train(make_trainer(*before, run="run", poll=stop_after(3)))
+    keys = ["SOLVER.OPTIMIZER", "SOLVER.FREEZE"]
+    trainer = make_trainer(*after, run="run", state=stopped, allow_changes=keys)
+    assert "the optimizer starts anew" in caplog.text
+    assert train(trainer)["counters"]["epoch"] == 3

@@ -191,6 +191,15 @@ def test_the_learning_rate_is_a_function_of_the_step():
         ("polynomial", {"power": "0"}, "polynomial: power: found 0, expected a number above 0"),
         ("warmup_stable_decay", {"decay_share": "0"}, "decay_share: found 0, expected a share above 0, at most 1"),
         ("warmup_stable_decay", {"shape": "sqrt"}, "shape: found sqrt, expected 1-sqrt or linear"),
+        (
+            "one_cycle",
+            {"div_factor": "-5"},
+            r"SOLVER.SCHEDULER: the factor is -0.1999",
+        ),
+        ("step", {"step_size": "1", "gamma": "-1"}, "the factor is -1 at step 7, expected a number from 0 up"),
+        ("cosine", {"min_factor": ".nan"}, "the factor is nan at step 0"),
+        ("cosine", {"min_factor": "-1"}, "the factor is -0.0"),
+        ("step", {"step_size": "0.5", "gamma": "1e200"}, r"SOLVER.SCHEDULER: step 8: \(34"),
         ("cosine", {"total_steps": "1"}, "SOLVER.SCHEDULER.total_steps: this argument is set by the program"),
     ],
 )
@@ -246,6 +255,8 @@ def test_the_groups_are_logged_once_at_the_start(make_trainer, caplog):
         (["SOLVER.OPTIMIZER.beta", "1"], "SOLVER.OPTIMIZER.beta: SGD takes no such argument"),
         (["SOLVER.OPTIMIZER.momentum", "-1"], "SOLVER.OPTIMIZER: SGD: Invalid momentum"),
         (["SOLVER.OPTIMIZER.momentum", "high"], "SOLVER.OPTIMIZER: SGD: "),
+        (["SOLVER.OPTIMIZER.differentiable", "true"], "SOLVER.OPTIMIZER: SGD: "),
+        (["SOLVER.OPTIMIZER.NAME", "Adam", "SOLVER.OPTIMIZER.capturable", "true"], "SOLVER.OPTIMIZER: Adam: "),
     ],
 )
 def test_mistakes_in_the_optimizer(overrides, message):
