@@ -28,8 +28,8 @@ def _jpeg_size(data: bytes) -> Size | None:
             at += 1
         elif marker in _FRAMES:
             bits, height, width, components = struct.unpack_from(">BHHB", data, at + 4)
-            # Behind the frame's header, so that the end of a thumbnail before it does not count. Decoders fill what
-            # is missing of a file that was cut short with gray, and say nothing.
+            # Behind the frame's header, so that the end of a thumbnail before it does not count. Some decoders fill
+            # what is missing of a file that was cut short with gray, OpenCV 4 for one, and say nothing.
             is_complete = data.rfind(b"\xff\xd9", at) >= 0
             return (height, width) if is_complete and bits == 8 and components in (1, 3) else None
         else:

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from data.image_formats import plain_size
 from data.image_io import BrokenImage, EncodedImage, printable
 from tests.data.odd_images import Odd, encoded, odd_images, picture
 from utils.errors import UserError
@@ -51,6 +52,17 @@ def test_floats_of_any_range_are_scaled_and_nan_is_refused():
     values[3, 3] = np.nan
     with pytest.raises(BrokenImage, match=r"f\.tif.*not all finite"):
         EncodedImage(encoded(Image.fromarray(values), "TIFF"), "f.tif").read(1)
+
+
+def test_a_jpeg_that_was_cut_short_is_not_plain():
+    """OpenCV 4 would fill the rest with gray; the end of a thumbnail before the picture is not the picture's end."""
+    thumbnail = encoded(Image.fromarray(picture(8, 8)), "JPEG")
+    data = encoded(Image.fromarray(picture()), "JPEG", exif=b"Exif\0\0" + thumbnail)
+    assert thumbnail in data and plain_size(data) == picture().shape[:2]
+    for end in (-1, -2, len(data) // 2, data.index(thumbnail) + len(thumbnail) + 40):
+        assert plain_size(data[:end]) is None
+    png = encoded(Image.fromarray(picture()), "PNG")
+    assert plain_size(png) == picture().shape[:2] and plain_size(png[: len(png) // 2]) is None
 
 
 @pytest.mark.parametrize("value", [-1.0, 0.0, 0.5, 300000.0])
