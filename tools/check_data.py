@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import _path  # noqa: F401
-from _data import channels_of, own_splits, parse
+from _experiment import channels_of, own_splits, parse
 
 from utils.cli import run
 

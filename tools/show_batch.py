@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 
 import _path  # noqa: F401
-from _data import parse
+from _experiment import parse
 
 from utils.cli import run
 

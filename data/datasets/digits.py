@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from data.labelled_images import ImageArrays
 from data.registry import DATASETS, MissingSplit
 
 
@@ -18,30 +19,23 @@ from data.registry import DATASETS, MissingSplit
     std=(0.376,),
     train_transforms=["Resize", {"RandomCrop": {"padding": 1}}],
 )
-class Digits:
+class Digits(ImageArrays):
     """Every fifth image by index is the test set, the others are the training set.
 
     `root` is not used: the images lie beside this file.
     """
 
-    classes = [str(digit) for digit in range(10)]
-
     def __init__(self, root: Path, split: str):
         if split == "val":
             raise MissingSplit("digits has no validation set of its own")
-        with np.load(Path(__file__).with_name("digits.npz")) as archive:
+        file = Path(__file__).with_name("digits.npz")
+        with np.load(file) as archive:
             images, labels = archive["images"], archive["labels"]
         index = np.arange(len(images))
         self.index = index[(index % 5 == 0) == (split == "test")]
         grays = np.rint(images[self.index] * (255 / 16)).astype(np.uint8)  # 0..16 -> 0..255
-        self.images = grays[..., np.newaxis]  # (N, 8, 8) -> (N, 8, 8, 1)
-        self.targets = labels[self.index].astype(np.int64)
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, i: int) -> tuple[np.ndarray, int]:
-        return self.images[i], int(self.targets[i])
+        # (N, 8, 8) -> (N, 8, 8, 1)
+        super().__init__(grays[..., np.newaxis], labels[self.index].astype(np.int64), list("0123456789"), split, file)
 
     def name(self, i: int) -> str:
         return f"digits/{self.index[i]:04d}"

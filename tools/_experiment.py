@@ -1,4 +1,4 @@
-"""What the tools for data share: a command line, the splits and the channels of a data set."""
+"""What the tools that look at an experiment share: its command line, the splits and channels of its data set."""
 
 from argparse import Namespace
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from utils.cli import ArgumentParser
 from utils.logger import setup_logging
 
 
-def parse(argv: Sequence[str], description: str, output: str, **numbers: int) -> tuple[Namespace, CfgNode]:
+def parse(argv: Sequence[str], description: str, output: str, **numbers: int | None) -> tuple[Namespace, CfgNode]:
     """The options and the experiment that a command line names; `numbers` are further options and their defaults."""
     words, overrides = split_overrides(argv, ("--config-file", "--output"))
     epilog = "KEY VALUE pairs, such as DATASETS.NAME fashion_mnist, change any key."
@@ -19,11 +19,14 @@ def parse(argv: Sequence[str], description: str, output: str, **numbers: int) ->
     parser.add_argument("--config-file", metavar="FILE", help="the experiment; without it the bundled digits")
     parser.add_argument("--output", metavar="PATH", type=Path, default=Path(output), help=f"default: {output}")
     for name, default in numbers.items():
-        parser.add_argument(f"--{name}", metavar="N", type=int, default=default, help=f"default: {default}")
+        shown = "counted" if default is None else default
+        parser.add_argument(
+            f"--{name.replace('_', '-')}", metavar="N", type=int, default=default, help=f"default: {shown}"
+        )
     args = parser.parse_args(words)
     for name in numbers:
-        if getattr(args, name) < 1:
-            parser.error(f"--{name}: found {getattr(args, name)}, expected at least 1")
+        if getattr(args, name) is not None and getattr(args, name) < 1:
+            parser.error(f"--{name.replace('_', '-')}: found {getattr(args, name)}, expected at least 1")
     cfg = load_config(args.config_file, overrides)
     setup_logging(cfg.LOG.LEVEL, cfg.LOG.FORMAT)
     return args, cfg
