@@ -36,7 +36,7 @@ def test_steps_are_counted_in_the_data_set(tool):
             "no such folder; expected a folder with one folder for each class; or give --ste",
         ),
         ("--steps-per-epoch 0", "--steps-per-epoch: found 0, expected at least 1"),
-        ("--output lr.gif", "--output: found lr.gif, expected a .png, .pdf or .svg file"),
+        ("--output lr.gif", "--output lr.gif: found '.gif', expected a .png, .pdf or .svg file"),
         ("--output gone/lr.png --steps-per-epoch 2", "gone/lr.png: No such file or directory"),
         ("SOLVER.SCHEDULER.NAME cosin --steps-per-epoch 2", "did you mean 'cosine'"),
     ],
