@@ -52,7 +52,7 @@ def decode_with_pillow(data: bytes, check_size: Callable[[Size], None]) -> np.nd
 
     Raises what Pillow raises.
     """
-    from PIL import Image, ImageOps
+    from PIL import Image, ImageChops, ImageOps
 
     with Image.open(io.BytesIO(data)) as image:
         check_size((image.height, image.width))
@@ -61,6 +61,8 @@ def decode_with_pillow(data: bytes, check_size: Callable[[Size], None]) -> np.nd
             upright = ImageOps.exif_transpose(image)
         except Exception:  # a damaged EXIF block says nothing about the pixels
             upright = image
+        if (image.format, image.mode) == ("JPEG", "CMYK") and "adobe" not in image.info:
+            upright = ImageChops.invert(upright)  # Pillow takes all of them for Adobe's, which are stored inverted
         if upright.has_transparency_data:
             upright = upright.convert("RGBA")
             upright = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright)

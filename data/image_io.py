@@ -96,8 +96,9 @@ def with_channels(image: np.ndarray, channels: int) -> np.ndarray:
 
 
 def printable(path: Path) -> str:
-    """A path as text that any file and terminal takes: bytes that are no UTF-8 as escapes."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
+    """A path as one line that any file and terminal takes: what cannot be shown as escapes."""
+    text = os.fsencode(path).decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def _check_pixels(size: tuple[int, ...], max_pixels: int) -> None:

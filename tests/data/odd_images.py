@@ -5,9 +5,13 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageChops
 
 WIDTH, HEIGHT = 60, 40
+ODD_NAMES = (
+    *("a # b.png", "100%.png", "naïve café.png", "猫.png", "🐈.png", " space .PNG", "semi;colon,.png"),
+    *("quo'te\".png", "-dash.png", "{brace}.png", "$HOME.png", "new\nline.png"),
+)
 
 
 class Odd(NamedTuple):
@@ -76,7 +80,7 @@ def odd_images() -> Iterator[Odd]:
     yield Odd("a png really.jpg", png, rgb)
     yield Odd("bitmap.bmp", encoded(image, "BMP"), rgb)
     yield Odd("photo.webp", encoded(image, "WEBP", quality=95), rgb, 16)
-    for name in ("a # b.png", "100%.png", "naïve café.png", "猫.png", "🐈.png", " space .PNG", "semi;colon,.png"):
+    for name in ODD_NAMES:
         yield Odd(name, png, rgb)
 
 
@@ -96,8 +100,13 @@ def _modes(image: Image.Image, gray: np.ndarray, gray3: np.ndarray) -> Iterator[
     rgb = np.asarray(image)
     yield Odd("gray.png", encoded(Image.fromarray(gray), "PNG"), gray3)
     yield Odd("gray.jpg", encoded(Image.fromarray(gray), "JPEG", quality=95), gray3, 4)
-    yield Odd("cmyk.jpg", encoded(image.convert("CMYK"), "JPEG", quality=95), rgb, 12)
-    yield Odd("adobe cmyk.tif", encoded(image.convert("CMYK"), "TIFF"), rgb, 2)
+    yield Odd("adobe cmyk.jpg", encoded(image.convert("CMYK"), "JPEG", quality=95), rgb, 12)
+    yield Odd("cmyk.tif", encoded(image.convert("CMYK"), "TIFF"), rgb, 2)
+    # Pillow writes CMYK as Adobe does, inverted and marked so by a block; others do neither.
+    adobe = encoded(ImageChops.invert(image.convert("CMYK")), "JPEG", quality=95)
+    block = adobe.index(b"\xff\xee")
+    plain = adobe[:block] + adobe[block + 2 + int.from_bytes(adobe[block + 2 : block + 4], "big") :]
+    yield Odd("plain cmyk.jpg", plain, rgb, 12)
     yield Odd("deep.png", encoded(Image.fromarray(gray.astype(np.uint16) * 257), "PNG"), gray3)
     yield Odd("deep.tif", encoded(Image.fromarray(gray.astype(np.uint16) * 257), "TIFF"), gray3)
     yield Odd("float.tif", encoded(Image.fromarray(gray.astype(np.float32) / 255), "TIFF"), gray3)

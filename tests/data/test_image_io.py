@@ -93,6 +93,7 @@ def test_a_file_that_cannot_be_opened(tmp_path):
     with pytest.raises(UserError, match=r"gone\.png: cannot read the image: No such file"):
         EncodedImage.open(tmp_path / "gone.png")
     assert printable(tmp_path / "\udcff.png").endswith("\\xff.png")
+    assert printable(tmp_path / "a\nb\t猫.png").endswith("/a\\nb\\t猫.png")
 
 
 @given(
