@@ -96,9 +96,9 @@ def report(folder: Path, metrics: dict, rows: list) -> None:
 
     write_metrics(folder, metrics)
     write_predictions(folder, ("file", "target", "prediction", "probability"), rows)
-    for name, value in metrics.items():
-        print(f"{name:<12}{value:.4f}" if isinstance(value, float) else f"{name:<12}{value}")
-    print(f"report      {folder}")
+    width = max(12, *(len(name) + 2 for name in metrics))
+    for name, value in {**metrics, "report": folder}.items():
+        print(f"{name:<{width}}{value:.4f}" if isinstance(value, float) else f"{name:<{width}}{value}")
 
 
 if __name__ == "__main__":
