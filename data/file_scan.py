@@ -9,8 +9,12 @@ _JUNK = {"__macosx", "thumbs.db", "desktop.ini"}
 
 
 def walk_files(folder: Path, relative: str = "", inside: tuple[str, ...] = ()) -> Iterator[str]:
-    """All regular files below a folder, as paths that begin with `relative`; links that lead back are cut."""
+    """All regular files below a folder, as paths that begin with `relative`; links that lead back are cut.
+
+    `inside` are the folders that lead to it, at first all those above it.
+    """
     real = os.path.realpath(folder)
+    inside = inside or tuple(map(str, Path(real).parents))
     if real in inside:
         return
     with os.scandir(folder) as entries:

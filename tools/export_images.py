@@ -1,6 +1,7 @@
 """Unpack any data set into folders of PNG files, without loss: PATH/<split>/<class>/<name>.png."""
 
 import itertools
+import os
 import re
 import shlex
 from collections import defaultdict
@@ -66,7 +67,8 @@ def file_names(dataset: Any) -> list[str]:
 
 def unlike(name: str, taken: set[str]) -> str:
     """`name` made fit for a file and unlike those in `taken`, which it joins; capitals make no difference."""
-    fit = re.sub(r'[\x00-\x1f/\\:*?"<>|]', "_", name).strip(". ") or "_"
+    fit = re.sub(r'[\x00-\x1f/\\:*?"<>|]', "_", name).strip(". ")
+    fit = os.fsencode(fit)[:200].decode("utf-8", "ignore") or "_"  # file systems take 255 bytes
     names = itertools.chain([fit], (f"{fit}_{number}" for number in itertools.count(2)))
     name = next(name for name in names if name.lower() not in taken)
     taken.add(name.lower())

@@ -1,6 +1,7 @@
 """Classify images: the top classes in the terminal, annotated pictures and a table in a folder."""
 
 import json
+import os
 import sys
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
@@ -80,12 +81,18 @@ def predict(args: Namespace, cfg: CfgNode, predictor: Any, files: list[Path], cl
             name = printable(path)
             top = [(classes[label], probability) for label, probability in zip(best, probabilities, strict=True)]
             show(name, top, args.json)
-            draw(path, top, args.output / "images" / f"{index:05d}_{path.stem}_predicted.png")
+            draw(path, top, args.output / "images" / picture_name(index, path))
             table = "; ".join(f"{label} {probability:.6f}" for label, probability in top)
             rows.append((name, top[0][0], f"{top[0][1]:.6f}", table))
     write_predictions(args.output, ("file", "label", "probability", "top_k"), rows)
     log.info("%d of %d images predicted; pictures and predictions.csv in %s", len(rows), len(files), args.output)
     return 0 if len(rows) == len(files) else 2
+
+
+def picture_name(index: int, path: Path) -> str:
+    """A file name of at most 255 bytes, which is what file systems take."""
+    stem = os.fsencode(path.stem)[:200].decode("utf-8", "ignore")
+    return f"{index:05d}_{stem}_predicted.png"
 
 
 def read_batches(cfg: CfgNode, files: list[Path]) -> Iterator[Any]:

@@ -10,7 +10,7 @@ from PIL import Image, ImageChops
 WIDTH, HEIGHT = 60, 40
 ODD_NAMES = (
     *("a # b.png", "100%.png", "naïve café.png", "猫.png", "🐈.png", " space .PNG", "semi;colon,.png"),
-    *("quo'te\".png", "-dash.png", "{brace}.png", "$HOME.png", "new\nline.png"),
+    *("quo'te\".png", "-dash.png", "{brace}.png", "$HOME.png", "new\nline.png", f"{'x' * 251}.png", f"{'猫' * 83}.png"),
 )
 
 

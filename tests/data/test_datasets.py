@@ -221,3 +221,12 @@ def test_a_class_called_train(tmp_path):
         (tmp_path / label).mkdir()
         cv2.imwrite(str(tmp_path / label / "a.png"), np.zeros((4, 4, 3), np.uint8))
     assert ImageFolder(tmp_path, "train").classes == ["bus", "car", "train"]
+
+
+def test_a_link_to_a_folder_above_brings_no_images_of_other_classes(tmp_path):
+    for label in ("a", "b"):
+        (tmp_path / label / "deep").mkdir(parents=True)
+        cv2.imwrite(str(tmp_path / label / "deep" / "1.png"), np.zeros((4, 4, 3), np.uint8))
+    (tmp_path / "a" / "loop").symlink_to("..")
+    (tmp_path / "a" / "deep" / "far").symlink_to(tmp_path.parent)
+    assert ImageFolder(tmp_path, "train").targets.tolist() == [0, 1]

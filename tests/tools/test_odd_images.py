@@ -138,7 +138,16 @@ def test_several_labels_an_image(tool, tmp_path):
 def test_an_error_in_a_worker_ends_the_process(start, folder):
     """The workers ignore signals for the process group, and must not be waited for in vain."""
     (folder / "train" / "a" / "x.png").write_bytes(b"bad")
-    words = ("--config-file", "x.yml", "DATALOADER.NUM_WORKERS", "2", "DATASETS.ROOT", str(folder))
+    words = (
+        "--config-file",
+        "x.yml",
+        "DATALOADER.NUM_WORKERS",
+        "2",
+        "DATASETS.ROOT",
+        str(folder),
+        "SOLVER.BATCH_SIZE",
+        "512",
+    )
     (folder.parent / "x.yml").write_text("DATASETS: {NAME: image_folder}\nINPUT: {SIZE: [16, 16]}\n")
     process = start("show_batch", *words)
     _, err = process.communicate(timeout=60)
