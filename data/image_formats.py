@@ -7,15 +7,16 @@ from collections.abc import Callable
 import numpy as np
 
 Size = tuple[int, int]  # (height, width) in pixels
+SIGNATURES = JPEG, PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
 # JPEG's "start of frame" markers: all of C0..CF but tables (C4), reserved (C8) and arithmetic coding (CC).
 _FRAMES = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
 
 def plain_size(data: bytes) -> Size | None:
     """(height, width) of a complete JPEG or PNG of 8 bits in gray or RGB, opaque; None for anything else."""
-    if data.startswith(b"\xff\xd8\xff"):
+    if data.startswith(JPEG):
         return _jpeg_size(data)
-    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+    if data.startswith(PNG):
         return _png_size(data)
     return None
 

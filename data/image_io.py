@@ -6,7 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from data.image_formats import decode_with_pillow, plain_size
+from data.image_formats import SIGNATURES, decode_with_pillow, plain_size
 from utils.errors import UserError, one_line
 
 # The default of DATASETS.MAX_PIXELS: Pillow's own limit.
@@ -59,7 +59,8 @@ class EncodedImage:
         try:
             image = decode_with_pillow(self.data, lambda size: _check_pixels(size, max_pixels))
         except UnidentifiedImageError as error:
-            image = self._decode_with_opencv(channels)
+            # OpenCV would take the size in a damaged header at its word, and its memory with it.
+            image = None if self.data.startswith(SIGNATURES) else self._decode_with_opencv(channels)
             if image is None:
                 raise ValueError("not an image in a known format") from error
             _check_pixels(image.shape, max_pixels)

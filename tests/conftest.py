@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 from torch import nn
 
 from config import CfgNode, load_config
@@ -58,6 +59,9 @@ class Tiny(nn.Module):
         x = nn.functional.adaptive_avg_pool2d(x, 3).flatten(1)
         return self.fc(self.dropout(x))
 
+
+settings.register_profile("untimed", deadline=None)  # a busy machine is no defect
+settings.load_profile("untimed")
 
 TOY = [
     "DATASETS.NAME",

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from torchvision.transforms.v2 import functional as F
 
@@ -51,7 +51,6 @@ def test_tables_equal_torchvisions(picture, torchvisions):
     assert np.array_equal(colour.solarize(picture, 0), torchvisions(F.invert, picture, exact=True))
 
 
-@settings(deadline=None)
 @given(st.integers(0, 255), st.integers(1, 256))
 @example(100, 1)
 @example(100, 2)

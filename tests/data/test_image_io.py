@@ -65,6 +65,15 @@ def test_a_jpeg_that_was_cut_short_is_not_plain():
     assert plain_size(png) == picture().shape[:2] and plain_size(png[: len(png) // 2]) is None
 
 
+def test_a_damaged_header_is_not_believed(monkeypatch):
+    """Its size could fill the memory; the checksum tells, and no other decoder is asked."""
+    data = bytearray(encoded(Image.fromarray(picture()), "PNG"))
+    data[16:24] = (30000).to_bytes(4, "big") * 2
+    monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("decoded"))
+    with pytest.raises(BrokenImage, match="x.png: cannot decode the image"):
+        EncodedImage(bytes(data), "x.png").read(3)
+
+
 @pytest.mark.parametrize("value", [-1.0, 0.0, 0.5, 300000.0])
 def test_a_constant_image_has_no_range(value):
     data = encoded(Image.fromarray(np.full((4, 4), value, np.float32)), "TIFF")

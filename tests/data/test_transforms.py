@@ -202,7 +202,7 @@ EVERY = {
 }
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(
     st.sampled_from(sorted(EVERY)),
     st.integers(1, 20),
