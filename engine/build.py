@@ -1,9 +1,8 @@
-"""cfg -> a trainer or a predictor, by calling the builders of data/, modeling/ and solver/."""
+"""cfg -> a trainer, by calling the builders of data/, modeling/ and solver/."""
 
 import math
 import os
 from collections.abc import Callable, Collection, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +10,9 @@ import numpy as np
 import torch
 from torch import nn
 
-import engine.hooks
-import engine.metrics  # noqa: F401  both are imported to be found by name
+import engine.hooks  # noqa: F401  to be found by name
 from config import CfgNode, load_text
-from config.changes import check_test_overrides, compare
+from config.changes import compare
 from config.grammar import flow
 from config.loader import dump_overrides
 from data.build import (
@@ -25,7 +23,15 @@ from data.build import (
     native_input,
 )
 from data.targets import targets_of
-from engine.checkpoint import load_checkpoint, load_model_state
+from engine.build_inference import (
+    build_metrics,
+    build_predictor,
+    checkpoint_config,
+    move,
+    resolve_device,
+    wrap_predictor,
+)
+from engine.checkpoint import load_checkpoint
 from engine.ema import MovingAverage
 from engine.hooks.base import Hook
 from engine.hooks.checkpoints import Checkpoints
@@ -33,9 +39,9 @@ from engine.hooks.evaluation import Evaluation
 from engine.hooks.freezing import Freezing, freeze
 from engine.hooks.progress_bar import ProgressBar
 from engine.hooks.training_log import TrainingLog
-from engine.inference import Metrics, Predictor
+from engine.inference import Predictor
 from engine.precision import Precision, resolve_amp, set_arithmetic
-from engine.registry import HOOKS, METRICS
+from engine.registry import HOOKS
 from engine.rng import seed_everything
 from engine.trainer import Trainer
 from modeling.build import (
@@ -86,7 +92,7 @@ def build_trainer(
         load_initial_weights(cfg, model, spec)
     else:
         state = _check_continuation(state, cfg, train_set, allow_changes)
-    _move(model, device)
+    move(model, device)
     normalize.to(device)
     trainer = _assemble(cfg, run, spec, model, normalize, train_set, val_set, device, poll, show_bar)
     if state is not None:
@@ -116,7 +122,7 @@ def _assemble(
         # One program for each size of batch: a general one, made at the second size, would depend on where a run began.
         model.compile(dynamic=False)
     ema = MovingAverage(model, cfg.SOLVER.EMA) if cfg.SOLVER.EMA else None
-    predictor = _predictor(cfg, ema.module if ema else model, normalize, device)
+    predictor = wrap_predictor(cfg, ema.module if ema else model, normalize, device)
     train_loader = build_train_loader(cfg, train_set, spec, pin_memory=device.type == "cuda")
     optimizer = build_optimizer(cfg, model, head)
     return Trainer(
@@ -142,54 +148,6 @@ def _assemble(
         ],
         poll=poll,
     )
-
-
-def build_predictor(cfg: CfgNode, state: dict[str, Any], source: Path, device: torch.device) -> Predictor:
-    """The network of a checkpoint with its weights, ready to predict. `source` is its file, for messages."""
-    spec = checkpoint_spec(cfg)
-    model = build_model(cfg, spec, len(state["classes"]))
-    load_model_state(model, state.get("ema") or state["model"], str(source))
-    _move(model, device)
-    return _predictor(cfg, model, build_normalize(cfg, spec).to(device), device)
-
-
-def _move(model: nn.Module, device: torch.device) -> None:
-    """Onto the device, in channels-last memory where the network's tensors can be."""
-    model.to(device)
-    with suppress(RuntimeError):  # a network with five-dimensional weights
-        model.to(memory_format=torch.channels_last)
-
-
-def checkpoint_config(state: dict[str, Any], source: Path, overrides: Sequence[str] = ()) -> CfgNode:
-    """The configuration that a checkpoint was trained with, changed for a test by KEY VALUE `overrides`."""
-    cfg = load_text(state["config"], str(source), overrides)
-    check_test_overrides(load_text(state["config"], str(source)), cfg)
-    return cfg
-
-
-def checkpoint_spec(cfg: CfgNode) -> InputSpec:
-    """The input of a configuration from a checkpoint, in which every value is worked out."""
-    return input_spec(cfg, native={})
-
-
-def build_metrics(cfg: CfgNode) -> Metrics:
-    metrics = Metrics({}, {})
-    for name in cfg.TEST.METRICS:
-        whole_set = METRICS.info(name, "TEST.METRICS").get("whole_set", False)
-        (metrics.whole_set if whole_set else metrics.per_sample)[name] = METRICS.get(name, "TEST.METRICS")
-    return metrics
-
-
-def resolve_device(name: str) -> torch.device:
-    """MODEL.DEVICE as a device that is there. Raises UserError for one that is not."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device).item()
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise UserError(f"MODEL.DEVICE '{name}': there is no such device here; set it to auto or cpu") from error
-    return device
 
 
 def _resolve(cfg: CfgNode, spec: InputSpec, native: dict[str, Any], train_set: Any, amp: str) -> CfgNode:
@@ -279,10 +237,6 @@ def _check_continuation(
         # The schedule goes on where it was in epochs, though these have another number of steps now.
         state["schedule"]["shift"] = round(epochs * math.ceil(size / cfg.SOLVER.BATCH_SIZE)) - counters["step"]
     return state
-
-
-def _predictor(cfg: CfgNode, model: nn.Module, normalize: nn.Module, device: torch.device) -> Predictor:
-    return Predictor(model, normalize, device, is_multilabel(cfg), cfg.TEST.FLIP)
 
 
 def _build_evaluation(cfg: CfgNode, val_set: Any, spec: InputSpec, predictor: Predictor) -> list[Hook]:

@@ -26,7 +26,7 @@ def main(argv: Sequence[str]) -> int:
         old.unlink()  # of the last time, before they are taken for images to predict
     files = image_files(args.images)
     args.output.mkdir(parents=True, exist_ok=True)
-    from engine.build import build_predictor, checkpoint_config, resolve_device
+    from engine.build_inference import build_predictor, checkpoint_config, resolve_device
     from engine.checkpoint import load_checkpoint
     from engine.resume import find_checkpoint
 
@@ -101,7 +101,7 @@ def read_batches(cfg: CfgNode, files: list[Path]) -> Iterator[Any]:
     from data.labelled_images import ImageFiles
     from data.loaders import collate
     from data.samplers import SampleKey
-    from engine.build import checkpoint_spec
+    from engine.build_inference import checkpoint_spec
 
     reader = build_reader(cfg, ImageFiles(files), checkpoint_spec(cfg), "TEST_TRANSFORMS")
     for start in range(0, len(files), cfg.TEST.BATCH_SIZE):

@@ -22,7 +22,7 @@ def main(argv: Sequence[str]) -> None:
     words, overrides = split_overrides(argv)
     args = parse(words)
     setup_logging()
-    from engine.build import build_predictor, checkpoint_config, resolve_device
+    from engine.build_inference import build_predictor, checkpoint_config, resolve_device
     from engine.checkpoint import load_checkpoint
     from engine.resume import find_checkpoint
 
@@ -68,7 +68,7 @@ def test(cfg: CfgNode, predictor: Any, dataset: Any, classes: list[str]) -> tupl
     """The metrics of a data set and (file, target, prediction, probability) of every sample."""
     from data.build import build_eval_loader
     from data.targets import label_text
-    from engine.build import build_metrics, checkpoint_spec
+    from engine.build_inference import build_metrics, checkpoint_spec
     from engine.inference import Averages
     from engine.report import top_k
     from modeling.build import build_criterion

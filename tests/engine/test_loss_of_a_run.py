@@ -11,7 +11,7 @@ from sklearn.utils.class_weight import compute_class_weight
 from data.build import build_eval_loader, build_train_and_val
 from data.registry import DATASETS
 from data.subset import targets_of
-from engine.build import build_predictor, checkpoint_config, checkpoint_spec
+from engine.build_inference import build_predictor, checkpoint_config, checkpoint_spec
 from engine.checkpoint import load_checkpoint
 from engine.hooks.base import Hook
 from engine.inference import Averages, Metrics

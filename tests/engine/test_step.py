@@ -98,7 +98,7 @@ def test_the_average_is_the_formula():
 
 
 def test_the_average_is_evaluated_saved_and_predicted_with(make_trainer, tmp_path):
-    from engine.build import build_predictor, checkpoint_config
+    from engine.build_inference import build_predictor, checkpoint_config
     from engine.checkpoint import load_checkpoint
 
     trainer = make_trainer("SOLVER.EMA", "0.99", "SOLVER.MAX_EPOCHS", "2")

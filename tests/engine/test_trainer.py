@@ -8,7 +8,7 @@ import pytest
 import torch
 from sklearn.metrics import accuracy_score, log_loss, top_k_accuracy_score
 
-from engine.build import build_metrics, resolve_device
+from engine.build_inference import build_metrics, resolve_device
 from engine.checkpoint import load_checkpoint
 from engine.hooks import checkpoints
 from engine.hooks.base import Hook

@@ -19,7 +19,7 @@ import torch
 from data.build import build_eval_loader, build_split
 from data.datasets.digits import Digits
 from data.labelled_images import ImageFiles
-from engine.build import checkpoint_config, checkpoint_spec
+from engine.build_inference import checkpoint_config, checkpoint_spec
 from engine.checkpoint import load_checkpoint, save_checkpoint
 from utils.run_folder import RunFolder
 
