@@ -16,6 +16,7 @@ _FREE = (
     "DATALOADER.",
     "SOLVER.DETERMINISTIC",
     "TEST.BATCH_SIZE",
+    "TEST.REPORT",
     "CHECKPOINT.",
     "LOG.",
 )

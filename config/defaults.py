@@ -140,6 +140,8 @@ def default_config() -> CfgNode:
     c.TEST.BATCH_SIZE = 256
     # Average the outputs of each image and its mirror image.
     c.TEST.FLIP = False
+    # Write report/ when the training is done: numbers and pictures of the best weights on the validation set.
+    c.TEST.REPORT = True
     # Metrics of engine/metrics/ taken on validation and test sets, beside the loss.
     c.TEST.METRICS = ["top1", "top5"]
     # The validation metric that chooses the best weights: max or min, and its name.

@@ -15,6 +15,7 @@ from engine.checkpoint import load_model_state
 from engine.inference import Metrics, Predictor
 from engine.registry import METRICS
 from modeling.build import build_model, build_normalize, input_spec, is_multilabel
+from modeling.weights import NoRandomInit
 from utils.errors import UserError
 from utils.input_spec import InputSpec
 
@@ -34,8 +35,10 @@ def checkpoint_spec(cfg: CfgNode) -> InputSpec:
 def build_predictor(cfg: CfgNode, state: dict[str, Any], source: Path, device: torch.device) -> Predictor:
     """The network of a checkpoint with its weights, ready to predict. `source` is its file, for messages."""
     spec = checkpoint_spec(cfg)
-    model = build_model(cfg, spec, len(state["classes"]))
-    load_model_state(model, state.get("ema") or state["model"], str(source))
+    with NoRandomInit():
+        model = build_model(cfg, spec, len(state["classes"]))
+    load_model_state(model, state.get("ema") or state["model"], str(source), assign=True)
+    model.requires_grad_(False)
     move(model, device)
     return wrap_predictor(cfg, model, build_normalize(cfg, spec).to(device), device)
 

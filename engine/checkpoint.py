@@ -24,15 +24,16 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
             raise error.__context__ if isinstance(error.__context__, OSError) else OSError(str(error)) from error
 
 
-def load_checkpoint(path: Path) -> dict[str, Any]:
+def load_checkpoint(path: Path, mapped: bool = False) -> dict[str, Any]:
     """Read a checkpoint onto the CPU, after checking the CRC of every part of it.
 
+    With `mapped` its tensors stay in the file until they are used.
     Raises UserError for a file that is missing, damaged, or not one of ours; nothing in the
     file can run code.
     """
     try:
         check_archive(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such checkpoint") from error
     except OSError as error:
@@ -78,8 +79,11 @@ def first_nonfinite(state: dict[str, torch.Tensor]) -> str | None:
     return None
 
 
-def load_model_state(model: torch.nn.Module, state: dict[str, torch.Tensor], source: str) -> None:
-    """Load weights into a network they fit exactly, else UserError with what does not fit."""
+def load_model_state(model: torch.nn.Module, state: dict[str, torch.Tensor], source: str, assign: bool = False) -> None:
+    """Load weights into a network they fit exactly, else UserError with what does not fit.
+
+    With `assign` the network takes the tensors themselves, not copies.
+    """
     own = model.state_dict()
     for name in own:
         if name in state and own[name].shape != state[name].shape:
@@ -93,4 +97,4 @@ def load_model_state(model: torch.nn.Module, state: dict[str, torch.Tensor], sou
             f"{source}: {len(missing)} tensors are missing and {len(unexpected)} unexpected "
             f"(such as {(missing + unexpected)[0]}); name the model that it was trained with"
         )
-    model.load_state_dict(state)
+    model.load_state_dict(state, assign=assign)

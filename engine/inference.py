@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
+from engine.report.scores import Predictions
+
 
 class Metrics(NamedTuple):
     """Metrics by name: those of each sample, which are averaged, and those of a whole split at once."""
@@ -50,7 +52,7 @@ class Predictor:
 
     def probabilities(self, outputs: torch.Tensor) -> torch.Tensor:
         """Logits (N, classes) -> probabilities (N, classes): independent ones, or ones that sum to 1."""
-        return outputs.float().sigmoid() if self.multilabel else outputs.float().softmax(dim=1)
+        return outputs.sigmoid() if self.multilabel else outputs.softmax(dim=1)
 
 
 class Averages:
@@ -84,6 +86,17 @@ class Averages:
             outputs, targets = map(torch.cat, zip(*self.kept, strict=True))
             result |= {name: metric(outputs, targets) for name, metric in self.metrics.whole_set.items()}
         return result
+
+
+def evaluate(predictor: Predictor, batches: Iterable[Any], averages: Averages) -> Predictions:
+    """Add every batch to the averages, and keep what the network says of each sample."""
+    parts = []
+    for batch, outputs in predictor.predict(batches):
+        averages.add(batch, outputs)
+        parts.append((batch.indices.cpu(), batch.targets.cpu(), outputs.cpu()))
+    indices, targets, outputs = (torch.cat(part) for part in zip(*parts, strict=True))
+    probabilities = predictor.probabilities(outputs.double())  # in float32 many would be 1, and equal
+    return Predictions(indices.numpy(), targets.numpy(), probabilities.numpy(), predictor.multilabel)
 
 
 def sum_dtype(device: torch.device) -> torch.dtype:

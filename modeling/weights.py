@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from utils.atomic_file import check_archive
 from utils.errors import UserError, one_line
@@ -15,6 +16,18 @@ from utils.run_folder import RunFolder
 
 # What training wrappers put before the names of parameters.
 _PREFIXES = ("module.", "_orig_mod.", "model.", "backbone.")
+
+
+class NoRandomInit(TorchFunctionMode):
+    """Between `with` and its end no tensor is filled with random numbers, for a network that gets its weights next.
+
+    That is most of the time a network takes to build, and on torch's meta device it takes longer.
+    """
+
+    _FILLING = (torch.Tensor.normal_, torch.Tensor.uniform_, torch.Tensor.erfinv_)
+
+    def __torch_function__(self, function: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        return args[0] if function in self._FILLING else function(*args, **(kwargs or {}))
 
 
 def read_weights(path: str) -> dict[str, torch.Tensor]:

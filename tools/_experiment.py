@@ -1,5 +1,6 @@
-"""What the tools that look at an experiment share: its command line, the splits and channels of its data set."""
+"""What the tools that look at an experiment share: its command line, its data set, its first batch."""
 
+import math
 from argparse import Namespace
 from collections.abc import Sequence
 from contextlib import suppress
@@ -9,6 +10,8 @@ from typing import Any
 from config.loader import CfgNode, load_config, split_overrides
 from utils.cli import ArgumentParser
 from utils.logger import setup_logging
+
+COLUMNS = 8  # of a grid of images
 
 
 def parse(argv: Sequence[str], description: str, output: str, **numbers: int | None) -> tuple[Namespace, CfgNode]:
@@ -42,6 +45,31 @@ def own_splits(cfg: CfgNode) -> dict[str, Any]:
         with suppress(MissingSplit):
             splits[name] = build_split(cfg, name, splits["train"].classes)
     return splits
+
+
+def first_batch(cfg: CfgNode, dataset: Any, spec: Any, count: int) -> tuple[Any, Any, int]:
+    """(a picture, BGR, of the first images of the first batch, that batch, one of its samples that can be read)."""
+    from data.build import build_batch_transforms, build_train_loader
+    from data.targets import label_text
+    from utils.annotate import grid
+
+    loader = build_train_loader(cfg, dataset, spec)
+    batch = next(loader.batches(epoch=0))
+    loader.close()
+    mix = build_batch_transforms(cfg, len(dataset.classes))
+    if mix is not None:
+        batch = mix(batch, 0, 0)
+    images = batch.images.byte().permute(0, 2, 3, 1).numpy()[:count]  # (N, C, H, W) -> (N, H, W, C)
+    labels = [label_text(target, dataset.classes) for target in batch.targets.numpy()[:count]]
+    title = f"{cfg.DATASETS.NAME}: {len(images)} of {len(batch)} images of the first batch, {spec.size}"
+    index = next((i for i in batch.indices.tolist() if i not in loader.broken), int(batch.indices[0]))
+    return grid(images, COLUMNS, cell_of(spec.size), title, labels), batch, index
+
+
+def cell_of(size: Sequence[int]) -> list[int]:
+    """Images of this (height, width) in a grid: enlarged or reduced to what can be seen and fits on a screen."""
+    side = max(size)
+    return [round(length * min(math.ceil(112 / side), 224 / side)) for length in size]
 
 
 def channels_of(cfg: CfgNode) -> int:

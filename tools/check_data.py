@@ -12,7 +12,7 @@ from typing import Any
 import _path  # noqa: F401
 from _experiment import channels_of, own_splits, parse
 
-from utils.cli import run
+from utils.cli import run, show_table
 
 # What is shown at most: findings of a kind; classes in the table; classes and images in the picture.
 _FINDINGS, _CLASSES, _ROWS, _COLUMNS = 5, 30, 20, 10
@@ -103,14 +103,6 @@ def show_classes(counts: dict[str, list[int]], classes: Sequence[str]) -> None:
         bar = "#" * round(30 * counts["train"][label] / max(*counts["train"], 1))
         rows.append((classes[label], *(f"{split[label]:,}" for split in counts.values()), f"{bar:<30}"))
     show_table(rows)
-
-
-def show_table(rows: Sequence[Sequence[str]]) -> None:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for first, *cells in rows:
-        line = "  ".join(cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True))
-        print(f"{first.ljust(widths[0])}  {line}".rstrip())
-    print()
 
 
 def show_findings(records: Iterable[Any], kinds: Iterable[str]) -> None:

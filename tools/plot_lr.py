@@ -1,7 +1,6 @@
 """Draw the learning rate of an experiment over its epochs: SOLVER.BASE_LR times its schedule."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import _path  # noqa: F401
@@ -17,11 +16,14 @@ def main(argv: Sequence[str]) -> None:
         raise UserError(f"--output {args.output}: found '{args.output.suffix}', expected a .png, .pdf or .svg file")
 
     from solver.build import schedule_factor
+    from utils.plotting import learning_rate
 
     steps = args.steps_per_epoch or steps_per_epoch(cfg)
     factor = schedule_factor(cfg, steps)
     rates = [cfg.SOLVER.BASE_LR * factor(step) for step in range(cfg.SOLVER.MAX_EPOCHS * steps)]
-    draw(rates, steps, f"{cfg.EXPERIMENT.NAME}: {cfg.SOLVER.SCHEDULER.NAME}, {steps} steps an epoch", args.output)
+    title = f"{cfg.EXPERIMENT.NAME}: {cfg.SOLVER.SCHEDULER.NAME}, {steps} steps an epoch"
+    epochs = [step / steps for step in range(len(rates))]
+    args.output.write_bytes(learning_rate(epochs, rates, title, file_format=args.output.suffix[1:]))
     print(f"{args.output}: least {min(rates):.6g}, highest {max(rates):.6g}, last {rates[-1]:.6g}")
 
 
@@ -34,17 +36,6 @@ def steps_per_epoch(cfg: Any) -> int:
     except UserError as error:
         raise UserError(f"{error}; or give --steps-per-epoch, which needs no data") from error
     return -(-usable_samples(len(train_set), cfg.SOLVER.BATCH_SIZE) // cfg.SOLVER.BATCH_SIZE)
-
-
-def draw(rates: Sequence[float], steps: int, title: str, output: Path) -> None:
-    from matplotlib.figure import Figure  # not pyplot, which looks for a display
-
-    figure = Figure(figsize=(8, 4), layout="constrained")
-    axes = figure.add_subplot()
-    axes.plot([step / steps for step in range(len(rates))], rates)
-    axes.set(title=title, xlabel="epoch", ylabel="learning rate")
-    axes.grid(alpha=0.3)
-    figure.savefig(output, dpi=150)
 
 
 if __name__ == "__main__":

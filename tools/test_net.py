@@ -1,4 +1,4 @@
-"""Test a trained network: numbers and predictions in the run's report folder."""
+"""Test a trained network: numbers, pictures and predictions in the run's report folder."""
 
 import os
 from argparse import Namespace
@@ -7,22 +7,24 @@ from pathlib import Path
 from typing import Any
 
 import _path  # noqa: F401
+from _report import report
 
 from config import CfgNode
 from config.loader import output_dir, split_overrides
-from utils.cli import ArgumentParser, run
+from utils.cli import ArgumentParser, run, show_table
 from utils.errors import UserError
 from utils.logger import get_logger, setup_logging
 from utils.run_folder import RunFolder
 
 log = get_logger("test")
+_CLASSES = 30  # shown in the terminal
 
 
 def main(argv: Sequence[str]) -> None:
     words, overrides = split_overrides(argv)
     args = parse(words)
     setup_logging()
-    from engine.build_inference import build_predictor, checkpoint_config, resolve_device
+    from engine.build_inference import checkpoint_config
     from engine.checkpoint import load_checkpoint
     from engine.resume import find_checkpoint
 
@@ -31,10 +33,8 @@ def main(argv: Sequence[str]) -> None:
     cfg = checkpoint_config(state, checkpoint, overrides)
     split, dataset = choose_split(args.split, cfg, state["classes"])
     log.info("testing %s on the %s split of %s (%d images)", checkpoint, split, cfg.DATASETS.NAME, len(dataset))
-    predictor = build_predictor(cfg, state, checkpoint, resolve_device(cfg.MODEL.DEVICE))
-    metrics, rows = test(cfg, predictor, dataset, state["classes"])
-    metrics = {"checkpoint": str(checkpoint), "split": split, **metrics}
-    report(report_folder(checkpoint, split), metrics, rows)
+    folder = report_folder(checkpoint, split)
+    show(report(folder, checkpoint, state, cfg, split, dataset), folder)
 
 
 def parse(words: Sequence[str]) -> Namespace:
@@ -64,26 +64,6 @@ def choose_split(name: str | None, cfg: CfgNode, classes: list[str]) -> tuple[st
     return "val", dataset
 
 
-def test(cfg: CfgNode, predictor: Any, dataset: Any, classes: list[str]) -> tuple[dict, list]:
-    """The metrics of a data set and (file, target, prediction, probability) of every sample."""
-    from data.build import build_eval_loader
-    from data.targets import label_text
-    from engine.build_inference import build_metrics, checkpoint_spec
-    from engine.inference import Averages
-    from engine.report import top_k
-    from modeling.build import build_criterion
-
-    averages = Averages(build_criterion(cfg).to(predictor.device), build_metrics(cfg))
-    rows = []
-    for batch, outputs in predictor.predict(build_eval_loader(cfg, dataset, checkpoint_spec(cfg)).batches()):
-        averages.add(batch, outputs)
-        probabilities = predictor.probabilities(outputs)
-        samples = zip(batch.indices.tolist(), batch.targets.tolist(), top_k(probabilities, 1), strict=True)
-        for index, target, ((probability,), (best,)) in samples:
-            rows.append((dataset.name(index), label_text(target, classes), classes[best], f"{probability:.6f}"))
-    return {"count": averages.count, **averages.result()}, rows
-
-
 def report_folder(checkpoint: Path, split: str) -> Path:
     """`report/` of the run, or a folder beside a checkpoint that is in no run; the validation set has its own."""
     run = RunFolder(checkpoint.parent.parent)
@@ -91,13 +71,19 @@ def report_folder(checkpoint: Path, split: str) -> Path:
     return folder / "val" if split == "val" else folder
 
 
-def report(folder: Path, metrics: dict, rows: list) -> None:
-    from engine.report import write_metrics, write_predictions
+def show(results: Any, folder: Path) -> None:
+    """The numbers in the terminal; of many classes those that went worst."""
+    import numpy as np
 
-    write_metrics(folder, metrics)
-    write_predictions(folder, ("file", "target", "prediction", "probability"), rows)
-    width = max(12, *(len(name) + 2 for name in metrics))
-    for name, value in {**metrics, "report": folder}.items():
+    from engine.report.tables import class_rows
+
+    classes, columns = results.dataset.classes, results.scores.per_class
+    order = np.argsort(np.nan_to_num(columns["f1"]), kind="stable")[:_CLASSES]
+    order = sorted(order) if len(order) == len(classes) else order
+    rows = class_rows([classes[label] for label in order], {k: v[order] for k, v in columns.items()}, 4)
+    show_table([(f"{len(order)} of {len(classes)} classes", *columns), *rows])
+    width = max(12, *(len(name) + 2 for name in results.metrics))
+    for name, value in {**results.metrics, "report": folder / "index.html"}.items():
         print(f"{name:<{width}}{value:.4f}" if isinstance(value, float) else f"{name:<{width}}{value}")
 
 

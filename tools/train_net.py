@@ -47,6 +47,8 @@ def main(argv: Sequence[str]) -> int | None:
                 shutil.rmtree(folder.path)  # a run that never began
             raise
         train(trainer, folder, interrupt)
+        if cfg.TEST.REPORT:
+            look_back(folder)
 
 
 def parse(argv: Sequence[str]) -> tuple[Namespace, CfgNode]:
@@ -110,6 +112,20 @@ def train(trainer: Any, folder: RunFolder, interrupt: InterruptHandler) -> None:
     if trainer.stop_reason:
         log.info("stopped early: %s", trainer.stop_reason)
     log.info("done: %s; to test it: python tools/test_net.py %s", folder.best, shlex.quote(str(folder)))
+
+
+def look_back(folder: RunFolder) -> None:
+    """The report of a training: its curves, and how its best weights do on the validation set."""
+    from _report import report
+
+    from data.build import build_train_and_val
+    from engine.build_inference import checkpoint_config
+    from engine.checkpoint import load_checkpoint
+
+    state = load_checkpoint(folder.best)
+    cfg = checkpoint_config(state, folder.best)
+    report(folder.report, folder.best, state, cfg, "val", build_train_and_val(cfg)[1])
+    log.info("to look at: %s", folder.report / "index.html")
 
 
 if __name__ == "__main__":

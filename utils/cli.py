@@ -1,12 +1,15 @@
-"""How every tool ends: exit code 0 done, 2 a user's mistake, 128 + n stopped by signal n."""
+"""What every tool has: its options, tables and bar, and how it ends.
+
+Exit code 0: done, 2: a user's mistake, 128 + n: stopped by signal n.
+"""
 
 import argparse
 import logging
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Sequence
-from typing import NoReturn
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NoReturn
 
 from utils.errors import Interrupted, UserError
 from utils.logger import get_logger
@@ -53,3 +56,31 @@ def run(main: Callable[[Sequence[str]], int | None]) -> NoReturn:
         print(f"error: {error.filename or 'input or output'}: {error.strerror}", file=sys.stderr)
         code = 2
     sys.exit(code)
+
+
+def show_table(rows: Sequence[Sequence[str]]) -> None:
+    """Print rows of as many cells, the first column to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for first, *cells in rows:
+        line = "  ".join(cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True))
+        print(f"{first.ljust(widths[0])}  {line}".rstrip())
+    print()
+
+
+def say(line: str) -> None:
+    """Print a line, above the bar if there is one."""
+    tqdm = sys.modules.get("tqdm")
+    print(line) if tqdm is None else tqdm.tqdm.write(line)
+
+
+def progress(batches: Iterable[Any], total: int) -> Iterator[Any]:
+    """The batches, with a bar of their `total` samples for a person who watches."""
+    if not sys.stderr.isatty():
+        yield from batches
+        return
+    from tqdm import tqdm
+
+    with tqdm(total=total, unit="img", unit_scale=True, dynamic_ncols=True, leave=False) as bar:
+        for batch in batches:
+            yield batch
+            bar.update(len(batch))

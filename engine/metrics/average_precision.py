@@ -4,6 +4,7 @@ import numpy as np
 import torch
 
 from engine.registry import METRICS
+from engine.report.scores import average_precisions
 
 
 @METRICS.register(whole_set=True)
@@ -12,14 +13,8 @@ def mean_average_precision(logits: torch.Tensor, targets: torch.Tensor) -> float
 
     Targets below 0, such as Pascal VOC's difficult objects, do not count. Counted by scikit-learn.
     """
-    from sklearn.metrics import average_precision_score
-
-    scores, labels = logits.numpy(), targets.numpy()
-    if labels.ndim == 1:
-        labels = np.eye(scores.shape[1])[labels]
-    precisions = [
-        average_precision_score(label[label >= 0], score[label >= 0])
-        for label, score in zip(labels.T, scores.T, strict=True)
-        if (label > 0).any()
-    ]
-    return float(np.mean(precisions)) if precisions else 0.0
+    scores = logits.double()
+    if targets.ndim == 1:
+        scores, targets = scores.softmax(dim=1), torch.nn.functional.one_hot(targets, logits.shape[1])
+    precisions = average_precisions(targets.numpy(), scores.numpy())
+    return float(np.nanmean(precisions)) if np.isfinite(precisions).any() else 0.0

@@ -7,7 +7,7 @@ from config.defaults import default_config
 from config.node import leaves
 
 ROOT = Path(__file__).resolve().parents[2]
-READERS = [*ROOT.glob("*/build.py"), *(ROOT / "tools").glob("*.py"), ROOT / "config" / "loader.py"]
+READERS = [*ROOT.glob("*/build*.py"), *(ROOT / "tools").glob("*.py"), ROOT / "config" / "loader.py"]
 
 
 def attributes(node: ast.AST) -> str:

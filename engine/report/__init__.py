@@ -1,0 +1,1 @@
+"""What a test leaves behind for people to look at: numbers, tables, pictures, a page."""

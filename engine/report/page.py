@@ -1,0 +1,90 @@
+"""index.html: all of a report in one file that needs nothing else, neither a network nor a script."""
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from html import escape
+
+from engine.report.pictures import Picture
+
+_STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; color: #222; background: #fff; margin: 0 auto; padding: 1rem;
+  max-width: 1100px; }
+h1 { margin-bottom: 0; } h2 { margin: 2.5rem 0 .75rem; border-bottom: 1px solid #ddd; }
+.headline { display: grid; grid-template-columns: repeat(auto-fit, minmax(8rem, 1fr)); gap: .75rem; }
+.headline div { background: #f4f6f8; border-radius: .5rem; padding: .6rem .8rem; overflow-wrap: anywhere; }
+.headline b { display: block; font-size: 1.5rem; } .headline span, figcaption, .note { color: #555; font-size: .85rem; }
+.pictures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 28rem), 1fr)); gap: 1.5rem; }
+.gallery { display: grid; grid-template-columns: repeat(auto-fill, minmax(6.5rem, 1fr)); gap: 1rem .75rem; }
+figure { margin: 0; min-width: 0; } figcaption { overflow-wrap: anywhere; } img { max-width: 100%; height: auto; }
+.gallery img { width: 100%; height: 7rem; object-fit: contain; background: #f4f6f8; image-rendering: pixelated; }
+.scroll { overflow-x: auto; } pre { background: #f4f6f8; border-radius: .5rem; padding: .8rem; overflow-x: auto; }
+table { border-collapse: collapse; font-size: .9rem; } td, th { padding: .2rem .7rem; text-align: right; }
+th { border-bottom: 1px solid #bbb; } td:first-child, th:first-child, .facts td { text-align: left; }
+tr:nth-child(even) td { background: #f8f9fa; } .facts td { overflow-wrap: anywhere; }
+"""
+# Nothing is fetched and nothing is run, whatever a class or a file is called.
+_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+
+
+@dataclass
+class Page:
+    """What a page shows, in this order; what is empty is left out."""
+
+    title: str
+    subtitle: str
+    headline: Mapping[str, str] = field(default_factory=dict)
+    pictures: Sequence[Picture] = ()
+    tables: Mapping[str, Sequence[Sequence[str]]] = field(default_factory=dict)  # of each the first row is a header
+    galleries: Mapping[str, Sequence[Picture]] = field(default_factory=dict)
+    facts: Mapping[str, str] = field(default_factory=dict)
+    config: str = ""
+    links: Sequence[str] = ()
+
+
+def render(page: Page) -> str:
+    """The page as HTML."""
+    parts = [f"<h1>{escape(page.title)}</h1>", f'<p class="note">{escape(page.subtitle)}</p>']
+    if page.headline:
+        tiles = "".join(f"<div><b>{escape(v)}</b><span>{escape(k)}</span></div>" for k, v in page.headline.items())
+        parts.append(f'<div class="headline">{tiles}</div>')
+    if page.pictures:
+        parts.append(f'<h2>Pictures</h2><div class="pictures">{"".join(map(_figure, page.pictures))}</div>')
+    for title, rows in page.tables.items():
+        parts.append(f"<h2>{escape(title)}</h2>{_table(rows)}")
+    for title, pictures in page.galleries.items():
+        figures = "".join(_figure(picture, with_name=True) for picture in pictures)
+        parts.append(f'<h2>{escape(title)}</h2><div class="gallery">{figures}</div>')
+    facts = "".join(f"<tr><td>{escape(k)}</td><td>{escape(v)}</td></tr>" for k, v in page.facts.items())
+    parts.append(f'<h2>What was run</h2><table class="facts">{facts}</table>')
+    if page.config:
+        parts.append(f"<p>What differs from the defaults:</p><pre>{escape(page.config)}</pre>")
+    if page.links:
+        links = ", ".join(f'<a href="{escape(link)}">{escape(link)}</a>' for link in page.links)
+        parts.append(f"<h2>Files</h2><p>{links}</p>")
+    return _document(page.title, "\n".join(parts))
+
+
+def _document(title: str, body: str) -> str:
+    return f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>
+<meta http-equiv="Content-Security-Policy" content="{_POLICY}">
+<meta name="viewport" content="width=device-width, initial-scale=1"><style>{_STYLE}</style></head>
+<body>
+{body}
+</body></html>
+"""
+
+
+def _figure(picture: Picture, with_name: bool = False) -> str:
+    kind = "png" if picture.data.startswith(b"\x89PNG") else "jpeg"
+    source = f"data:image/{kind};base64,{base64.b64encode(picture.data).decode()}"
+    caption = escape(picture.caption) + (f"<br>{escape(picture.name)}" if with_name else "")
+    return f'<figure><img src="{source}" alt="{escape(picture.caption)}"><figcaption>{caption}</figcaption></figure>'
+
+
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    header = "".join(f"<th>{escape(cell)}</th>" for cell in rows[0])
+    body = ["".join(f"<td>{escape(cell)}</td>" for cell in row) for row in rows[1:]]
+    lines = "".join(f"<tr>{row}</tr>" for row in body)
+    return f'<div class="scroll"><table><thead><tr>{header}</tr></thead><tbody>{lines}</tbody></table></div>'
