@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from matplotlib import font_manager, rc_context
 from matplotlib.axes import Axes
+from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure  # not pyplot, which looks for a display
 
 _WIDTH, _HEIGHT, _DPI = 5.2, 3.4, 160
@@ -32,7 +33,6 @@ def _picture(draw: Callable[..., Figure]) -> Callable[..., bytes]:
         style = {
             "font.family": ["DejaVu Sans", *(font for font in _FONTS if font in installed)],
             "font.size": 9,
-            "text.parse_math": False,  # a dollar sign in a name is one
             "axes.spines.top": False,
             "axes.spines.right": False,
             "axes.titlesize": 10,
@@ -60,7 +60,7 @@ def learning_curves(curves: Mapping[str, Mapping[str, Sequence[float]]], chosen:
         if chosen is not None:
             axes.axvline(chosen, color=_GRAY, linestyle=":", label=f"chosen: epoch {chosen:g}")
         shown = [value for _, values in named.values() for value in values]
-        if min(shown) > 0 and max(shown) > 20 * min(shown):
+        if title == "loss" and min(shown) > 0 and max(shown) > 20 * min(shown):
             axes.set_yscale("log")
         axes.set(title=title)
         axes.grid(alpha=0.3)
@@ -84,7 +84,8 @@ def confusion_matrix(counts: np.ndarray, classes: Sequence[str], normalised: boo
     figure, axes = _axes(height=_WIDTH)
     shares = counts / counts.sum(axis=1, keepdims=True).clip(min=1)
     shown = shares if normalised else counts
-    image = axes.imshow(shown, cmap="Blues", vmin=0, vmax=1 if normalised else None, interpolation="nearest")
+    norm = PowerNorm(1 if len(classes) <= _CELLS else 0.5, vmin=0, vmax=1 if normalised else None)  # few stay visible
+    image = axes.imshow(shown, cmap="Blues", norm=norm, interpolation="nearest")
     axes.set(title="share of the class" if normalised else "images", xlabel="predicted", ylabel="target")
     axes.spines[:].set_visible(False)
     if len(classes) <= _BARS:
@@ -155,13 +156,18 @@ def class_histogram(classes: Sequence[str], counts: Mapping[str, np.ndarray]) ->
     figure, axes = _axes()
     width = 0.8 / len(counts)
     for number, (split, values) in enumerate(counts.items()):
-        places = np.arange(len(order)) + (number - (len(counts) - 1) / 2) * width
-        axes.bar(places, values[order], width, label=f"{split}: {values.sum():,.0f}")
+        label = f"{split}: {values.sum():,.0f}"
+        if len(classes) > _BARS:
+            axes.step(range(len(order)), values[order], label=label)
+        else:
+            places = np.arange(len(order)) + (number - (len(counts) - 1) / 2) * width
+            axes.bar(places, values[order], width, label=label)
     if len(classes) <= _BARS:
         axes.set_xticks(range(len(order)), [_short(classes[label]) for label in order], rotation=90, fontsize=8)
     else:
         axes.set(xlabel=f"{len(classes)} classes, by size")
     axes.set(ylabel="images")
+    axes.set_ylim(bottom=0)
     axes.legend()
     return figure
 
@@ -172,4 +178,5 @@ def _axes(height: float = _HEIGHT) -> tuple[Figure, Axes]:
 
 
 def _short(name: str) -> str:
-    return name if len(name) <= 18 else f"{name[:17]}…"
+    name = name if len(name) <= 18 else f"{name[:17]}…"
+    return name.replace("$", r"\$")  # not the beginning of a formula
