@@ -27,6 +27,12 @@ def annotate(image: np.ndarray, lines: Sequence[str]) -> np.ndarray:
     return np.concatenate([_banner(lines, image.shape[1]), image])
 
 
+def heat(image: np.ndarray, cam: np.ndarray) -> np.ndarray:
+    """A map (H, W) in 0..1, blue to red, half transparent over an image uint8 (H, W, 1 or 3), RGB: (H, W, 3), RGB."""
+    colours = cv2.applyColorMap(np.rint(cam * 255).astype(np.uint8), cv2.COLORMAP_TURBO)
+    return cv2.cvtColor(cv2.addWeighted(_bgr(image), 0.5, colours, 0.5, 0), cv2.COLOR_BGR2RGB)
+
+
 def grid(
     images: Iterable[np.ndarray], columns: int, cell: Sequence[int], title: str, labels: Sequence[str] | None = None
 ) -> np.ndarray:

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from utils.annotate import annotate, grid, write_png
+from utils.annotate import annotate, grid, heat, write_png
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -44,3 +44,15 @@ def test_a_picture_is_written_without_loss(tmp_path):
         write_png(tmp_path / "new" / "x.png", pixels[..., ::-1])
         read = cv2.imread(str(tmp_path / "new" / "x.png"), cv2.IMREAD_UNCHANGED)
         assert np.array_equal(read.reshape(pixels.shape)[..., ::-1], pixels)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_heat_lies_over_an_image_red_where_it_is_most(channels):
+    image = np.random.default_rng(2).integers(0, 256, (6, 10, channels), dtype=np.uint8)
+    cam = np.linspace(0, 1, 60, dtype=np.float32).reshape(6, 10)
+    over = heat(image, cam)
+    assert over.shape == (6, 10, 3) and over.dtype == np.uint8
+    colours = heat(np.zeros_like(image), cam).astype(int)
+    assert np.abs(over - colours - image / 2).max() <= 1  # half of the image, in its own colours, and half of the map
+    assert colours[0, 0].argmax() == 2 and colours[-1, -1].argmax() == 0  # RGB: blue to red
+    assert len(np.unique(colours.reshape(-1, 3), axis=0)) == 60
