@@ -135,7 +135,7 @@ def explain(predictor: Any, image: Any, top: list[tuple[int, float]], classes: l
     maps = grad_cam(predictor.model, predictor.normalize(image[None]), [label for label, _ in top])
     pixels = image.permute(1, 2, 0).cpu().numpy()  # (C, H, W) -> (H, W, C)
     pictures = [pixels, *(heat(pixels, seen) for seen in maps.cpu().numpy())]
-    labels = ["image", *(f"{classes[label]} {probability:.3f}" for label, probability in top)]
+    labels = ["image", *(f"{probability:.3f} {classes[label]}" for label, probability in top)]
     write_png(target, grid(pictures, len(pictures), cell_of(pixels.shape[:2]), "Grad-CAM", labels))
 
 

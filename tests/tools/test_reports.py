@@ -1,0 +1,136 @@
+"""What there is to look at after a training, a test and a prediction."""
+
+import csv
+import json
+import re
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from torch import nn
+
+from modeling.registry import MODELS
+
+TOY = [
+    "DATASETS.NAME",
+    "toy",
+    "MODEL.NAME",
+    "tiny",
+    "SOLVER.MAX_EPOCHS",
+    "2",
+    "SOLVER.BATCH_SIZE",
+    "8",
+    "LOG.PERIOD",
+    "2",
+]
+PICTURES = {"learning_curves", "learning_rate", "class_histogram", "first_batch"}
+RESULTS = {"confusion_matrix", "confusion_matrix_normalised", "reliability", "precision_recall", "per_class"}
+
+
+def pictures(report: Path) -> set[str]:
+    return {path.stem for path in (report / "pictures").iterdir()}
+
+
+def test_a_training_is_looked_back_on_and_a_test_takes_its_place(tool, tmp_path):
+    trained = tool("train_net", *TOY, "--run-dir", "run")
+    report = tmp_path / "run/report"
+    assert trained.code == 0 and "to look at: run/report/index.html" in trained.err
+    assert pictures(report) == PICTURES | RESULTS
+    validated = json.loads((report / "metrics.json").read_text())
+    assert validated["split"] == "val" and validated["count"] == 6
+    last = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").open()][-1]
+    for name in ("loss", "top1", "top5"):  # what the training measured is what is reported
+        best = [r for r in map(json.loads, (tmp_path / "run/metrics.jsonl").open()) if r["kind"] == "epoch"]
+        assert any(r[f"val_{name}"] == pytest.approx(validated[name], abs=1e-6) for r in best), last
+
+    tested = tool("test_net", "run")
+    metrics = json.loads((report / "metrics.json").read_text())
+    assert metrics["split"] == "test" and metrics["count"] == 45
+    for name, value in metrics.items():
+        if isinstance(value, float):
+            assert re.search(rf"^{name} +{value:.4f}$", tested.out, re.M), name
+    assert "right" in tested.out and pictures(report) == PICTURES | RESULTS
+    rows = list(csv.DictReader((report / "predictions.csv").open()))
+    assert [row["file"] for row in rows] == [f"toy/{i}" for i in range(45)]
+    for row in rows:
+        assert row["top_k"].startswith(f"{row['prediction']} {row['probability']}; ") and row["top_k"].count(";") == 2
+    assert np.mean([row["target"] == row["prediction"] for row in rows]) == pytest.approx(metrics["top1"])
+    table = {row["class"]: row for row in csv.DictReader((report / "per_class.csv").open())}
+    for name, row in table.items():
+        of_class = [r["prediction"] == name for r in rows if r["target"] == name]
+        assert int(row["support"]) == 15 and float(row["recall"]) == pytest.approx(np.mean(of_class), abs=1e-6)
+    page = (report / "index.html").read_text(encoding="utf-8")
+    assert "tiny on toy" in page and "45 images of the test split" in page and "MAX_EPOCHS: 2" in page
+
+
+def test_without_a_validation_set_there_are_the_curves(tool, tmp_path):
+    assert tool("train_net", *TOY, "DATASETS.VAL_RATIO", "0", "--run-dir", "run").code == 0
+    assert pictures(tmp_path / "run/report") == PICTURES
+    assert not (tmp_path / "run/report/metrics.json").exists()
+
+
+def test_a_report_can_be_left_out(tool, tmp_path):
+    assert tool("train_net", *TOY, "TEST.REPORT", "false", "--run-dir", "run").code == 0
+    assert not (tmp_path / "run/report").exists()
+
+
+def test_a_checkpoint_of_no_run_and_other_data(tool, tmp_path):
+    assert tool("train_net", *TOY, "TEST.REPORT", "false", "--run-dir", "run").code == 0
+    (tmp_path / "lone.pth").write_bytes((tmp_path / "run/weights/best.pth").read_bytes())
+    tested = tool("test_net", "lone.pth", "DATASETS.size", "30")
+    assert tested.code == 0 and pictures(tmp_path / "lone_report") == RESULTS | PICTURES - {
+        "learning_curves",
+        "learning_rate",
+    }
+    assert json.loads((tmp_path / "lone_report/metrics.json").read_text())["count"] == 30
+
+
+@MODELS.register("flat")
+class Flat(nn.Sequential):
+    """Nothing but a linear layer."""
+
+    def __init__(self, num_classes: int, in_channels: int):
+        super().__init__(nn.Flatten(), nn.Linear(in_channels * 36, num_classes))
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Three gray images that the toy network knows, in a folder."""
+    (tmp_path / "photos").mkdir()
+    for place in range(3):
+        image = np.full((6, 6), 40, np.uint8)
+        image[:, 2 * place : 2 * place + 2] = 200
+        cv2.imwrite(str(tmp_path / f"photos/{place}.png"), image)
+    return tmp_path / "photos"
+
+
+def test_pictures_of_a_prediction(tool, photos, tmp_path):
+    assert tool("train_net", *TOY, "TEST.REPORT", "false").code == 0
+
+    def drawn(*words: str) -> list[str]:
+        assert tool("infer", *words).code == 0
+        return sorted(path.name for path in tmp_path.glob("predictions/images/*"))
+
+    assert drawn("photos") == []  # a folder may hold thousands
+    assert drawn("photos", "photos/1.png") == ["00001_1_predicted.png", "00003_1_predicted.png"]
+    assert drawn("photos", "--draw") == [f"0000{i}_{i}_predicted.png" for i in range(3)]
+    assert drawn("photos/2.png", "--cam", "--topk", "2") == ["00000_2_cam.png", "00000_2_predicted.png"]
+    seen = cv2.imread(str(tmp_path / "predictions/images/00000_2_cam.png"))
+    assert seen.shape[1] > 2.5 * seen.shape[0] // 2 and len(np.unique(seen.reshape(-1, 3), axis=0)) > 50
+    assert drawn("photos/2.png") == ["00000_2_predicted.png"]
+
+
+def test_flips_are_averaged(tool, photos):
+    """left and right change places in a mirror, so that they get the same probability from both images."""
+    assert tool("train_net", *TOY, "TEST.REPORT", "false", "MODEL.dropout", "0").code == 0
+    plain = [json.loads(line) for line in tool("infer", "photos", "--json").out.splitlines()]
+    both = [json.loads(line) for line in tool("infer", "photos", "--json", "--tta").out.splitlines()]
+    tested = tool("test_net", "TEST.FLIP", "true").code
+    assert tested == 0 and dict(plain[0]["top_k"]) != pytest.approx(dict(plain[2]["top_k"]), abs=1e-4)
+    assert dict(both[0]["top_k"]) == pytest.approx(dict(both[2]["top_k"]), abs=1e-6)
+
+
+def test_a_network_without_feature_maps_cannot_be_explained(tool, photos):
+    assert tool("train_net", *TOY, "MODEL.NAME", "flat", "TEST.REPORT", "false").code == 0
+    assert "--cam: Flat has no feature map" in tool("infer", "photos", "--cam").error()
