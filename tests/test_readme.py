@@ -27,7 +27,7 @@ def test_both_languages_have_the_same_code():
         for name in ("README.md", "README.zh.md")
     ]
     assert without_comments[0] == without_comments[1]
-    assert len(without_comments[0]) == 8
+    assert len(without_comments[0]) == 9
 
 
 def test_both_languages_have_the_same_links_and_numbers():
@@ -51,7 +51,9 @@ def clone(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("clone")
     for name in HOUSE:
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    cv2.imwrite(str(folder / "image.jpg"), np.zeros((40, 40, 3), np.uint8))
+    (folder / "images").mkdir()
+    for name in ("image.jpg", "images/other.png"):
+        cv2.imwrite(str(folder / name), np.zeros((40, 40, 3), np.uint8))
     return folder
 
 
