@@ -19,6 +19,12 @@ def weights_of(dataset: Any) -> np.ndarray | None:
     return getattr(dataset, "weights", None)
 
 
+def class_counts(dataset: Any) -> np.ndarray:
+    """The samples of each class (classes,); one of several labels counts for each."""
+    targets = targets_of(dataset)
+    return np.bincount(targets, minlength=len(dataset.classes)) if targets.ndim == 1 else (targets > 0).sum(axis=0)
+
+
 def class_indices(target: Any, num_classes: int) -> list[int]:
     """The classes of a target: its index, or the places above 0 of a vector of several labels.
 

@@ -12,10 +12,19 @@ from utils.run_folder import RunFolder
 log = get_logger("report")
 
 
-def report(folder: Path, checkpoint: Path, state: dict[str, Any], cfg: CfgNode, split: str, dataset: Any | None) -> Any:
+def report(
+    folder: Path,
+    checkpoint: Path,
+    state: dict[str, Any],
+    cfg: CfgNode,
+    split: str,
+    dataset: Any | None,
+    train_and_val: tuple[Any, Any | None] | None = None,
+) -> Any:
     """Test a checkpoint, write index.html and all else there is to look at, and give the results.
 
-    `cfg` is the checkpoint's configuration; without a data set the report is of the training alone.
+    `cfg` is the checkpoint's configuration; without a data set the report is of the training alone. The
+    sets that it was trained with are built unless they are given.
     """
     from engine.report.folder import run_facts, write_report
     from engine.report.pictures import read_history, training_pictures
@@ -24,7 +33,7 @@ def report(folder: Path, checkpoint: Path, state: dict[str, Any], cfg: CfgNode, 
     run = RunFolder(checkpoint.parent.parent)
     history = read_history(run.metrics)
     counters = state.get("counters", {})
-    pictures = [*training_pictures(history, counters.get("epoch")), *data_pictures(cfg, state)]
+    pictures = [*training_pictures(history, counters.get("epoch")), *data_pictures(cfg, state, train_and_val)]
     facts = {"checkpoint": str(checkpoint), "data set": cfg.DATASETS.NAME, **run_facts(run, history)}
     overrides = run.overrides.read_text(encoding="utf-8") if run.overrides.is_file() else dump_overrides(cfg)
     title = f"{cfg.MODEL.NAME} on {cfg.DATASETS.NAME}"
@@ -57,15 +66,14 @@ def test(checkpoint: Path, state: dict[str, Any], cfg: CfgNode, split: str, data
     return Results(metrics, predictions, scores, dataset, read)
 
 
-def data_pictures(cfg: CfgNode, state: dict[str, Any]) -> list[Any]:
+def data_pictures(cfg: CfgNode, state: dict[str, Any], train_and_val: tuple[Any, Any | None] | None) -> list[Any]:
     """Classes and first batch of the data that the network was trained on, where they are at hand."""
     import cv2
-    import numpy as np
     from _experiment import first_batch
 
     from config import load_text
     from data.build import build_train_and_val
-    from data.targets import targets_of
+    from data.targets import class_counts
     from engine.build_inference import checkpoint_spec
     from engine.report.pictures import Picture
     from utils import plotting
@@ -75,17 +83,15 @@ def data_pictures(cfg: CfgNode, state: dict[str, Any]) -> list[Any]:
     cfg = cfg.clone()
     cfg.DATALOADER.NUM_WORKERS = 0  # it is one batch
     try:
-        train_set, val_set = build_train_and_val(cfg)
+        train_set, val_set = train_and_val or build_train_and_val(cfg)
+        if list(train_set.classes) != state["classes"]:
+            raise UserError(f"{cfg.DATASETS.NAME} has other classes now")
         batch, _, _ = first_batch(cfg, train_set, checkpoint_spec(cfg), count=32)
     except UserError as error:
         log.info("no pictures of the training data: %s", error)
         return []
-    sets = {"train": train_set, "val": val_set} if val_set is not None else {"train": train_set}
-    counts = {}
-    for name, dataset in sets.items():
-        targets = targets_of(dataset)
-        indices = np.bincount(targets, minlength=len(state["classes"])) if targets.ndim == 1 else (targets > 0).sum(0)
-        counts[name] = indices
+    sets = {"train": train_set, "val": val_set}
+    counts = {name: class_counts(dataset) for name, dataset in sets.items() if dataset is not None}
     drawn = plotting.class_histogram(state["classes"], counts)
     return [
         Picture("class_histogram", "Images of each class", drawn),

@@ -124,7 +124,8 @@ def look_back(folder: RunFolder) -> None:
 
     state = load_checkpoint(folder.best)
     cfg = checkpoint_config(state, folder.best)
-    report(folder.report, folder.best, state, cfg, "val", build_train_and_val(cfg)[1])
+    sets = build_train_and_val(cfg)
+    report(folder.report, folder.best, state, cfg, "val", sets[1], sets)
     log.info("to look at: %s", folder.report / "index.html")
 
 
