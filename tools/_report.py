@@ -32,9 +32,10 @@ def report(
     results = None if dataset is None else test(checkpoint, state, cfg, split, dataset)
     run = RunFolder(checkpoint.parent.parent)
     history = read_history(run.metrics)
-    counters = state.get("counters", {})
-    pictures = [*training_pictures(history, counters.get("epoch")), *data_pictures(cfg, state, train_and_val)]
-    facts = {"checkpoint": str(checkpoint), "data set": cfg.DATASETS.NAME, **run_facts(run, history)}
+    epoch = state.get("counters", {}).get("epoch")
+    pictures = [*training_pictures(history, epoch), *data_pictures(cfg, state, train_and_val)]
+    chosen = str(checkpoint) if epoch is None else f"{checkpoint}, of epoch {epoch}"
+    facts = {"checkpoint": chosen, "data set": cfg.DATASETS.NAME, **run_facts(run, history)}
     overrides = run.overrides.read_text(encoding="utf-8") if run.overrides.is_file() else dump_overrides(cfg)
     title = f"{cfg.MODEL.NAME} on {cfg.DATASETS.NAME}"
     write_report(folder, title, results, pictures, facts, overrides)

@@ -17,7 +17,7 @@ from engine.report.pictures import galleries, read_history, thumbnail, training_
 from engine.report.scores import Predictions, score
 from utils.run_folder import RunFolder
 
-NAMES = ["<b>bold</b>", "a & b", 'quo"te', "$x_1$", "猫", "a name that is much longer than others are", "g", "h"]
+NAMES = ["<i>thin</i>", "a & b", 'quo"te', "$x_1$", "猫", "a name that is much longer than others are", "g", "h"]
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
@@ -89,10 +89,9 @@ def test_the_page_holds_all_of_it(folder):
     page = Tags((folder / "index.html").read_text(encoding="utf-8"))
     for text in (*NAMES, "net on <photos>", "200 images of the test split", "train <fast>", "A: {b: '<c>'}"):
         assert text in page.text, text
-    known = (
-        "html head meta title style body h1 h2 p div b span figure img figcaption br table thead tbody tr th td pre a"
-    )
-    assert page.tags <= set(known.split())
+    assert all(column in page.text for column in ("of the class", "support", "average_precision"))
+    known = "html head meta title style body h1 h2 p div b span figure img figcaption br table thead tbody tr th td"
+    assert page.tags <= {*known.split(), "pre", "a"}
     pictures = [base64.b64decode(source.partition("base64,")[2]) for source in page.images]
     assert all(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) is not None for data in pictures)
     files = {path.stem: path.read_bytes() for path in (folder / "pictures").iterdir()}
@@ -189,3 +188,8 @@ def test_what_is_known_of_a_run(tmp_path):
 def test_an_empty_page_is_a_page():
     assert "<h1>t</h1>" in render(Page("t", ""))
     assert training_pictures([], None) == []
+
+
+def test_the_chosen_epoch_is_marked():
+    (marked, rate), (plain, same) = training_pictures(history(), 2), training_pictures(history(), None)
+    assert marked.data != plain.data and rate == same
