@@ -24,10 +24,15 @@ class NoRandomInit(TorchFunctionMode):
     That is most of the time a network takes to build, and on torch's meta device it takes longer.
     """
 
-    _FILLING = (torch.Tensor.normal_, torch.Tensor.uniform_, torch.Tensor.erfinv_)
+    # The methods, and those functions of torch.nn.init that come here before they call one.
+    _FILLING = (
+        *(torch.Tensor.normal_, torch.Tensor.uniform_, torch.Tensor.erfinv_),
+        *(nn.init.normal_, nn.init.uniform_, nn.init.kaiming_uniform_),
+    )
 
     def __torch_function__(self, function: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        return args[0] if function in self._FILLING else function(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        return (args or tuple(kwargs.values()))[0] if function in self._FILLING else function(*args, **kwargs)
 
 
 def read_weights(path: str) -> dict[str, torch.Tensor]:
