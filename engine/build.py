@@ -22,7 +22,7 @@ from data.build import (
     build_train_loader,
     native_input,
 )
-from data.targets import targets_of
+from data.targets import label_text, targets_of
 from engine.build_inference import (
     build_metrics,
     build_predictor,
@@ -38,6 +38,7 @@ from engine.hooks.checkpoints import Checkpoints
 from engine.hooks.evaluation import Evaluation
 from engine.hooks.freezing import Freezing, freeze
 from engine.hooks.progress_bar import ProgressBar
+from engine.hooks.tensorboard import TensorBoard
 from engine.hooks.training_log import TrainingLog
 from engine.inference import Predictor
 from engine.precision import Precision, resolve_amp, set_arithmetic
@@ -267,7 +268,7 @@ def _build_records(cfg: CfgNode, run: RunFolder, spec: InputSpec, classes: Seque
     monitor = cfg.TEST.MONITOR.split(" ", 1)[1]
     checkpoints = Checkpoints(run, header, monitor, cfg.CHECKPOINT.EVERY_STEPS, cfg.CHECKPOINT.KEEP_EVERY)
     bar = [ProgressBar()] if show_bar else []
-    return [TrainingLog(run, cfg.LOG.PERIOD), *bar, checkpoints]
+    return [TrainingLog(run, cfg.LOG.PERIOD), TensorBoard(run, list(classes), label_text), *bar, checkpoints]
 
 
 def _write_down(user_cfg: CfgNode, cfg: CfgNode, run: RunFolder, device: torch.device) -> None:

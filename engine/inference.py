@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -97,6 +98,46 @@ def evaluate(predictor: Predictor, batches: Iterable[Any], averages: Averages) -
     indices, targets, outputs = (torch.cat(part) for part in zip(*parts, strict=True))
     probabilities = predictor.probabilities(outputs.double())  # in float32 many would be 1, and equal
     return Predictions(indices.numpy(), targets.numpy(), probabilities.numpy(), predictor.multilabel)
+
+
+class Evidence:
+    """What pictures of an evaluation show: its first samples and, for single labels, what is taken for what.
+
+    It stays on the device until it is asked for. Of more than `max_classes` no confusion matrix is kept.
+    """
+
+    def __init__(self, multilabel: bool, num_samples: int = 16, max_classes: int = 1000):
+        self.multilabel = multilabel
+        self.missing = num_samples
+        self.max_classes = max_classes
+        self.first: list[tuple[torch.Tensor, ...]] = []  # images, targets and predictions, of each batch
+        self.pairs: list[torch.Tensor] = []  # target * classes + prediction, of each batch
+        self.classes = 0
+
+    def add(self, batch: Any, outputs: torch.Tensor) -> None:
+        # Of several labels those are predicted whose probability is above a half.
+        predictions = outputs > 0 if self.multilabel else outputs.argmax(dim=1)
+        if self.missing:
+            found = tuple(t[: self.missing].clone() for t in (batch.images, batch.targets, predictions))
+            self.missing -= len(found[0])
+            self.first.append(found)
+        self.classes = outputs.shape[1]
+        if not self.multilabel and self.classes <= self.max_classes:
+            targets = batch.targets if batch.targets.ndim == 1 else batch.targets.argmax(dim=1)
+            self.pairs.append(targets * self.classes + predictions)
+
+    def samples(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The first images uint8 (n, H, W, C), their targets and predictions, each (n,) or (n, classes)."""
+        images, targets, predictions = (torch.cat(parts).cpu() for parts in zip(*self.first, strict=True))
+        return images.permute(0, 2, 3, 1).numpy(), targets.numpy(), predictions.numpy()
+
+    def confusion(self) -> np.ndarray | None:
+        """How many samples of each target (rows) got each prediction (columns), int64 (classes, classes)."""
+        if not self.pairs:
+            return None
+        # Once for all batches, because on a GPU each bincount waits for its input.
+        counts = torch.bincount(torch.cat(self.pairs), minlength=self.classes**2)
+        return counts.view(self.classes, self.classes).cpu().numpy()
 
 
 def sum_dtype(device: torch.device) -> torch.dtype:

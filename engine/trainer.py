@@ -1,6 +1,7 @@
 """The training loop."""
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -64,7 +65,9 @@ class Trainer:
         self.metrics: dict[str, float] = {}  # of the newest evaluation
         self.epochs_since_best = 0  # 0 where the newest evaluation was the best one
         self.best: float | None = None  # the best value of the metric that chooses
+        self.evidence: Any = None  # what pictures of that evaluation show
         self.latest: dict[str, Any] = {}  # the newest record of the training log
+        self.data_seconds = 0.0  # how long this process has waited for batches
         # Of the newest step: its batch, loss (scalar), logits (N, classes), learning rate, and whether it counted.
         self.batch: Any = None
         self.loss = self.logits = torch.empty(0)
@@ -79,7 +82,7 @@ class Trainer:
                 self.model.train()
                 self.criterion.train()
                 self._call("before_epoch")
-                for batch in self.train_loader.batches(self.epoch, self.position):
+                for batch in self._timed(self.train_loader.batches(self.epoch, self.position)):
                     self.is_exact = False
                     self.run_step(batch.to(self.device))
                     self._call("after_step")
@@ -112,6 +115,7 @@ class Trainer:
             self.precision.scaler.scale(loss).backward()
             losses.append(loss.detach())
             logits.append(part_logits.detach())
+        self._call("after_backward")
         self.updated = self._update_weights()
         self.position += len(batch)
         if self.updated:
@@ -127,7 +131,7 @@ class Trainer:
         scale = scaler.get_scale()
         if self.clip_norm or self.clip_value:
             scaler.unscale_(self.optimizer)
-            parameters = [p for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
+            parameters = self.parameters_with_gradients()
             if self.clip_value:
                 nn.utils.clip_grad_value_(parameters, self.clip_value)
             if self.clip_norm:
@@ -142,6 +146,10 @@ class Trainer:
         outputs = self.model(self.normalize(batch.images))
         logits = outputs if isinstance(outputs, torch.Tensor) else outputs[0]  # others are of auxiliary heads
         return self.criterion(outputs, batch), logits
+
+    def parameters_with_gradients(self) -> list[nn.Parameter]:
+        """What this step updates."""
+        return [p for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
 
     def stop(self, reason: str) -> None:
         """End the training after this epoch."""
@@ -209,6 +217,17 @@ class Trainer:
         self.schedule.load_state_dict(state["schedule"])
         self.schedule.set_step(self.step)
         set_rng_state(state["rng"])
+
+    def _timed(self, batches: Iterable[Any]) -> Iterator[Any]:
+        """The batches; `data_seconds` counts the wait for them."""
+        iterator = iter(batches)
+        while True:
+            started = time.perf_counter()
+            batch = next(iterator, None)
+            self.data_seconds += time.perf_counter() - started
+            if batch is None:
+                return
+            yield batch
 
     def _named_hooks(self) -> list[tuple[str, Hook]]:
         return [(type(hook).__name__, hook) for hook in self.hooks]

@@ -17,6 +17,9 @@ class Hook:
     def before_epoch(self, trainer: Any) -> None:
         """Before the first step of an epoch, and before the first one after a resume within it."""
 
+    def after_backward(self, trainer: Any) -> None:
+        """Within each step, before the update: the gradients of the whole batch, as yet scaled and not clipped."""
+
     def after_step(self, trainer: Any) -> None:
         """After each step: counters, learning rate and weights have moved."""
 

@@ -4,11 +4,11 @@ import math
 from typing import Any
 
 from engine.hooks.base import Hook
-from engine.inference import Averages, Metrics, Predictor
+from engine.inference import Averages, Evidence, Metrics, Predictor
 
 
 class Evaluation(Hook):
-    """Sets `trainer.metrics`, and `trainer.epochs_since_best` by the metric called `monitor`.
+    """Sets `trainer.metrics` and `trainer.evidence`, and `trainer.epochs_since_best` by the metric called `monitor`.
 
     `mode` is max or min; a value that is not finite is never the best.
     """
@@ -21,11 +21,12 @@ class Evaluation(Hook):
         self.sign = 1 if mode == "max" else -1
 
     def evaluate(self, trainer: Any) -> None:
-        averages = Averages(trainer.criterion, self.metrics)
+        averages, evidence = Averages(trainer.criterion, self.metrics), Evidence(self.predictor.multilabel)
         for batch, outputs in self.predictor.predict(self.loader.batches()):
             trainer.poll()
             averages.add(batch, outputs)
-        trainer.metrics = averages.result()
+            evidence.add(batch, outputs)
+        trainer.metrics, trainer.evidence = averages.result(), evidence
 
     def after_epoch(self, trainer: Any) -> None:
         value = trainer.metrics[self.monitor]

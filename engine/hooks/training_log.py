@@ -1,14 +1,15 @@
-"""What was measured: lines of text, metrics.jsonl, TensorBoard."""
+"""What was measured, as lines of text and in metrics.jsonl."""
 
 import json
 import math
+import sys
 import time
 from typing import IO, Any
 
 import torch
+from torch import nn
 
 from engine.hooks.base import Hook
-from engine.inference import sum_dtype
 from engine.metrics.accuracy import top1
 from utils.errors import UserError
 from utils.logger import get_logger
@@ -18,11 +19,14 @@ log = get_logger("train")
 
 
 class TrainingLog(Hook):
-    """Averages the training loss and accuracy over samples, on the device, and writes them down.
+    """Averages the training loss and accuracy over samples and writes them down, with what else there is to watch.
 
-    Values are fetched every `period` steps and at the end of an epoch, and nowhere else;
-    a loss that is not finite stops the run there with a UserError. `trainer.latest` is the
-    newest record. A resumed run goes on where its checkpoint was: what was written after it is removed.
+    Values are fetched from the device every `period` steps, at the end of an epoch and in a
+    save, and nowhere else; a loss that is not finite stops the run there with a UserError.
+    `trainer.latest` is the newest record: `grad_norm` is the L2 norm of all gradients of its step
+    before clipping, `data_wait` the share of the time since the last line that went into waiting for
+    batches, `memory_mib` the peak. A resumed run goes on where its checkpoint was: what was written
+    after it is removed.
     """
 
     def __init__(self, run: RunFolder, period: int):
@@ -30,42 +34,47 @@ class TrainingLog(Hook):
         self.period = period
         self.size: int | None = None  # of metrics.jsonl when the state was captured
         # loss * samples, right answers, samples: of the epoch, and of it until the last line.
-        self.epoch_sums: torch.Tensor | None = None
-        self.sums_at_line: torch.Tensor | None = None
+        self.epoch_sums = [0.0, 0.0, 0.0]
+        self.sums_at_line = [0.0, 0.0, 0.0]
+        self.unread: list[tuple[torch.Tensor, torch.Tensor, int]] = []  # of steps that are not in the sums yet
+        self.step_values: dict[str, float] = {}  # of the step that is to be written, from before its update
         self.file: IO[str] | None = None  # metrics.jsonl
-        self.started = self.line_time = time.perf_counter()
-        self.line_samples = 0
+        self.started = time.perf_counter()
+        self.line_time, self.line_wait, self.line_samples = self.started, 0.0, 0
 
     def before_train(self, trainer: Any) -> None:
-        if self.epoch_sums is None:
-            self.epoch_sums = torch.zeros(3, dtype=sum_dtype(trainer.device))
-            self.sums_at_line = self.epoch_sums.clone()
-        self.epoch_sums = self.epoch_sums.to(trainer.device)
-        self.sums_at_line = self.sums_at_line.to(trainer.device)
         self.file = open(self.run.metrics, "a", encoding="utf-8")
         if self.size is not None and self.size < self.file.tell():
             self.file.truncate(self.size)
             self.file.seek(self.size)
-        self.writer = self._open_tensorboard(trainer)
 
     def before_epoch(self, trainer: Any) -> None:
-        self.line_time, self.line_samples = time.perf_counter(), 0
+        self._start_line(trainer)
+
+    def after_backward(self, trainer: Any) -> None:
+        if (trainer.step + 1) % self.period == 0:
+            norm = nn.utils.get_total_norm([p.grad for p in trainer.parameters_with_gradients()])
+            # Groups that share a rate, such as those with and without decay, have one curve.
+            rates = dict(zip(trainer.schedule.base_lrs, (g["lr"] for g in trainer.optimizer.param_groups), strict=True))
+            names = [f"lr_group{i}" for i in range(len(rates))] if len(rates) > 1 else []
+            self.step_values = {"grad_norm": norm.item() / trainer.precision.scaler.get_scale()}
+            self.step_values |= dict(zip(names, rates.values(), strict=False))
 
     def after_step(self, trainer: Any) -> None:
         count = len(trainer.batch)
-        right = top1(trainer.logits, trainer.batch.targets).sum()
-        self.epoch_sums += torch.stack([trainer.loss * count, right, torch.full_like(right, count)])
+        self.unread.append((trainer.loss, top1(trainer.logits, trainer.batch.targets), count))
         self.line_samples += count
         if trainer.updated and trainer.step % self.period == 0:
             self._write_line(trainer)
 
     def after_epoch(self, trainer: Any) -> None:
+        self._read()
         record = {"kind": "epoch", "epoch": trainer.epoch, "step": trainer.step}
-        record |= self._averages(self.epoch_sums, "train", trainer)
+        record |= self._averages([0.0, 0.0, 0.0], trainer)
         record |= {f"val_{name}": value for name, value in trainer.metrics.items()}
-        self.epoch_sums.zero_()
-        self.sums_at_line.zero_()
-        self._write(record)
+        self.epoch_sums = [0.0, 0.0, 0.0]
+        self.sums_at_line = [0.0, 0.0, 0.0]
+        self._write(record, trainer)
         train = "  ".join(f"{name} {record[f'train_{name}']:.4f}" for name in ("loss", "top1"))
         val = "  ".join(f"{name} {value:.4f}" for name, value in trainer.metrics.items())
         best = "  best so far" if trainer.is_best and trainer.metrics else ""
@@ -73,25 +82,40 @@ class TrainingLog(Hook):
 
     def after_train(self, trainer: Any) -> None:
         self.file.close()
-        self.writer.close()
 
     def state_dict(self) -> dict[str, Any]:
-        sums = {"epoch_sums": self.epoch_sums.cpu().clone(), "sums_at_line": self.sums_at_line.cpu().clone()}
-        return sums | {"size": self.file.tell()}
+        self._read()
+        sums = torch.tensor([self.epoch_sums, self.sums_at_line], dtype=torch.float64)
+        return {"epoch_sums": sums[0].clone(), "sums_at_line": sums[1].clone(), "size": self.file.tell()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.epoch_sums, self.sums_at_line = state["epoch_sums"].clone(), state["sums_at_line"].clone()
+        self.epoch_sums, self.sums_at_line = state["epoch_sums"].tolist(), state["sums_at_line"].tolist()
         self.size = state["size"]
 
+    def _read(self) -> None:
+        """Add up what the steps left on the device: one by one, so that the sums are the same whenever it is done."""
+        if self.unread:
+            losses, rights, counts = zip(*self.unread, strict=True)
+            loss, right, count = self.epoch_sums
+            for value, samples in zip(torch.stack(losses).tolist(), counts, strict=True):
+                loss += value * samples
+            self.epoch_sums = [loss, right + torch.cat(rights).sum().item(), count + sum(counts)]
+            self.unread.clear()
+
+    def _start_line(self, trainer: Any) -> None:
+        self.line_time, self.line_wait, self.line_samples = time.perf_counter(), trainer.data_seconds, 0
+
     def _write_line(self, trainer: Any) -> None:
+        self._read()
         record = {"kind": "step", "epoch": trainer.progress, "step": trainer.step, "lr": trainer.lr}
-        record |= self._averages(self.epoch_sums - self.sums_at_line, "train", trainer)
-        self.sums_at_line.copy_(self.epoch_sums)
-        now = time.perf_counter()
-        record["images_per_second"] = self.line_samples / (now - self.line_time)
-        self.line_time, self.line_samples = now, 0
-        self._write(record)
-        trainer.latest = record
+        record |= self._averages(self.sums_at_line, trainer) | self.step_values
+        self.sums_at_line = self.epoch_sums
+        seconds = time.perf_counter() - self.line_time
+        record["images_per_second"] = self.line_samples / seconds
+        record["data_wait"] = (trainer.data_seconds - self.line_wait) / seconds
+        record |= peak_memory(trainer.device)
+        self._start_line(trainer)
+        self._write(record, trainer)
         log.info(
             "epoch %.2f/%d  step %d  loss %.4f  top1 %.4f  lr %.5f  %.0f images/s",
             trainer.progress,
@@ -104,30 +128,29 @@ class TrainingLog(Hook):
             extra={"shown_by_bar": True},
         )
 
-    def _averages(self, sums: torch.Tensor, prefix: str, trainer: Any) -> dict[str, float]:
-        loss, right, count = sums.tolist()
+    def _averages(self, before: list[float], trainer: Any) -> dict[str, float]:
+        """Of the samples since the sums were those of `before`."""
+        loss, right, count = (total - start for total, start in zip(self.epoch_sums, before, strict=True))
         if not math.isfinite(loss):
             raise UserError(
                 f"the training loss is {loss} at epoch {trainer.progress:.2f}, step {trainer.step}: "
                 "lower SOLVER.BASE_LR, add warm-up, or set SOLVER.AMP off; the checkpoints are of before"
             )
-        return {f"{prefix}_loss": loss / max(count, 1), f"{prefix}_top1": right / max(count, 1)}
+        return {"train_loss": loss / max(count, 1), "train_top1": right / max(count, 1)}
 
-    def _write(self, record: dict[str, Any]) -> None:
+    def _write(self, record: dict[str, Any], trainer: Any) -> None:
+        trainer.latest = record
         self.file.write(json.dumps({**record, "process_seconds": round(time.perf_counter() - self.started, 3)}) + "\n")
         self.file.flush()
-        for name, value in record.items():
-            if name not in ("kind", "epoch", "step"):
-                split, _, metric = name.partition("_") if name.startswith(("train_", "val_")) else ("train", "", name)
-                tag = (
-                    f"{split}_epoch/{metric}" if record["kind"] == "epoch" and split == "train" else f"{split}/{metric}"
-                )
-                self.writer.add_scalar(tag, value, record["step"])
 
-    def _open_tensorboard(self, trainer: Any):
-        from torch.utils.tensorboard import SummaryWriter
 
-        # What was logged after the checkpoint is hidden. A run stopped during an evaluation
-        # repeats it, so that the last step of its epoch goes too.
-        purge_step = trainer.step + (not trainer.is_epoch_consumed)
-        return SummaryWriter(self.run.tensorboard, purge_step=purge_step)
+def peak_memory(device: torch.device) -> dict[str, float]:
+    """`memory_mib`: of tensors on a GPU, else of this process; nothing where the system does not say."""
+    if device.type == "cuda":
+        return {"memory_mib": torch.cuda.max_memory_allocated(device) / 2**20}
+    try:
+        import resource
+    except ImportError:  # not a POSIX system
+        return {}
+    unit = 1 if sys.platform == "darwin" else 2**10  # macOS counts bytes, Linux KiB
+    return {"memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20}

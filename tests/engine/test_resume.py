@@ -59,7 +59,8 @@ def without_clock(state: dict) -> dict:
 
 def records(run: Path) -> list[dict]:
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in line.items() if k not in ("process_seconds", "images_per_second")} for line in lines]
+    clock = ("process_seconds", "images_per_second", "data_wait", "memory_mib")
+    return [{k: v for k, v in line.items() if k not in clock} for line in lines]
 
 
 VARIANTS = {

@@ -35,6 +35,10 @@ class Spy(Hook):
     def before_epoch(self, trainer):
         self.calls.append(("before_epoch", trainer.epoch))
 
+    def after_backward(self, trainer):
+        assert all(p.grad is not None for p in trainer.parameters_with_gradients())
+        self.calls.append(("after_backward", trainer.step))
+
     def after_step(self, trainer):
         assert math.isfinite(trainer.loss.item()) and trainer.logits.shape == (len(trainer.batch), 3)
         self.calls.append(("after_step", trainer.step))
@@ -58,8 +62,12 @@ def test_the_order_of_hooks(make_trainer):
     trainer, spy = make_trainer("SOLVER.MAX_EPOCHS", "2"), Spy()
     trainer.hooks.append(spy)
     trainer.train()
-    first = [("before_epoch", 0), *[("after_step", n) for n in range(1, 6)], ("evaluate", 0), ("after_epoch", 1)]
-    second = [("before_epoch", 1), *[("after_step", n) for n in range(6, 11)], ("evaluate", 1), ("after_epoch", 2)]
+    steps = [
+        [call for n in five for call in (("after_backward", n), ("after_step", n + 1))]
+        for five in (range(5), range(5, 10))
+    ]
+    first = [("before_epoch", 0), *steps[0], ("evaluate", 0), ("after_epoch", 1)]
+    second = [("before_epoch", 1), *steps[1], ("evaluate", 1), ("after_epoch", 2)]
     assert spy.calls == [("before_train", 0), *first, *second, ("after_train", 10)]
 
 

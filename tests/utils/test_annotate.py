@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from utils.annotate import annotate, grid, heat, write_png
+from utils.annotate import annotate, confusion_matrix, grid, heat, write_png
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -17,7 +17,7 @@ def test_a_grid_shows_each_image_in_its_place(channels):
         top, left = title + 30 + 2 + 42 * (i // 3), 2 + 16 * (i % 3)
         enlarged = image.repeat(2, axis=0).repeat(2, axis=1)
         shown = picture[top : top + 8, left : left + 12, ::-1]  # BGR -> RGB
-        assert np.array_equal(shown, np.broadcast_to(enlarged, (8, 12, 3)))
+        assert np.array_equal(shown, enlarged)
     assert (picture[-12:, 2 * 16 :] == 255).all()  # there is no sixth image
 
 
@@ -56,3 +56,32 @@ def test_heat_lies_over_an_image_red_where_it_is_most(channels):
     assert np.abs(over - colours - image / 2).max() <= 1  # half of the image, in its own colours, and half of the map
     assert colours[0, 0].argmax() == 2 and colours[-1, -1].argmax() == 0  # RGB: blue to red
     assert len(np.unique(colours.reshape(-1, 3), axis=0)) == 60
+
+
+@pytest.mark.parametrize(("classes", "side"), [(2, 32), (20, 32), (21, 30), (32, 20), (33, 19), (100, 6), (1000, 1)])
+def test_the_shade_of_a_cell_is_its_share_of_the_row(classes, side):
+    rng = np.random.default_rng(classes)
+    counts = rng.integers(0, 9, (classes, classes)) * rng.integers(0, 2, (classes, classes))
+    counts[1] = 0  # a class without samples
+    picture = confusion_matrix(counts, [f"{i}" for i in range(classes)])
+    cells = picture[-side * classes :, -side * classes :, 0]
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    assert np.abs(cells[::side, ::side] - 255 * (1 - shares)).max() <= 1
+    assert (cells[::side, ::side] == cells[side - 1 :: side, side - 1 :: side]).all()
+    is_flat = np.ptp(cells.reshape(classes, side, classes, side), axis=(1, 3)) == 0
+    assert np.array_equal(is_flat, counts == 0) if classes <= 20 else is_flat.all()
+    names = picture[-side * classes :, : -side * classes]
+    assert bool(names.size) == (classes <= 32) and (names.min(initial=255) < 128) == (classes <= 32)
+    assert picture.shape[0] - picture.shape[1] == 30 and picture.shape[2] == 1
+
+
+def test_names_stand_at_their_rows_and_columns():
+    picture = confusion_matrix(np.zeros((3, 3), int), ["", "long name " * 9, ""])[30:, :, 0]
+    width = len(picture) - 3 * 32
+    rows, columns = np.nonzero(picture < 128)
+    assert width == 160 and picture.shape[1] == len(picture)
+    beside, above = columns < width, rows < width
+    assert beside.any() and above.any() and (beside ^ above).all()
+    for places in (rows[beside], columns[above]):
+        assert width + 32 <= places.min() and places.max() < width + 64
+        assert abs(places.mean() - width - 48) < 4
