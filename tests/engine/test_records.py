@@ -22,6 +22,7 @@ from engine.hooks.base import Hook
 from engine.hooks.tensorboard import TensorBoard
 from engine.hooks.training_log import peak_memory
 from engine.inference import Evidence
+from utils.annotate import grid
 from utils.errors import Interrupted
 from utils.run_folder import RunFolder
 
@@ -43,6 +44,26 @@ def decode(event) -> np.ndarray:
     picture = cv2.imdecode(np.frombuffer(event.encoded_image_string, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
     assert picture.shape[:2] == (event.height, event.width)
     return picture
+
+
+def test_losses_and_accuracies_are_averages_over_samples(make_trainer, tmp_path):
+    class Oracle(Hook):
+        steps = []
+
+        def after_step(self, trainer):
+            right = (trainer.logits.argmax(dim=1) == trainer.batch.targets).double().sum().item()
+            self.steps.append((trainer.loss.item() * len(trainer.batch), right, len(trainer.batch)))
+
+    trainer = make_trainer("SOLVER.MAX_EPOCHS", "2")
+    trainer.hooks.append(Oracle())
+    trainer.train()
+    steps = np.array(Oracle.steps)
+    assert steps[:, 2].tolist() == [8, 8, 8, 8, 4] * 2
+    of_lines = [steps[a:b] for a, b in ((0, 2), (2, 4), (5, 6), (6, 8), (8, 10))]  # none begins before its epoch
+    for kind, parts in (("step", of_lines), ("epoch", [steps[:5], steps[5:]])):
+        found = [(record["train_loss"], record["train_top1"]) for record in records(tmp_path / "run", kind)]
+        sums = [part.sum(axis=0) for part in parts]
+        assert np.allclose(found, [total[:2] / total[2] for total in sums], rtol=1e-12)
 
 
 class Norms(Hook):
@@ -231,7 +252,8 @@ def test_pictures_show_what_was_evaluated(make_trainer, tmp_path):
 def test_colours_and_words_of_samples(tmp_path, multilabel):
     hook = TensorBoard(RunFolder(tmp_path), ["cat", "dog"], label_text)
     targets = torch.tensor([[1.0, 1.0]] * 3) if multilabel else torch.ones(3, dtype=torch.long)
-    evidence, images = evidence_of(torch.randn(3, 2), targets, 2, multilabel, channels=3)
+    logits = torch.tensor([[1.0, -1.0], [-1.0, 1.0], [0.2, -3.0]])
+    evidence, images = evidence_of(logits, targets, 2, multilabel, channels=3)
     state = {"epoch": 1, "step": 7, "is_epoch_consumed": False, "evidence": evidence}
     trainer = type("T", (), {**state, "latest": {"kind": "epoch", "epoch": 1, "step": 7, "val_top1": 0.5}})()
     hook.before_train(trainer)
@@ -240,6 +262,13 @@ def test_colours_and_words_of_samples(tmp_path, multilabel):
     curves = events(tmp_path)
     assert curves.Tags()["images"] == ["val/samples", *([] if multilabel else ["val/confusion_matrix"])]
     (event,) = curves.Images("val/samples")
+    names = ["cat|dog" if multilabel else "dog"] * 3
+    words = evidence.samples()[2]
+    answers = [label_text(word, ["cat", "dog"]) for word in words]
+    labels = [f"{target}\n{answer}" for target, answer in zip(names, answers, strict=True)]
+    title = "each with its target, then its prediction"
+    expected = grid(images, 8, (64, 64), title, labels)
+    assert answers != names and np.array_equal(decode(event), expected[..., ::-1])
     enlarged = images[0].repeat(7, axis=0).repeat(7, axis=1)
     top, left = 30 + 50 + 2, 2 + (64 - 5 * 7) // 2
     assert np.array_equal(decode(event)[top : top + 63, left : left + 35], enlarged)
@@ -258,8 +287,10 @@ def test_a_stop_in_an_evaluation_leaves_no_step_twice(make_trainer, tmp_path):
     box.append(make_trainer(*keys, poll=poll))
     with pytest.raises(Interrupted):
         box[0].train()
-    make_trainer(*keys, state=load_checkpoint(tmp_path / "run/weights/last.pth")).train()
-    check_steps(tmp_path / "run")
+    state = load_checkpoint(tmp_path / "run/weights/last.pth")
+    for _ in range(2):  # the second one as if a kill had come after the evaluation and before its checkpoint
+        make_trainer(*keys, state=state).train()
+        check_steps(tmp_path / "run")
 
 
 def test_a_kill_leaves_no_step_twice(make_trainer, tmp_path):
