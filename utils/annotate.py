@@ -39,18 +39,22 @@ def heat(image: np.ndarray, cam: np.ndarray) -> np.ndarray:
 
 
 def grid(
-    images: Iterable[np.ndarray], columns: int, cell: Sequence[int], title: str, labels: Sequence[str] | None = None
+    images: Iterable[np.ndarray],
+    columns: int,
+    cell: Sequence[int],
+    title: str,
+    labels: Sequence[str | Sequence[str]] | None = None,
 ) -> np.ndarray:
     """Images uint8 (H, W, 1 or 3), RGB, each fitted into a `cell` of (height, width), `columns` in a row.
 
-    All have as many channels, and so has the grid.
-
-    The title stands above them all, its label above each, in as many lines as it has.
+    The title stands above them all, its label above each: a line, or several, as many for all. The
+    images have as many channels as one another, and so has the grid.
     """
     tiles = [_tile(image, cell) for image in images]
     channels = tiles[0].shape[2]
     if labels is not None:
-        banners = [_banner(label.split("\n"), cell[1] + 2 * _GAP, channels) for label in labels]
+        lines = [[label] if isinstance(label, str) else label for label in labels]
+        banners = [_banner(label, cell[1] + 2 * _GAP, channels) for label in lines]
         tiles = [np.concatenate(pair) for pair in zip(banners, tiles, strict=True)]
     tiles += [np.full_like(tiles[0], 255)] * (-len(tiles) % columns)
     rows = [np.hstack(tiles[start : start + columns]) for start in range(0, len(tiles), columns)]
@@ -65,9 +69,7 @@ def confusion_matrix(counts: np.ndarray, classes: Sequence[str]) -> np.ndarray:
     """
     side = max(min(_MATRIX // len(classes), _SIDE), 1)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    cells = cv2.resize((255 * (1 - shares)).astype(np.uint8), None, fx=side, fy=side, interpolation=cv2.INTER_NEAREST)[
-        ..., np.newaxis
-    ]
+    cells = (255 * (1 - shares)).astype(np.uint8).repeat(side, axis=0).repeat(side, axis=1)[..., np.newaxis]
     if side == _SIDE:
         _write_counts(cells, counts, shares)
     if side >= _LINE:

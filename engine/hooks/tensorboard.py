@@ -44,17 +44,15 @@ class TensorBoard(Hook):
         self.writer.close()
 
     def _write(self, record: dict[str, Any], pictures: dict[str, np.ndarray]) -> None:
-        """As one event: the writer's own methods make one of each value, which takes many times as long."""
+        """As one event; the writer's own methods make one of each value, and cost more."""
         from tensorboard.compat.proto.summary_pb2 import Summary
 
         self.written = record
-        names = record.keys() - {"kind", "epoch", "step"}
-        values = [Summary.Value(tag=_tag(record["kind"], name), simple_value=record[name]) for name in names]
+        curves = {_tag(record["kind"], name): x for name, x in record.items() if name not in ("kind", "epoch", "step")}
+        values = [Summary.Value(tag=tag, simple_value=value) for tag, value in curves.items()]
         for tag, picture in pictures.items():
-            height, width, channels = picture.shape
-            image = Summary.Image(
-                height=height, width=width, colorspace=channels, encoded_image_string=encode_png(picture)
-            )
+            shape = dict(zip(("height", "width", "colorspace"), picture.shape, strict=True))
+            image = Summary.Image(**shape, encoded_image_string=encode_png(picture))
             values.append(Summary.Value(tag=tag, image=image))
         self.writer.file_writer.add_summary(Summary(value=values), record["step"])
 
@@ -62,15 +60,12 @@ class TensorBoard(Hook):
         images, targets, predictions = evidence.samples()
         words = [[self.label_text(label, self.classes) for label in labels] for labels in (targets, predictions)]
         height, width = (min(max(length, 64), 96) for length in images.shape[1:3])
-        labels = [f"{target}\n{prediction}" for target, prediction in zip(*words, strict=True)]
-        samples = grid(
-            images, 8, (height, max(width, self.label_width)), "each with its target, then its prediction", labels
-        )
-        pictures = {"val/samples": samples}
-        counts = evidence.confusion()
-        return (
-            pictures if counts is None else pictures | {"val/confusion_matrix": confusion_matrix(counts, self.classes)}
-        )
+        cell = (height, max(width, self.label_width))
+        labels = list(zip(*words, strict=True))
+        pictures = {"val/samples": grid(images, 8, cell, "each with its target, then its prediction", labels)}
+        if (counts := evidence.confusion()) is not None:
+            pictures["val/confusion_matrix"] = confusion_matrix(counts, self.classes)
+        return pictures
 
 
 def _tag(kind: str, name: str) -> str:

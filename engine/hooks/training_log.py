@@ -56,9 +56,9 @@ class TrainingLog(Hook):
             norm = nn.utils.get_total_norm([p.grad for p in trainer.parameters_with_gradients()])
             # Groups that share a rate, such as those with and without decay, have one curve.
             rates = dict(zip(trainer.schedule.base_lrs, (g["lr"] for g in trainer.optimizer.param_groups), strict=True))
-            names = [f"lr_group{i}" for i in range(len(rates))] if len(rates) > 1 else []
             self.step_values = {"grad_norm": norm.item() / trainer.precision.scaler.get_scale()}
-            self.step_values |= dict(zip(names, rates.values(), strict=False))
+            if len(rates) > 1:
+                self.step_values |= {f"lr_group{i}": rate for i, rate in enumerate(rates.values())}
 
     def after_step(self, trainer: Any) -> None:
         count = len(trainer.batch)

@@ -265,7 +265,7 @@ def test_colours_and_words_of_samples(tmp_path, multilabel):
     names = ["cat|dog" if multilabel else "dog"] * 3
     words = evidence.samples()[2]
     answers = [label_text(word, ["cat", "dog"]) for word in words]
-    labels = [f"{target}\n{answer}" for target, answer in zip(names, answers, strict=True)]
+    labels = list(zip(names, answers, strict=True))
     title = "each with its target, then its prediction"
     expected = grid(images, 8, (64, 64), title, labels)
     assert answers != names and np.array_equal(decode(event), expected[..., ::-1])

@@ -10,7 +10,7 @@ from utils.annotate import annotate, confusion_matrix, grid, heat, write_png
 @pytest.mark.parametrize("channels", [1, 3])
 def test_a_grid_shows_each_image_in_its_place(channels):
     images = np.random.default_rng(0).integers(0, 256, (5, 4, 6, channels), dtype=np.uint8)
-    picture = grid(images, 3, (8, 12), "title", ["a", "图片", "a label that is far too long", "", "e"])
+    picture = grid(images, 3, (8, 12), "title", ["a", "图片", "a label that is far too long", "", "e\nf"])
     assert picture.shape[1] == 3 * 16
     title = len(picture) - 2 * (8 + 4 + 30)
     for i, image in enumerate(images):
