@@ -15,8 +15,8 @@ import cv2
 import numpy as np
 
 from data.image_io import MAX_PIXELS, EncodedImage, to_pixels
-from data.targets import class_indices, label_text
 from utils.errors import UserError
+from utils.labels import class_indices, label_text
 
 # What may be found, the worst first, and whether it is wrong or only worth a look.
 KINDS = {"broken": True, "two labels": True, "leak": True, "duplicate": False, "odd": False}

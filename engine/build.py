@@ -22,7 +22,7 @@ from data.build import (
     build_train_loader,
     native_input,
 )
-from data.targets import label_text, targets_of
+from data.targets import targets_of
 from engine.build_inference import (
     build_metrics,
     build_predictor,
@@ -268,7 +268,7 @@ def _build_records(cfg: CfgNode, run: RunFolder, spec: InputSpec, classes: Seque
     monitor = cfg.TEST.MONITOR.split(" ", 1)[1]
     checkpoints = Checkpoints(run, header, monitor, cfg.CHECKPOINT.EVERY_STEPS, cfg.CHECKPOINT.KEEP_EVERY)
     bar = [ProgressBar()] if show_bar else []
-    return [TrainingLog(run, cfg.LOG.PERIOD), TensorBoard(run, list(classes), label_text), *bar, checkpoints]
+    return [TrainingLog(run, cfg.LOG.PERIOD), TensorBoard(run, classes), *bar, checkpoints]
 
 
 def _write_down(user_cfg: CfgNode, cfg: CfgNode, run: RunFolder, device: torch.device) -> None:

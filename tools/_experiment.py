@@ -50,8 +50,8 @@ def own_splits(cfg: CfgNode) -> dict[str, Any]:
 def first_batch(cfg: CfgNode, dataset: Any, spec: Any, count: int) -> tuple[Any, Any, int]:
     """(a picture, BGR, of the first images of the first batch, that batch, one of its samples that can be read)."""
     from data.build import build_batch_transforms, build_train_loader
-    from data.targets import label_text
     from utils.annotate import grid
+    from utils.labels import label_text
 
     loader = build_train_loader(cfg, dataset, spec)
     batch = next(loader.batches(epoch=0))

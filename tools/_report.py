@@ -69,7 +69,6 @@ def test(checkpoint: Path, state: dict[str, Any], cfg: CfgNode, split: str, data
 
 def data_pictures(cfg: CfgNode, state: dict[str, Any], train_and_val: tuple[Any, Any | None] | None) -> list[Any]:
     """Classes and first batch of the data that the network was trained on, where they are at hand."""
-    import cv2
     from _experiment import first_batch
 
     from config import load_text
@@ -78,6 +77,7 @@ def data_pictures(cfg: CfgNode, state: dict[str, Any], train_and_val: tuple[Any,
     from engine.build_inference import checkpoint_spec
     from engine.report.pictures import Picture
     from utils import plotting
+    from utils.annotate import encode_png
 
     if load_text(state["config"], "the checkpoint").DATASETS.NAME != cfg.DATASETS.NAME:
         return []  # tested on others
@@ -96,5 +96,5 @@ def data_pictures(cfg: CfgNode, state: dict[str, Any], train_and_val: tuple[Any,
     drawn = plotting.class_histogram(state["classes"], counts)
     return [
         Picture("class_histogram", "Images of each class", drawn),
-        Picture("first_batch", "The first batch, as the network sees it", cv2.imencode(".png", batch)[1].tobytes()),
+        Picture("first_batch", "The first batch, as the network sees it", encode_png(batch)),
     ]

@@ -133,7 +133,7 @@ def explain(predictor: Any, image: Any, top: list[tuple[int, float]], classes: l
     from utils.annotate import grid, heat, write_png
 
     maps = grad_cam(predictor.model, predictor.normalize(image[None]), [label for label, _ in top])
-    pixels = image.permute(1, 2, 0).cpu().numpy()  # (C, H, W) -> (H, W, C)
+    pixels = image.expand(3, -1, -1).permute(1, 2, 0).cpu().numpy()  # (1 or 3, H, W) -> (H, W, 3)
     pictures = [pixels, *(heat(pixels, seen) for seen in maps.cpu().numpy())]
     labels = ["image", *(f"{probability:.3f} {classes[label]}" for label, probability in top)]
     write_png(target, grid(pictures, len(pictures), cell_of(pixels.shape[:2]), "Grad-CAM", labels))

@@ -16,9 +16,9 @@ def main(argv: Sequence[str]) -> None:
 
     from data.build import build_reader, build_train_and_val, native_input
     from data.samplers import SampleKey
-    from data.targets import label_text
     from modeling.build import input_spec
     from utils.annotate import grid, write_png
+    from utils.labels import label_text
 
     spec = input_spec(cfg, native_input(cfg))
     dataset, _ = build_train_and_val(cfg)

@@ -1,26 +1,26 @@
 """What was measured, as curves and pictures for TensorBoard."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from engine.hooks.base import Hook
 from utils.annotate import confusion_matrix, encode_png, grid, text_width
+from utils.labels import label_text
 from utils.run_folder import RunFolder
 
 
 class TensorBoard(Hook):
     """Writes each new `trainer.latest` as curves and each evaluation's `trainer.evidence` as pictures.
 
-    Stands behind the TrainingLog among the hooks. `label_text(target, classes)` says a target in
-    words. A resumed run goes on where its checkpoint was: what was written after it is hidden.
+    Stands behind the TrainingLog among the hooks. A resumed run goes on where its checkpoint was:
+    what was written after it is hidden.
     """
 
-    def __init__(self, run: RunFolder, classes: Sequence[str], label_text: Callable[[Any, Sequence[str]], str]):
+    def __init__(self, run: RunFolder, classes: Sequence[str]):
         self.run = run
         self.classes = classes
-        self.label_text = label_text
         # Measured here, because OpenCV takes its time to load a font.
         self.label_width = min(max(text_width(name) for name in classes), 160)
 
@@ -58,7 +58,7 @@ class TensorBoard(Hook):
 
     def _pictures(self, evidence: Any) -> dict[str, np.ndarray]:
         images, targets, predictions = evidence.samples()
-        words = [[self.label_text(label, self.classes) for label in labels] for labels in (targets, predictions)]
+        words = [[label_text(label, self.classes) for label in labels] for labels in (targets, predictions)]
         height, width = (min(max(length, 64), 96) for length in images.shape[1:3])
         cell = (height, max(width, self.label_width))
         labels = list(zip(*words, strict=True))

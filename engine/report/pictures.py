@@ -9,8 +9,9 @@ import cv2
 import numpy as np
 
 from engine.report.scores import Predictions, Scores, precision_recall
-from engine.report.tables import label_text
 from utils import plotting
+from utils.annotate import encode_png
+from utils.labels import label_text
 
 _GALLERY = 24  # pictures of a gallery
 _SMALL, _THUMBNAIL = 64, 160  # pixels: what is shown as it is, and what larger pictures are reduced to
@@ -120,6 +121,6 @@ def thumbnail(image: np.ndarray) -> bytes:
     image = cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if image.shape[2] == 3 else image
     scale = _THUMBNAIL / max(image.shape[:2])
     if max(image.shape[:2]) <= _SMALL:
-        return cv2.imencode(".png", image)[1].tobytes()
+        return encode_png(image)
     size = [max(round(length * min(scale, 1)), 1) for length in (image.shape[1], image.shape[0])]
     return cv2.imencode(".jpg", cv2.resize(image, size, interpolation=cv2.INTER_AREA))[1].tobytes()

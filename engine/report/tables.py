@@ -12,6 +12,7 @@ import torch
 
 from engine.report.scores import Predictions
 from utils.atomic_file import atomic_write
+from utils.labels import label_text
 
 TOP_K = 5
 
@@ -40,11 +41,6 @@ def prediction_rows(
         named = [(classes[label], probability) for label, probability in top]
         texts = (label_text(labels, classes), label_text(answers, classes), f"{top[0][1]:.6f}", top_text(named))
         yield name(index), *texts
-
-
-def label_text(present: np.ndarray, classes: Sequence[str]) -> str:
-    """The classes above 0 in a row of labels."""
-    return "|".join(classes[label] for label in np.flatnonzero(present > 0))
 
 
 def top_k(probabilities: torch.Tensor, k: int) -> Iterator[list[tuple[int, float]]]:

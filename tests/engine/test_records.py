@@ -16,7 +16,6 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import nn
 
 from data.loaders import Batch
-from data.targets import label_text
 from engine.checkpoint import load_checkpoint
 from engine.hooks.base import Hook
 from engine.hooks.tensorboard import TensorBoard
@@ -24,6 +23,7 @@ from engine.hooks.training_log import peak_memory
 from engine.inference import Evidence
 from utils.annotate import grid
 from utils.errors import Interrupted
+from utils.labels import label_text
 from utils.run_folder import RunFolder
 
 PLAIN = ("SOLVER.OPTIMIZER.NAME", "SGD", "MODEL.dropout", "0", "LOG.PERIOD", "1", "SOLVER.MAX_EPOCHS", "1")
@@ -250,7 +250,7 @@ def test_pictures_show_what_was_evaluated(make_trainer, tmp_path):
 
 @pytest.mark.parametrize("multilabel", [False, True])
 def test_colours_and_words_of_samples(tmp_path, multilabel):
-    hook = TensorBoard(RunFolder(tmp_path), ["cat", "dog"], label_text)
+    hook = TensorBoard(RunFolder(tmp_path), ["cat", "dog"])
     targets = torch.tensor([[1.0, 1.0]] * 3) if multilabel else torch.ones(3, dtype=torch.long)
     logits = torch.tensor([[1.0, -1.0], [-1.0, 1.0], [0.2, -3.0]])
     evidence, images = evidence_of(logits, targets, 2, multilabel, channels=3)
