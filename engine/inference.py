@@ -85,7 +85,7 @@ class Averages:
         result = {name: total.item() / self.count for name, total in self.sums.items()}
         if self.kept:
             outputs, targets = map(torch.cat, zip(*self.kept, strict=True))
-            result |= {name: metric(outputs, targets) for name, metric in self.metrics.whole_set.items()}
+            result |= {name: float(metric(outputs, targets)) for name, metric in self.metrics.whole_set.items()}
         return result
 
 

@@ -59,7 +59,8 @@ def test(checkpoint: Path, state: dict[str, Any], cfg: CfgNode, split: str, data
     predictions = evaluate(predictor, progress(loader.batches(), len(dataset)), averages)
     scores = score(predictions)
     metrics = {"checkpoint": str(checkpoint), "split": split, "count": averages.count}
-    metrics |= {**averages.result(), **scores.summary}
+    own = averages.result()
+    metrics |= {**own, **scores.summary, **own}  # in this order; a metric of one's own goes before another of its name
 
     def read(i: int) -> Any:
         return to_pixels(dataset[i][0], 3, cfg.DATASETS.MAX_PIXELS)

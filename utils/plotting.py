@@ -66,6 +66,7 @@ def learning_curves(curves: Mapping[str, Mapping[str, Sequence[float]]], chosen:
         axes.grid(alpha=0.3)
         axes.legend()
     axes.set(xlabel="epoch")
+    axes.xaxis.get_major_locator().set_params(integer=True)
     return figure
 
 
@@ -168,7 +169,7 @@ def class_histogram(classes: Sequence[str], counts: Mapping[str, np.ndarray]) ->
         axes.set(xlabel=f"{len(classes)} classes, by size")
     axes.set(ylabel="images")
     axes.set_ylim(bottom=0)
-    axes.legend()
+    figure.legend(loc="outside upper right", ncols=len(counts))
     return figure
 
 

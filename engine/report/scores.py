@@ -1,6 +1,7 @@
 """Numbers of a whole split, counted by scikit-learn, which is imported only when they are asked for."""
 
 import math
+import warnings
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -110,7 +111,9 @@ def score(predictions: Predictions) -> Scores:
     calibration = calibrate(*predictions.verdicts())
     summary["expected_calibration_error"] = calibration.error
     classes = range(labels.shape[1])
-    confusion = confusion_matrix(predictions.target_classes, predictions.predicted_classes, labels=classes)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # that there are many classes for so few samples
+        confusion = confusion_matrix(predictions.target_classes, predictions.predicted_classes, labels=classes)
     return Scores(_defined(summary), per_class, confusion, calibration)
 
 
