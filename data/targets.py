@@ -19,4 +19,11 @@ def weights_of(dataset: Any) -> np.ndarray | None:
 def class_counts(dataset: Any) -> np.ndarray:
     """The samples of each class (classes,); one of several labels counts for each."""
     targets = targets_of(dataset)
-    return np.bincount(targets, minlength=len(dataset.classes)) if targets.ndim == 1 else (targets > 0).sum(axis=0)
+    if targets.ndim > 1 and not is_soft(targets):
+        return (targets > 0).sum(axis=0)
+    return np.bincount(targets if targets.ndim == 1 else targets.argmax(axis=1), minlength=len(dataset.classes))
+
+
+def is_soft(targets: np.ndarray) -> bool:
+    """Whether targets are probabilities of classes (n, classes), not several labels."""
+    return bool(targets.ndim > 1 and (targets >= 0).all() and np.allclose(targets.sum(axis=1), 1))

@@ -6,7 +6,6 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -22,13 +21,13 @@ from data.build import (
     build_train_loader,
     native_input,
 )
-from data.targets import targets_of
+from data.targets import is_soft, targets_of
 from engine.build_inference import (
     build_metrics,
     build_predictor,
     checkpoint_config,
-    move,
     resolve_device,
+    to_device,
     wrap_predictor,
 )
 from engine.checkpoint import load_checkpoint
@@ -93,7 +92,7 @@ def build_trainer(
         load_initial_weights(cfg, model, spec)
     else:
         state = _check_continuation(state, cfg, train_set, allow_changes)
-    move(model, device)
+    to_device(model, device)
     normalize.to(device)
     trainer = _assemble(cfg, run, spec, model, normalize, train_set, val_set, device, poll, show_bar)
     if state is not None:
@@ -176,8 +175,7 @@ def _resolve(cfg: CfgNode, spec: InputSpec, native: dict[str, Any], train_set: A
 def _check_labels(cfg: CfgNode, train_set: Any) -> None:
     """Raise UserError where images have several labels and the loss takes one."""
     targets = targets_of(train_set)
-    is_soft = targets.ndim > 1 and (targets >= 0).all() and np.allclose(targets.sum(axis=1), 1)
-    if targets.ndim > 1 and not is_soft and not is_multilabel(cfg):
+    if targets.ndim > 1 and not is_soft(targets) and not is_multilabel(cfg):
         raise UserError(
             f"LOSS.NAME {cfg.LOSS.NAME}: takes one label, the images of {cfg.DATASETS.NAME} have several; set it to bce"
         )

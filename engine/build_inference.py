@@ -39,7 +39,7 @@ def build_predictor(cfg: CfgNode, state: dict[str, Any], source: Path, device: t
         model = build_model(cfg, spec, len(state["classes"]))
     load_model_state(model, state.get("ema") or state["model"], str(source), assign=True)
     model.requires_grad_(False)
-    move(model, device)
+    to_device(model, device)
     return wrap_predictor(cfg, model, build_normalize(cfg, spec).to(device), device)
 
 
@@ -47,7 +47,7 @@ def wrap_predictor(cfg: CfgNode, model: nn.Module, normalize: nn.Module, device:
     return Predictor(model, normalize, device, is_multilabel(cfg), cfg.TEST.FLIP)
 
 
-def move(model: nn.Module, device: torch.device) -> None:
+def to_device(model: nn.Module, device: torch.device) -> None:
     """Onto the device, in channels-last memory where the network's tensors can be."""
     model.to(device)
     with suppress(RuntimeError):  # a network with five-dimensional weights

@@ -7,7 +7,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from engine.report.scores import Predictions
+from engine.scores import Predictions
+from utils.errors import UserError
+
+_SAMPLES, _MAX_CLASSES = 16, 1000  # that pictures of an evaluation show
 
 
 class Metrics(NamedTuple):
@@ -81,7 +84,9 @@ class Averages:
             self.kept.append((outputs.float().cpu(), batch.targets.cpu()))
 
     def result(self) -> dict[str, float]:
-        """Each number by its name; the loss first."""
+        """Each number by its name; the loss first. Raises UserError where there was no sample."""
+        if not self.count:
+            raise UserError("no image of the split could be read; tools/check_data.py lists what is wrong with each")
         result = {name: total.item() / self.count for name, total in self.sums.items()}
         if self.kept:
             outputs, targets = map(torch.cat, zip(*self.kept, strict=True))
@@ -89,42 +94,45 @@ class Averages:
         return result
 
 
-def evaluate(predictor: Predictor, batches: Iterable[Any], averages: Averages) -> Predictions:
-    """Add every batch to the averages, and keep what the network says of each sample."""
+def evaluate(predictor: Predictor, batches: Iterable[Any], averages: Averages) -> tuple[dict[str, float], Predictions]:
+    """(numbers by name, what the network says of each sample). Raises UserError where there was no sample."""
     parts = []
     for batch, outputs in predictor.predict(batches):
         averages.add(batch, outputs)
         parts.append((batch.indices.cpu(), batch.targets.cpu(), outputs.cpu()))
+    numbers = averages.result()
     indices, targets, outputs = (torch.cat(part) for part in zip(*parts, strict=True))
     probabilities = predictor.probabilities(outputs.double())  # in float32 many would be 1, and equal
-    return Predictions(indices.numpy(), targets.numpy(), probabilities.numpy(), predictor.multilabel)
+    multilabel = predictor.multilabel and targets.ndim > 1  # the labels' loss may be given one class each
+    return numbers, Predictions(indices.numpy(), targets.numpy(), probabilities.numpy(), multilabel)
 
 
 class Evidence:
     """What pictures of an evaluation show: its first samples and, for single labels, what is taken for what.
 
-    It stays on the device until it is asked for. Of more than `max_classes` no confusion matrix is kept.
+    It stays on the device until it is asked for. Of very many classes no confusion matrix is kept.
     """
 
-    def __init__(self, multilabel: bool, num_samples: int = 16, max_classes: int = 1000):
+    def __init__(self, multilabel: bool):
         self.multilabel = multilabel
-        self.missing = num_samples
-        self.max_classes = max_classes
+        self.missing = _SAMPLES
         self.first: list[tuple[torch.Tensor, ...]] = []  # images, targets and predictions, of each batch
         self.pairs: list[torch.Tensor] = []  # target * classes + prediction, of each batch
         self.classes = 0
 
     def add(self, batch: Any, outputs: torch.Tensor) -> None:
-        # Of several labels those are predicted whose probability is above a half.
-        predictions = outputs > 0 if self.multilabel else outputs.argmax(dim=1)
+        targets, self.classes = batch.targets, outputs.shape[1]
+        if self.multilabel and targets.ndim > 1:
+            predictions = outputs >= 0  # labels of at least one half
+        else:
+            targets = targets if targets.ndim == 1 else targets.argmax(dim=1)
+            predictions = outputs.argmax(dim=1)
+            if self.classes <= _MAX_CLASSES:
+                self.pairs.append(targets * self.classes + predictions)
         if self.missing:
-            found = tuple(t[: self.missing].clone() for t in (batch.images, batch.targets, predictions))
+            found = tuple(t[: self.missing].clone() for t in (batch.images, targets, predictions))
             self.missing -= len(found[0])
             self.first.append(found)
-        self.classes = outputs.shape[1]
-        if not self.multilabel and self.classes <= self.max_classes:
-            targets = batch.targets if batch.targets.ndim == 1 else batch.targets.argmax(dim=1)
-            self.pairs.append(targets * self.classes + predictions)
 
     def samples(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The first images uint8 (n, H, W, C), their targets and predictions, each (n,) or (n, classes)."""

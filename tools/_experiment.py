@@ -53,6 +53,8 @@ def first_batch(cfg: CfgNode, dataset: Any, spec: Any, count: int) -> tuple[Any,
     from utils.annotate import grid
     from utils.labels import label_text
 
+    cfg = cfg.clone()
+    cfg.DATALOADER.NUM_WORKERS = 0  # for a single batch
     loader = build_train_loader(cfg, dataset, spec)
     batch = next(loader.batches(epoch=0))
     loader.close()

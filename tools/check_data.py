@@ -3,8 +3,7 @@
 The exit code is 1 if something is wrong: a broken image, one picture under two labels or in two splits.
 """
 
-import csv
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ def main(argv: Sequence[str]) -> int:
     from tqdm import tqdm
 
     from data.check import KINDS, class_members, class_warning, judge, mean_std, scan
+    from utils.atomic_file import write_csv
 
     channels, datasets = channels_of(cfg), own_splits(cfg)
     classes, records = datasets["train"].classes, {}
@@ -34,7 +34,9 @@ def main(argv: Sequence[str]) -> int:
     members = {split: class_members(records[split], len(classes)) for split in records}
     counts = {split: [len(images) for images in members[split]] for split in records}
 
-    write_csv(args.output / "images.csv", whole)
+    args.output.mkdir(parents=True, exist_ok=True)
+    header = ("split", "file", "class", "height", "width", "channels", "status", "reason")
+    write_csv(args.output / "images.csv", header, rows_of(whole))
     draw_samples(args.output / "samples.png", datasets["train"], members["train"], channels)
     show_splits(records, KINDS)
     show_classes(counts, classes)
@@ -49,16 +51,10 @@ def main(argv: Sequence[str]) -> int:
     return int(any(KINDS.get(record.status) for record in whole))
 
 
-def write_csv(path: Path, records: Iterable[Any]) -> None:
-    from utils.atomic_file import atomic_write
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(path) as file:
-        writer = csv.writer(file)
-        writer.writerow(("split", "file", "class", "height", "width", "channels", "status", "reason"))
-        for r in records:
-            reason = "; ".join(f"{kind}: {why}" for kind, why in r.findings)
-            writer.writerow((r.split, r.name, r.label, r.height, r.width, r.channels, r.status, reason))
+def rows_of(records: Iterable[Any]) -> Iterator[tuple]:
+    for r in records:
+        reason = "; ".join(f"{kind}: {why}" for kind, why in r.findings)
+        yield r.split, r.name, r.label, r.height, r.width, r.channels, r.status, reason
 
 
 def draw_samples(path: Path, dataset: Any, members: Sequence[Sequence[Any]], channels: int) -> None:

@@ -82,9 +82,11 @@ def predict(args: Namespace, cfg: CfgNode, predictor: Any, files: list[Path], cl
     from data.image_io import printable
     from data.labelled_images import ImageFiles
     from engine.build_inference import checkpoint_spec
-    from engine.report.tables import top_k, top_text, write_csv
+    from engine.report.tables import top_k, top_text
+    from utils.atomic_file import write_csv
 
     rows: list[tuple] = []
+    named_files = set(args.images)
     loader = build_eval_loader(cfg, ImageFiles(files), checkpoint_spec(cfg))
     for batch, outputs in predictor.predict(progress(loader.batches(), len(files))):
         answers = top_k(predictor.probabilities(outputs), args.topk)
@@ -93,7 +95,7 @@ def predict(args: Namespace, cfg: CfgNode, predictor: Any, files: list[Path], cl
             named = [(classes[label], probability) for label, probability in top]
             show(name, named, args.json)
             rows.append((name, named[0][0], f"{named[0][1]:.6f}", top_text(named)))
-            if args.draw or path in args.images:
+            if args.draw or path in named_files:
                 draw(path, named, picture_path(args.output, index, path, _PREDICTED))
             if args.cam:
                 explain(predictor, image, top, classes, picture_path(args.output, index, path, _CAM))

@@ -14,7 +14,7 @@ from config.loader import output_dir, split_overrides
 from utils.cli import ArgumentParser, run, show_table
 from utils.errors import UserError
 from utils.logger import get_logger, setup_logging
-from utils.run_folder import RunFolder
+from utils.run_folder import run_of
 
 log = get_logger("test")
 _CLASSES = 30  # shown in the terminal
@@ -66,22 +66,20 @@ def choose_split(name: str | None, cfg: CfgNode, classes: list[str]) -> tuple[st
 
 def report_folder(checkpoint: Path, split: str) -> Path:
     """`report/` of the run, or a folder beside a checkpoint that is in no run; the validation set has its own."""
-    run = RunFolder(checkpoint.parent.parent)
-    folder = run.report if checkpoint.parent == run.weights else checkpoint.with_name(f"{checkpoint.stem}_report")
+    run = run_of(checkpoint)
+    folder = run.report if run else checkpoint.with_name(f"{checkpoint.stem}_report")
     return folder / "val" if split == "val" else folder
 
 
 def show(results: Any, folder: Path) -> None:
     """The numbers in the terminal; of many classes those that went worst."""
-    import numpy as np
-
-    from engine.report.tables import class_rows
+    from engine.report.tables import class_rows, worst_classes
 
     classes, columns = results.dataset.classes, results.scores.per_class
-    order = np.argsort(np.nan_to_num(columns["f1"]), kind="stable")[:_CLASSES]
-    order = sorted(order) if len(order) == len(classes) else order
-    rows = class_rows([classes[label] for label in order], {k: v[order] for k, v in columns.items()}, 4)
-    show_table([(f"{len(order)} of {len(classes)} classes", *columns), *rows])
+    worst = worst_classes(results.scores, _CLASSES)
+    labels = sorted(worst) if len(worst) == len(classes) else worst
+    rows = class_rows(classes, columns, 4, labels)
+    show_table([(f"{len(labels)} of {len(classes)} classes", *columns), *rows])
     width = max(12, *(len(name) + 2 for name in results.metrics))
     for name, value in {**results.metrics, "report": folder / "index.html"}.items():
         print(f"{name:<{width}}{value:.4f}" if isinstance(value, float) else f"{name:<{width}}{value}")

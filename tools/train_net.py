@@ -36,6 +36,8 @@ def main(argv: Sequence[str]) -> int | None:
             log.info("starting fresh in %s", folder)
         elif state["counters"]["epoch"] >= cfg.SOLVER.MAX_EPOCHS:
             log.info("%s is complete: nothing to do", folder)
+            if cfg.TEST.REPORT and not (folder.report / "index.html").exists():
+                look_back(folder)  # the process was stopped before it came to that
             return
         else:
             counters = state["counters"]
@@ -111,21 +113,22 @@ def train(trainer: Any, folder: RunFolder, interrupt: InterruptHandler) -> None:
         raise
     if trainer.stop_reason:
         log.info("stopped early: %s", trainer.stop_reason)
-    log.info("done: %s; to test it: python tools/test_net.py %s", folder.best, shlex.quote(str(folder)))
+    log.info("done: %s; to test it: python tools/test_net.py %s", folder.best_weights, shlex.quote(str(folder)))
 
 
 def look_back(folder: RunFolder) -> None:
     """The report of a training: its curves, and how its best weights do on the validation set."""
-    from _report import report
+    from _report import draw_data, report
 
     from data.build import build_train_and_val
     from engine.build_inference import checkpoint_config
     from engine.checkpoint import load_checkpoint
 
-    state = load_checkpoint(folder.best)
-    cfg = checkpoint_config(state, folder.best)
-    sets = build_train_and_val(cfg)
-    report(folder.report, folder.best, state, cfg, "val", sets[1], sets)
+    best = folder.best_weights
+    state = load_checkpoint(best)
+    cfg = checkpoint_config(state, best)
+    train_set, val_set = build_train_and_val(cfg)
+    report(folder.report, best, state, cfg, "val", val_set, draw_data(cfg, train_set, val_set))
     log.info("to look at: %s", folder.report / "index.html")
 
 

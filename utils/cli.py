@@ -69,18 +69,16 @@ def show_table(rows: Sequence[Sequence[str]]) -> None:
 
 def say(line: str) -> None:
     """Print a line, above the bar if there is one."""
-    tqdm = sys.modules.get("tqdm")
-    print(line) if tqdm is None else tqdm.tqdm.write(line)
+    from tqdm import tqdm
+
+    tqdm.write(line)
 
 
 def progress(batches: Iterable[Any], total: int) -> Iterator[Any]:
     """The batches, with a bar of their `total` samples for a person who watches."""
-    if not sys.stderr.isatty():
-        yield from batches
-        return
     from tqdm import tqdm
 
-    with tqdm(total=total, unit="img", unit_scale=True, dynamic_ncols=True, leave=False) as bar:
+    with tqdm(total=total, unit="img", unit_scale=True, dynamic_ncols=True, leave=False, disable=None) as bar:
         for batch in batches:
             yield batch
             bar.update(len(batch))

@@ -74,7 +74,7 @@ def learning_curves(curves: Mapping[str, Mapping[str, Sequence[float]]], chosen:
 def learning_rate(epochs: Sequence[float], rates: Sequence[float], title: str) -> Figure:
     figure, axes = _axes()
     axes.plot(epochs, rates)
-    axes.set(title=title, xlabel="epoch", ylabel="learning rate")
+    axes.set(title=_plain(title), xlabel="epoch", ylabel="learning rate")
     axes.grid(alpha=0.3)
     return figure
 
@@ -123,7 +123,7 @@ def reliability_diagram(confidence: np.ndarray, accuracy: np.ndarray, counts: np
 
 @_picture
 def precision_recall(curves: Mapping[str, tuple[np.ndarray, np.ndarray, float]], num_classes: int) -> Figure:
-    """Class -> (recalls, precisions, average precision); of many classes those with the least are drawn."""
+    """Class -> (recalls, precisions, average precision), of some or all of so many classes."""
     figure, axes = _axes(height=_WIDTH)
     for name, (recall, precision, average) in curves.items():
         axes.plot(recall, precision, label=f"{average:.3f} {_short(name)}", drawstyle="steps-post")
@@ -144,7 +144,9 @@ def class_bars(classes: Sequence[str], values: np.ndarray, title: str) -> Figure
     axes.invert_yaxis()
     axes.margins(y=0.01)
     for place, label in enumerate(order):
-        axes.text(0.01, place, f"{values[label]:.3f}", va="center", fontsize=7, color="white" if values[label] else "k")
+        axes.text(
+            0.01, place, f"{values[label]:.3f}", va="center", fontsize=7, color="white" if values[label] > 0.1 else "k"
+        )
     shown = "" if len(order) == len(classes) else f": the {len(order)} least of {len(classes)}"
     axes.set(title=title + shown, xlim=(0, 1))
     return figure
@@ -152,12 +154,11 @@ def class_bars(classes: Sequence[str], values: np.ndarray, title: str) -> Figure
 
 @_picture
 def class_histogram(classes: Sequence[str], counts: Mapping[str, np.ndarray]) -> Figure:
-    """Split -> images of each class; the largest class of the first split comes first."""
+    """What each data set is called -> its images of each class; the largest class of the first comes first."""
     order = np.argsort(-next(iter(counts.values())), kind="stable")
     figure, axes = _axes()
     width = 0.8 / len(counts)
-    for number, (split, values) in enumerate(counts.items()):
-        label = f"{split}: {values.sum():,.0f}"
+    for number, (label, values) in enumerate(counts.items()):
         if len(classes) > _BARS:
             axes.step(range(len(order)), values[order], label=label)
         else:
@@ -179,5 +180,9 @@ def _axes(height: float = _HEIGHT) -> tuple[Figure, Axes]:
 
 
 def _short(name: str) -> str:
-    name = name if len(name) <= 18 else f"{name[:17]}…"
-    return name.replace("$", r"\$")  # not the beginning of a formula
+    return _plain(name if len(name) <= 18 else f"{name[:17]}…")
+
+
+def _plain(text: str) -> str:
+    """Text in which a dollar sign does not begin a formula, and bytes that are no text are question marks."""
+    return text.replace("$", r"\$").encode("utf-8", "replace").decode()

@@ -63,6 +63,12 @@ class RunFolder:
             self._lock = None
 
 
+def run_of(checkpoint: Path) -> RunFolder | None:
+    """The run that a checkpoint is in, None for one that lies elsewhere."""
+    run = RunFolder(checkpoint.parent.parent)
+    return run if checkpoint.parent == run.weights else None
+
+
 def create_run(parent: Path) -> RunFolder:
     """A new folder in an experiment's folder, named by the time; two of the same second are numbered."""
     stamp = time.strftime("%Y-%m-%d_%H-%M-%S")

@@ -16,6 +16,7 @@ from utils.logger import get_logger
 from utils.run_folder import RunFolder
 
 log = get_logger("train")
+_NO_SUMS = [0.0, 0.0, 0.0]
 
 
 class TrainingLog(Hook):
@@ -24,8 +25,8 @@ class TrainingLog(Hook):
     Values are fetched from the device every `period` steps, at the end of an epoch and in a
     save, and nowhere else; a loss that is not finite stops the run there with a UserError.
     `trainer.latest` is the newest record: `grad_norm` is the L2 norm of all gradients of its step
-    before clipping, `data_wait` the share of the time since the last line that went into waiting for
-    batches, `memory_mib` the peak. A resumed run goes on where its checkpoint was: what was written
+    before clipping, `data_wait` the share of the time since the last line or the start of the epoch that went
+    into waiting for batches, `memory_mib` the peak. A resumed run goes on where its checkpoint was: what was written
     after it is removed.
     """
 
@@ -34,12 +35,12 @@ class TrainingLog(Hook):
         self.period = period
         self.size: int | None = None  # of metrics.jsonl when the state was captured
         # loss * samples, right answers, samples: of the epoch, and of it until the last line.
-        self.epoch_sums = [0.0, 0.0, 0.0]
-        self.sums_at_line = [0.0, 0.0, 0.0]
-        self.unread: list[tuple[torch.Tensor, torch.Tensor, int]] = []  # of steps that are not in the sums yet
+        self.epoch_sums = self.sums_at_line = _NO_SUMS
+        # loss, whether each sample was right, samples, and the number of each step that is not in the sums yet.
+        self.unread: list[tuple[torch.Tensor, torch.Tensor, int, int]] = []
         self.step_values: dict[str, float] = {}  # of the step that is to be written, from before its update
         self.file: IO[str] | None = None  # metrics.jsonl
-        self.started = time.perf_counter()
+        self.seconds_before, self.started = 0.0, time.perf_counter()
         self.line_time, self.line_wait, self.line_samples = self.started, 0.0, 0
 
     def before_train(self, trainer: Any) -> None:
@@ -62,7 +63,7 @@ class TrainingLog(Hook):
 
     def after_step(self, trainer: Any) -> None:
         count = len(trainer.batch)
-        self.unread.append((trainer.loss, top1(trainer.logits, trainer.batch.targets), count))
+        self.unread.append((trainer.loss, top1(trainer.logits, trainer.batch.targets), count, trainer.step))
         self.line_samples += count
         if trainer.updated and trainer.step % self.period == 0:
             self._write_line(trainer)
@@ -70,10 +71,9 @@ class TrainingLog(Hook):
     def after_epoch(self, trainer: Any) -> None:
         self._read()
         record = {"kind": "epoch", "epoch": trainer.epoch, "step": trainer.step}
-        record |= self._averages([0.0, 0.0, 0.0], trainer)
+        record |= self._averages(_NO_SUMS)
         record |= {f"val_{name}": value for name, value in trainer.metrics.items()}
-        self.epoch_sums = [0.0, 0.0, 0.0]
-        self.sums_at_line = [0.0, 0.0, 0.0]
+        self.epoch_sums = self.sums_at_line = _NO_SUMS
         self._write(record, trainer)
         train = "  ".join(f"{name} {record[f'train_{name}']:.4f}" for name in ("loss", "top1"))
         val = "  ".join(f"{name} {value:.4f}" for name, value in trainer.metrics.items())
@@ -85,19 +85,24 @@ class TrainingLog(Hook):
 
     def state_dict(self) -> dict[str, Any]:
         self._read()
-        sums = torch.tensor([self.epoch_sums, self.sums_at_line], dtype=torch.float64)
-        return {"epoch_sums": sums[0].clone(), "sums_at_line": sums[1].clone(), "size": self.file.tell()}
+        sums = {"epoch_sums": self.epoch_sums, "sums_at_line": self.sums_at_line}
+        return sums | {"size": self.file.tell(), "seconds": self._seconds()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.epoch_sums, self.sums_at_line = state["epoch_sums"].tolist(), state["sums_at_line"].tolist()
-        self.size = state["size"]
+        self.epoch_sums, self.sums_at_line = list(state["epoch_sums"]), list(state["sums_at_line"])
+        self.size, self.seconds_before = state["size"], state["seconds"]
 
     def _read(self) -> None:
         """Add up what the steps left on the device: one by one, so that the sums are the same whenever it is done."""
         if self.unread:
-            losses, rights, counts = zip(*self.unread, strict=True)
+            losses, rights, counts, steps = zip(*self.unread, strict=True)
             loss, right, count = self.epoch_sums
-            for value, samples in zip(torch.stack(losses).tolist(), counts, strict=True):
+            for value, samples, step in zip(torch.stack(losses).tolist(), counts, steps, strict=True):
+                if not math.isfinite(value):
+                    raise UserError(
+                        f"the training loss is {value} at step {step}: lower SOLVER.BASE_LR, add warm-up, or set "
+                        "SOLVER.AMP off; the checkpoints are of before"
+                    )
                 loss += value * samples
             self.epoch_sums = [loss, right + torch.cat(rights).sum().item(), count + sum(counts)]
             self.unread.clear()
@@ -108,7 +113,7 @@ class TrainingLog(Hook):
     def _write_line(self, trainer: Any) -> None:
         self._read()
         record = {"kind": "step", "epoch": trainer.progress, "step": trainer.step, "lr": trainer.lr}
-        record |= self._averages(self.sums_at_line, trainer) | self.step_values
+        record |= self._averages(self.sums_at_line) | self.step_values
         self.sums_at_line = self.epoch_sums
         seconds = time.perf_counter() - self.line_time
         record["images_per_second"] = self.line_samples / seconds
@@ -128,20 +133,19 @@ class TrainingLog(Hook):
             extra={"shown_by_bar": True},
         )
 
-    def _averages(self, before: list[float], trainer: Any) -> dict[str, float]:
+    def _averages(self, before: list[float]) -> dict[str, float]:
         """Of the samples since the sums were those of `before`."""
         loss, right, count = (total - start for total, start in zip(self.epoch_sums, before, strict=True))
-        if not math.isfinite(loss):
-            raise UserError(
-                f"the training loss is {loss} at epoch {trainer.progress:.2f}, step {trainer.step}: "
-                "lower SOLVER.BASE_LR, add warm-up, or set SOLVER.AMP off; the checkpoints are of before"
-            )
         return {"train_loss": loss / max(count, 1), "train_top1": right / max(count, 1)}
 
     def _write(self, record: dict[str, Any], trainer: Any) -> None:
         trainer.latest = record
-        self.file.write(json.dumps({**record, "process_seconds": round(time.perf_counter() - self.started, 3)}) + "\n")
+        self.file.write(json.dumps({**record, "seconds": round(self._seconds(), 3)}) + "\n")
         self.file.flush()
+
+    def _seconds(self) -> float:
+        """How long it has been trained, by this process and those that were stopped before it."""
+        return self.seconds_before + time.perf_counter() - self.started
 
 
 def peak_memory(device: torch.device) -> dict[str, float]:

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from engine.registry import METRICS
-from engine.report.scores import average_precisions
+from engine.scores import average_precisions
 
 
 @METRICS.register(whole_set=True)

@@ -12,12 +12,13 @@ import numpy as np
 
 from engine.report.page import Page, render
 from engine.report.pictures import Picture, galleries, result_pictures, worst_pairs
-from engine.report.scores import Predictions, Scores
-from engine.report.tables import class_rows, prediction_rows, write_csv, write_metrics
-from utils.atomic_file import atomic_write
+from engine.report.tables import class_rows, prediction_rows, worst_classes, write_metrics
+from engine.scores import Predictions, Scores
+from utils.atomic_file import atomic_write, write_csv
 from utils.run_folder import RunFolder
 
 _ROWS = 50  # of the table of classes on the page; per_class.csv has all
+_ENVIRONMENT = ("command", "python", "platform", "machine", "device")  # nobody's name is on a page that is shared
 
 
 class Results(NamedTuple):
@@ -51,6 +52,8 @@ def write_report(
         _add_results(page, results)
         _write_tables(folder, results)
         page.links = ["metrics.json", "per_class.csv", "predictions.csv"]
+    for old in (folder / "pictures").glob("*.png"):
+        old.unlink()
     for picture in page.pictures:
         with atomic_write(folder / "pictures" / f"{picture.name}.png", "wb") as file:
             file.write(picture.data)
@@ -68,11 +71,11 @@ def _add_results(page: Page, results: Results) -> None:
     if scores.confusion is not None:
         pairs = worst_pairs(scores.confusion, classes)
         page.tables["The most frequent mistakes"] = [("target", "taken for", "images", "of the class"), *pairs]
-    order = np.argsort(np.nan_to_num(scores.per_class["f1"]), kind="stable")[:_ROWS]
+    worst = worst_classes(scores, _ROWS)
     shown = (
-        "Classes" if len(order) == len(classes) else f"The {len(order)} classes with the least F1, of {len(classes)}"
+        "Classes" if len(worst) == len(classes) else f"The {len(worst)} classes with the least F1, of {len(classes)}"
     )
-    rows = class_rows([classes[label] for label in order], {k: v[order] for k, v in scores.per_class.items()}, 4)
+    rows = class_rows(classes, scores.per_class, 4, worst)
     page.tables[shown] = [("class", *scores.per_class), *rows]
     page.galleries = galleries(results.predictions, classes, results.dataset.name, results.read)
 
@@ -85,19 +88,21 @@ def _write_tables(folder: Path, results: Results) -> None:
     write_metrics(folder / "metrics.json", results.metrics)
 
 
-def run_facts(run: RunFolder, history: Sequence[dict[str, Any]]) -> dict[str, str]:
+def facts_of(run: RunFolder | None, history: Sequence[dict[str, Any]]) -> dict[str, str]:
     """What is known of a run: its command, machine and packages, its commit, how long it was trained."""
-    facts = {}
+    facts = {"reported": f"{time.strftime('%Y-%m-%d %H:%M:%S')} by {shlex.join(['python', *sys.argv])}"}
+    if run is None:
+        return facts
     if run.environment.is_file():
         head = run.environment.read_text(encoding="utf-8").partition("\n\n")[0]
-        facts = dict(line.split(": ", 1) for line in head.splitlines() if ": " in line)
+        known = dict(line.split(": ", 1) for line in head.splitlines() if ": " in line)
+        facts |= {name: known[name] for name in _ENVIRONMENT if name in known}
     commit, changes = run.code / "commit.txt", run.code / "dirty.diff"
     if commit.is_file():
         changed = changes.is_file() and changes.stat().st_size
         facts["commit"] = commit.read_text().strip() + (", with the changes in code/dirty.diff" if changed else "")
     if history:
-        times = [record["process_seconds"] for record in history]
-        ends = [now for now, later in zip(times, [*times[1:], 0.0], strict=True) if later < now]
-        trained = timedelta(seconds=round(sum(ends)))
-        facts["trained"] = f"{history[-1]['epoch']:g} epochs, {history[-1]['step']:,} steps in {trained}"
-    return facts | {"reported": f"{time.strftime('%Y-%m-%d %H:%M:%S')} by {shlex.join(['python', *sys.argv])}"}
+        last = history[-1]
+        duration = timedelta(seconds=round(last["seconds"]))
+        facts["trained"] = f"{last['epoch']:g} epochs, {last['step']:,} steps in {duration}"
+    return facts

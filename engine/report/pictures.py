@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
-from engine.report.scores import Predictions, Scores, precision_recall
+from engine.scores import Predictions, Scores, precision_recall
 from utils import plotting
 from utils.annotate import encode_png
 from utils.labels import label_text
@@ -36,7 +36,7 @@ def training_pictures(history: Sequence[dict[str, Any]], chosen: float | None) -
     """The curves of a training; `chosen` is the epoch whose weights are tested."""
     epochs = [record for record in history if record["kind"] == "epoch"]
     steps = [record for record in history if record["kind"] == "step"]
-    names = [key for key in (epochs[0] if epochs else ()) if key.startswith(("train_", "val_"))]
+    names = [key for key in (epochs[-1] if epochs else ()) if key.startswith(("train_", "val_"))]
     curves: dict[str, dict[str, Any]] = {}
     for name in names:
         split, _, metric = name.partition("_")
@@ -75,7 +75,7 @@ def result_pictures(predictions: Predictions, scores: Scores, classes: Sequence[
         for label in worst:
             precision, recall = precision_recall(predictions, label)
             curves[classes[label]] = recall, precision, averages[label]
-        drawn = plotting.precision_recall(curves, len(classes))
+        drawn = plotting.precision_recall(curves, int(np.isfinite(averages).sum()))
         pictures.append(Picture("precision_recall", "Precision and recall of each class at every threshold", drawn))
     drawn = plotting.class_bars(classes, np.nan_to_num(scores.per_class["f1"]), "F1")
     return [*pictures, Picture("per_class", "F1, the harmonic mean of precision and recall, by class", drawn)]
@@ -97,7 +97,7 @@ def galleries(
 
     `read` gives a sample as uint8 (H, W, 1 or 3), RGB.
     """
-    right, confidence = predictions.verdicts()
+    right, confidence = predictions.correct_and_confidence()
     wrong = np.flatnonzero(~right)
     unsure = np.flatnonzero(right)
     found = {

@@ -1,16 +1,15 @@
 """Results as files for other programs: metrics.json, per_class.csv, predictions.csv."""
 
-import csv
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from engine.report.scores import Predictions
+from engine.scores import Predictions, Scores
 from utils.atomic_file import atomic_write
 from utils.labels import label_text
 
@@ -22,13 +21,6 @@ def write_metrics(path: Path, metrics: dict[str, Any]) -> None:
     with atomic_write(path) as file:
         json.dump(metrics, file, indent=2, ensure_ascii=False)
         file.write("\n")
-
-
-def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    with atomic_write(path) as file:
-        writer = csv.writer(file)
-        writer.writerow(header)
-        writer.writerows(rows)
 
 
 def prediction_rows(
@@ -54,13 +46,17 @@ def top_text(top: Sequence[tuple[str, float]]) -> str:
     return "; ".join(f"{label} {probability:.6f}" for label, probability in top)
 
 
-def class_rows(classes: Sequence[str], columns: dict[str, np.ndarray], digits: int) -> list[list[str]]:
-    """A row for each class, its name first; a cell is empty where a number is not defined."""
-    cells = [
-        [
-            "" if math.isnan(value) else f"{value:.{digits}f}" if isinstance(value, float) else f"{value}"
-            for value in row
-        ]
-        for row in zip(*(column.tolist() for column in columns.values()), strict=True)
+def class_rows(
+    classes: Sequence[str], columns: dict[str, np.ndarray], digits: int, labels: Sequence[int] | None = None
+) -> list[list[str]]:
+    """A row for each class, or for each of `labels`, its name first; a cell is empty where a number is not defined."""
+    rows = list(zip(classes, *(column.tolist() for column in columns.values()), strict=True))
+    return [
+        [name, *("" if math.isnan(x) else f"{x:.{digits}f}" if isinstance(x, float) else f"{x}" for x in numbers)]
+        for name, *numbers in (rows if labels is None else [rows[label] for label in labels])
     ]
-    return [[name, *numbers] for name, numbers in zip(classes, cells, strict=True)]
+
+
+def worst_classes(scores: Scores, most: int) -> list[int]:
+    """At most so many classes, those with the least F1 first."""
+    return np.argsort(np.nan_to_num(scores.per_class["f1"]), kind="stable")[:most].tolist()

@@ -11,10 +11,10 @@ import cv2
 import numpy as np
 import pytest
 
-from engine.report.folder import Results, run_facts, write_report
+from engine.report.folder import Results, facts_of, write_report
 from engine.report.page import Page, render
 from engine.report.pictures import galleries, read_history, thumbnail, training_pictures, worst_pairs
-from engine.report.scores import Predictions, score
+from engine.scores import Predictions, score
 from utils.run_folder import RunFolder
 
 NAMES = ["<i>thin</i>", "a & b", 'quo"te', "$x_1$", "猫", "a name that is much longer than others are", "g", "h"]
@@ -111,16 +111,19 @@ def test_numbers_as_files(folder):
     assert metrics["count"] == 200 and 0 < metrics["f1_macro"] < 1
 
 
-@pytest.mark.parametrize("multilabel", [False, True])
-@pytest.mark.parametrize("count", [2, 10, 30, 257])
+@pytest.mark.parametrize(("count", "multilabel"), [(1, False), (1, True), (2, False), (30, True), (257, False)])
 def test_any_number_of_classes_can_be_drawn(tmp_path, count, multilabel):
-    classes = [f"class {i}" for i in range(count)]
+    classes = [f"class \udc80 {i}" for i in range(count)]  # a folder whose name is no text
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures/of_before.png").write_bytes(b"")
     write_report(tmp_path, "title", results(classes, 300, multilabel), [], {}, "")
-    page = Tags((tmp_path / "index.html").read_text(encoding="utf-8"))
+    page = Tags((tmp_path / "index.html").read_text(encoding="utf-8", errors="surrogateescape"))
     assert ("The most frequent mistakes" in page.text) == (not multilabel)
+    assert all(name in page.text for name in classes[:40]) == (count <= 50)
     assert ("50 classes with the least F1, of 257" in page.text) == (count == 257)
     names = {path.stem for path in (tmp_path / "pictures").iterdir()}
-    assert ("confusion_matrix" in names) == (not multilabel) and {"per_class", "precision_recall"} <= names
+    assert ("confusion_matrix" in names) == (not multilabel) and "of_before" not in names
+    assert {"per_class", "precision_recall"} <= names
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed: apt-get install chromium")
@@ -173,16 +176,16 @@ def test_small_images_keep_their_pixels_and_large_ones_shrink():
 
 def test_what_is_known_of_a_run(tmp_path):
     run = RunFolder(tmp_path)
-    assert set(run_facts(run, [])) == {"reported"}
-    run.environment.write_text("command: train it\ndevice: cpu\n\nnumpy==1\n")
+    assert set(facts_of(None, [])) == set(facts_of(run, [])) == {"reported"}
+    run.environment.write_text("command: train it\nhost: mine\ndevice: cpu\n\nnumpy==1\n")
     run.code.mkdir()
     (run.code / "commit.txt").write_text("abc\n")
     (run.code / "dirty.diff").write_text("+1\n")
-    records = [{"epoch": e, "step": 9 * e, "process_seconds": s} for e, s in ((1, 50), (2, 100), (3, 20), (4, 90000))]
+    records = [{"epoch": epoch, "step": 9 * epoch, "seconds": 22500.0 * epoch} for epoch in (1, 2, 3, 4)]
     run.metrics.write_text("".join(json.dumps(record) + "\n" for record in records) + '{"epoch": 5, "st')
-    facts = run_facts(run, read_history(run.metrics))
+    facts = facts_of(run, read_history(run.metrics))
     assert facts["command"] == "train it" and facts["commit"] == "abc, with the changes in code/dirty.diff"
-    assert facts["trained"] == "4 epochs, 36 steps in 1 day, 1:01:40"  # the process of 100 s was stopped
+    assert facts["trained"] == "4 epochs, 36 steps in 1 day, 1:00:00" and "host" not in facts
 
 
 def test_an_empty_page_is_a_page():

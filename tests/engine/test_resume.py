@@ -52,14 +52,15 @@ def differences(a, b, path: str = "") -> list[str]:
 
 
 def without_clock(state: dict) -> dict:
-    """The state without the size of the log, whose lines carry times."""
-    hooks = {name: {k: v for k, v in hook.items() if k != "size"} for name, hook in state["hooks"].items()}
+    """The state without the size of the log, whose lines carry times, and the time it took."""
+    timed = ("size", "seconds")
+    hooks = {name: {k: v for k, v in hook.items() if k not in timed} for name, hook in state["hooks"].items()}
     return {**state, "hooks": hooks}
 
 
 def records(run: Path) -> list[dict]:
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    clock = ("process_seconds", "images_per_second", "data_wait", "memory_mib")
+    clock = ("seconds", "images_per_second", "data_wait", "memory_mib")
     return [{k: v for k, v in line.items() if k not in clock} for line in lines]
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from sklearn import metrics
 
 from engine.metrics.average_precision import mean_average_precision
-from engine.report.scores import Predictions, calibrate, precision_recall, score
+from engine.scores import Predictions, calibrate, precision_recall, score
 
 
 def single(samples: int, classes: int, seed: int = 0, skill: float = 2.0) -> Predictions:
@@ -111,7 +111,7 @@ def test_labels_below_zero_do_not_count():
         precision, recall = precision_recall(p, label)
         area = -np.sum(np.diff(recall) * precision[:-1])
         assert found.per_class["average_precision"][label] == pytest.approx(area)
-    right, _ = p.verdicts()
+    right, _ = p.correct_and_confidence()
     wrong = ((p.probabilities >= 0.5) != (p.targets > 0)) & (p.targets >= 0)
     assert (right == ~wrong.any(axis=1)).all() and 0 < right.sum() < len(right)
 
@@ -119,14 +119,30 @@ def test_labels_below_zero_do_not_count():
 def test_how_sure_a_network_was():
     probabilities = np.array([[0.9, 0.4, 0.2], [0.7, 0.6, 0.95]])
     p = Predictions(np.arange(2), np.array([[1, 0, 0], [1, 0, 0]], np.float32), probabilities, True)
-    right, sure = p.verdicts()
+    right, sure = p.correct_and_confidence()
     assert right.tolist() == [True, False] and sure.tolist() == [0.6, 0.95]
     p = Predictions(np.arange(2), np.array([0, 0]), np.array([[0.9, 0.1], [0.3, 0.7]]), False)
-    right, sure = p.verdicts()
+    right, sure = p.correct_and_confidence()
     assert right.tolist() == [True, False] and sure.tolist() == [0.9, 0.7]
 
 
-@given(st.lists(st.tuples(st.floats(0, 1), st.booleans()), min_size=1, max_size=60))
+def test_one_class():
+    """Not taken for two, whether it is present or absent."""
+    probabilities = np.array([[0.9], [0.2], [0.8], [0.1]])
+    found = score(Predictions(np.arange(4), np.array([[1], [1], [0], [0]], np.float32), probabilities, True))
+    assert {name: values.tolist() for name, values in found.per_class.items()} == {
+        "support": [2],
+        "precision": [0.5],
+        "recall": [0.5],
+        "f1": [0.5],
+        "roc_auc": [0.75],
+        "average_precision": [pytest.approx(1 / 2 * 1 + 1 / 2 * 2 / 3)],
+    }
+    assert found.summary["f1_macro"] == 0.5
+
+
+# Shares of 1024 never lie on an edge of the 15 bins but 0 and 1, which floats hold exactly.
+@given(st.lists(st.tuples(st.integers(0, 1024).map(lambda n: n / 1024), st.booleans()), min_size=1, max_size=60))
 def test_calibration_is_what_its_definition_says(samples):
     confidence, right = (np.array(column, float) for column in zip(*samples, strict=True))
     found = calibrate(right, confidence)
@@ -134,10 +150,7 @@ def test_calibration_is_what_its_definition_says(samples):
     for number in range(15):
         low, high = number / 15, (number + 1) / 15
         members = (confidence > low) & (confidence <= high) | (number == 0) & (confidence == 0)
-        # An edge that floats cannot hold may fall on either side.
-        near = (np.abs(confidence * 15 - np.round(confidence * 15)) < 1e-9).any()
-        assert near or found.counts[number] == members.sum()
+        assert found.counts[number] == members.sum()
         if members.any():
             error += members.mean() * abs(right[members].mean() - confidence[members].mean())
-    assert found.counts.sum() == len(samples)
-    assert near or found.error == pytest.approx(error)
+    assert found.counts.sum() == len(samples) and found.error == pytest.approx(error)

@@ -216,7 +216,7 @@ def test_without_validation_best_is_last(make_trainer, tmp_path):
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_is_never_saved(make_trainer, tmp_path):
     trainer = make_trainer("SOLVER.BASE_LR", "1e30", "SOLVER.SCHEDULER.NAME", "constant")
-    with pytest.raises(UserError, match=r"the training loss is (nan|inf) at epoch .* lower SOLVER.BASE_LR"):
+    with pytest.raises(UserError, match=r"the training loss is (nan|inf) at step .* lower SOLVER.BASE_LR"):
         trainer.train()
     run = RunFolder(tmp_path / "run")
     for path in (run.last, run.previous):

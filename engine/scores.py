@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -14,8 +15,8 @@ _BINS = 15  # of the calibration error, as in the paper
 class Predictions(NamedTuple):
     """What a network says of N samples of a split.
 
-    `indices` (N,) are theirs in the data set; `targets` int64 (N,), or float32 (N, classes) where there are
-    several labels, of which those below 0 do not count; `probabilities` float64 (N, classes).
+    `indices` (N,) are theirs in the data set; `targets` int64 (N,), or float32 (N, classes): soft ones or, with
+    `multilabel`, several labels, of which those below 0 do not count; `probabilities` float64 (N, classes).
     """
 
     indices: np.ndarray
@@ -47,7 +48,7 @@ class Predictions(NamedTuple):
             return self.probabilities >= _HALF
         return np.eye(self.probabilities.shape[1], dtype=bool)[self.predicted_classes]
 
-    def verdicts(self) -> tuple[np.ndarray, np.ndarray]:
+    def correct_and_confidence(self) -> tuple[np.ndarray, np.ndarray]:
         """(is each sample right (N,), how sure was the network (N,)).
 
         Of several labels all must be right; it was as sure as of the worst mistake, or as of the least sure label.
@@ -91,9 +92,10 @@ def score(predictions: Predictions) -> Scores:
     from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
     labels, answers = predictions.labels, predictions.predicted_labels & (predictions.labels >= 0)
-    counted = precision_recall_fscore_support(labels > 0, answers, zero_division=np.nan)
-    per_class = dict(zip(("precision", "recall", "f1"), counted[:3], strict=True))
-    support = counted[3]
+    # With an empty class at the end, because scikit-learn takes a single column for two classes.
+    truth, guess = (np.pad(table, ((0, 0), (0, 1))) for table in (labels > 0, answers))
+    *counted, support = (column[:-1] for column in precision_recall_fscore_support(truth, guess, zero_division=np.nan))
+    per_class = dict(zip(("precision", "recall", "f1"), counted, strict=True))
     seen = (support > 0) | answers.any(axis=0)
     summary = {f"{name}_macro": _mean(values[seen]) for name, values in per_class.items()}
     summary |= {
@@ -108,7 +110,7 @@ def score(predictions: Predictions) -> Scores:
     if predictions.multilabel:
         return Scores(_defined(summary), per_class, None, None)
     summary["balanced_accuracy"] = _mean(per_class["recall"][support > 0])
-    calibration = calibrate(*predictions.verdicts())
+    calibration = calibrate(*predictions.correct_and_confidence())
     summary["expected_calibration_error"] = calibration.error
     classes = range(labels.shape[1])
     with warnings.catch_warnings():
@@ -121,23 +123,21 @@ def average_precisions(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
     """Of each class (classes,), nan for those that do not occur. (N, classes) both; labels below 0 do not count."""
     from sklearn.metrics import average_precision_score
 
-    return np.array([average_precision_score(*pair) if pair[0].any() else np.nan for pair in _pairs(labels, scores)])
+    return np.array([average_precision_score(*pair) if pair[0].any() else np.nan for pair in _columns(labels, scores)])
 
 
 def roc_aucs(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
     """Area under each class's ROC curve (classes,), nan where all samples or none are of it."""
     from sklearn.metrics import roc_auc_score
 
-    return np.array(
-        [roc_auc_score(*pair) if pair[0].any() and not pair[0].all() else np.nan for pair in _pairs(labels, scores)]
-    )
+    return np.array([roc_auc_score(*pair) if 0 < pair[0].mean() < 1 else np.nan for pair in _columns(labels, scores)])
 
 
 def precision_recall(predictions: Predictions, label: int) -> tuple[np.ndarray, np.ndarray]:
     """(precisions, recalls) of a class at every threshold."""
     from sklearn.metrics import precision_recall_curve
 
-    ((truth, scores),) = _pairs(predictions.labels[:, [label]], predictions.probabilities[:, [label]])
+    ((truth, scores),) = _columns(predictions.labels[:, [label]], predictions.probabilities[:, [label]])
     return precision_recall_curve(truth, scores)[:2]
 
 
@@ -151,9 +151,10 @@ def calibrate(right: np.ndarray, confidence: np.ndarray) -> Calibration:
     return Calibration(*means, counts, error)
 
 
-def _pairs(labels: np.ndarray, scores: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+def _columns(labels: np.ndarray, scores: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """(is it of the class, its score) of the samples that count, for each class."""
-    return [(label[label >= 0] > 0, score[label >= 0]) for label, score in zip(labels.T, scores.T, strict=True)]
+    for label, score in zip(labels.T, scores.T, strict=True):
+        yield label[label >= 0] > 0, score[label >= 0]
 
 
 def _mean(values: np.ndarray) -> float:
