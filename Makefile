@@ -27,7 +27,7 @@ demo: $(INSTALLED) ## train on the bundled digits, test, and predict one image
 	$(PY) -c "import cv2; from data.datasets.digits import Digits; \
 		cv2.imwrite('runs/demo/digit.png', Digits(None, 'test').images[0])"
 	$(PY) tools/infer.py runs/demo/digit.png --output runs/demo/predictions
-	@echo "look at: $$(ls -d runs/demo/*/ | grep -v predictions | tail -1) (log.txt, report/), runs/demo/predictions;"
+	@echo "look at: $$(ls -d runs/demo/*/ | grep -v predictions | tail -1)report/index.html, runs/demo/predictions;"
 	@echo "curves:  $(VENV)/bin/tensorboard --logdir runs"
 
 test: $(INSTALLED) ## run the whole test suite

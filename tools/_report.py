@@ -78,8 +78,8 @@ def draw_data(cfg: CfgNode, train_set: Any, val_set: Any | None) -> list[Any]:
 
     sets = {"train": train_set, "val": val_set}
     counts = {f"{name}: {len(s):,} images": class_counts(s) for name, s in sets.items() if s is not None}
-    batch, _, _ = first_batch(cfg, train_set, checkpoint_spec(cfg), count=32)
-    drawn = plotting.class_histogram(train_set.classes, counts), encode_png(batch)
+    first, _, _ = first_batch(cfg, train_set, checkpoint_spec(cfg), count=32)
+    drawn = plotting.class_histogram(train_set.classes, counts), encode_png(first)
     return [Picture(name, caption, data) for (name, caption), data in zip(_DATA.items(), drawn, strict=True)]
 
 
