@@ -111,6 +111,9 @@ def test_a_report_can_be_left_out_and_made_later(tool, tmp_path):
 def test_a_checkpoint_of_no_run_and_other_data(tool, tmp_path):
     assert tool("train_net", *TOY, "TEST.REPORT", "false", "--run-dir", "run").code == 0
     (tmp_path / "lone.pth").write_bytes((tmp_path / "run/weights/best.pth").read_bytes())
+    (tmp_path / "other/weights").mkdir(parents=True)
+    (tmp_path / "other/weights/best.pth").write_bytes((tmp_path / "run/weights/best.pth").read_bytes())
+    assert tool("test_net", "other").code == 0 and pictures(tmp_path / "other/report") == RESULTS
     (tmp_path.parent / "metrics.jsonl").write_text("{}\n")  # somebody else's
     tested = tool("test_net", "lone.pth", "DATASETS.size", "30")
     assert tested.code == 0 and pictures(tmp_path / "lone_report") == RESULTS
