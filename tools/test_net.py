@@ -17,7 +17,7 @@ from utils.logger import get_logger, setup_logging
 from utils.run_folder import run_of
 
 log = get_logger("test")
-_CLASSES = 30  # shown in the terminal
+_CLASSES, _NAME = 30, 40  # classes shown in the terminal, and letters of their names
 
 
 def main(argv: Sequence[str]) -> None:
@@ -78,7 +78,7 @@ def show(results: Any, folder: Path) -> None:
     classes, columns = results.dataset.classes, results.scores.per_class
     worst = worst_classes(results.scores, _CLASSES)
     labels = sorted(worst) if len(worst) == len(classes) else worst
-    rows = class_rows(classes, columns, 4, labels)
+    rows = [(name[:_NAME], *cells) for name, *cells in class_rows(classes, columns, 4, labels)]
     show_table([(f"{len(labels)} of {len(classes)} classes", *columns), *rows])
     width = max(12, *(len(name) + 2 for name in results.metrics))
     for name, value in {**results.metrics, "report": folder / "index.html"}.items():
