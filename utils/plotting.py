@@ -124,13 +124,13 @@ def reliability_diagram(confidence: np.ndarray, accuracy: np.ndarray, counts: np
 @_picture
 def precision_recall(curves: Mapping[str, tuple[np.ndarray, np.ndarray, float]], num_classes: int) -> Figure:
     """Class -> (recalls, precisions, average precision), of some or all of so many classes."""
-    figure, axes = _axes(height=_WIDTH)
+    figure, axes = _axes(height=_WIDTH + 0.08 * len(curves))
     for name, (recall, precision, average) in curves.items():
         axes.plot(recall, precision, label=f"{average:.3f} {_short(name)}", drawstyle="steps-post")
     title = "average precision" if len(curves) == num_classes else f"the {len(curves)} of {num_classes} ranked worst"
     axes.set(title=title, xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
     axes.grid(alpha=0.3)
-    axes.legend(loc="lower left", fontsize=8)
+    figure.legend(loc="outside lower center", ncols=2, fontsize=8)
     return figure
 
 
@@ -184,5 +184,5 @@ def _short(name: str) -> str:
 
 
 def _plain(text: str) -> str:
-    """Text in which a dollar sign does not begin a formula, and bytes that are no text are question marks."""
-    return text.replace("$", r"\$").encode("utf-8", "replace").decode()
+    """A line in which a dollar sign does not begin a formula, and bytes that are no text are question marks."""
+    return " ".join(text.split()).replace("$", r"\$").encode("utf-8", "replace").decode()
