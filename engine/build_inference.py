@@ -19,6 +19,8 @@ from modeling.weights import NoRandomInit
 from utils.errors import UserError
 from utils.input_spec import InputSpec
 
+_TAKEN = ("checkpoint", "split", "count", "loss")
+
 
 def checkpoint_config(state: dict[str, Any], source: Path, overrides: Sequence[str] = ()) -> CfgNode:
     """The configuration that a checkpoint was trained with, changed for a test by KEY VALUE `overrides`."""
@@ -57,6 +59,8 @@ def to_device(model: nn.Module, device: torch.device) -> None:
 def build_metrics(cfg: CfgNode) -> Metrics:
     metrics = Metrics({}, {})
     for name in cfg.TEST.METRICS:
+        if name in _TAKEN:
+            raise UserError(f"TEST.METRICS {name}: a report calls something else so; rename the metric")
         whole_set = METRICS.info(name, "TEST.METRICS").get("whole_set", False)
         (metrics.whole_set if whole_set else metrics.per_sample)[name] = METRICS.get(name, "TEST.METRICS")
     return metrics

@@ -99,7 +99,7 @@ def score(predictions: Predictions) -> Scores:
     seen = (support > 0) | answers.any(axis=0)
     summary = {f"{name}_macro": _mean(values[seen]) for name, values in per_class.items()}
     summary |= {
-        f"{name}_weighted": float(np.nan_to_num(values) @ support / support.sum().clip(1))
+        f"{name}_weighted": float(np.nan_to_num(values) @ support / (support.sum() or math.nan))
         for name, values in per_class.items()
     }
     per_class["roc_auc"] = roc_aucs(labels, predictions.probabilities)
@@ -130,7 +130,9 @@ def roc_aucs(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
     """Area under each class's ROC curve (classes,), nan where all samples or none are of it."""
     from sklearn.metrics import roc_auc_score
 
-    return np.array([roc_auc_score(*pair) if 0 < pair[0].mean() < 1 else np.nan for pair in _columns(labels, scores)])
+    return np.array(
+        [roc_auc_score(*pair) if pair[0].any() and not pair[0].all() else np.nan for pair in _columns(labels, scores)]
+    )
 
 
 def precision_recall(predictions: Predictions, label: int) -> tuple[np.ndarray, np.ndarray]:

@@ -17,7 +17,8 @@ TOP_K = 5
 
 
 def write_metrics(path: Path, metrics: dict[str, Any]) -> None:
-    """Numbers by name; shares such as top1 are fractions."""
+    """Numbers by name; shares such as top1 are fractions, and null is no number."""
+    metrics = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in metrics.items()}
     with atomic_write(path) as file:
         json.dump(metrics, file, indent=2, ensure_ascii=False)
         file.write("\n")

@@ -126,6 +126,11 @@ def test_how_sure_a_network_was():
     assert right.tolist() == [True, False] and sure.tolist() == [0.9, 0.7]
 
 
+def test_nothing_that_counts():
+    found = score(Predictions(np.arange(2), np.full((2, 3), -1, np.float32), np.full((2, 3), 0.7), True))
+    assert found.summary == {} and (found.per_class["support"] == 0).all()
+
+
 def test_one_class():
     """Not taken for two, whether it is present or absent."""
     probabilities = np.array([[0.9], [0.2], [0.8], [0.1]])

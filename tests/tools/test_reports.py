@@ -79,6 +79,12 @@ def test_no_best_epoch(tool, tmp_path):
     trained = tool("train_net", *TOY, *words, "--run-dir", "run")
     assert trained.code == 0 and not (tmp_path / "run/weights/best.pth").exists()
     assert "done: run/weights/last.pth" in trained.err and (tmp_path / "run/report/index.html").exists()
+    assert json.loads((tmp_path / "run/report/metrics.json").read_text())["never"] is None  # JSON has no other word
+
+
+def test_a_metric_cannot_be_called_what_the_report_calls_something_else(tool):
+    METRICS.register("count")(lambda logits, targets: targets * 0.0)
+    assert "TEST.METRICS count: a report calls" in tool("train_net", *TOY, "TEST.METRICS", "[top1, count]").error()
 
 
 def test_nothing_that_could_be_read(tool, tmp_path, photos):
