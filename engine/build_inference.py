@@ -19,7 +19,7 @@ from modeling.weights import NoRandomInit
 from utils.errors import UserError
 from utils.input_spec import InputSpec
 
-_TAKEN = ("checkpoint", "split", "count", "loss")
+_TAKEN = ("checkpoint", "split", "count", "left_out", "loss")
 
 
 def checkpoint_config(state: dict[str, Any], source: Path, overrides: Sequence[str] = ()) -> CfgNode:

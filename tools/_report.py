@@ -36,7 +36,7 @@ def report(
     chosen = str(checkpoint) if epoch is None else f"{checkpoint}, of epoch {epoch}"
     facts = {"checkpoint": chosen, "data set": cfg.DATASETS.NAME, **facts_of(run, history)}
     kept = run is not None and run.overrides.is_file()
-    overrides = run.overrides.read_text(encoding="utf-8") if kept else dump_overrides(cfg)
+    overrides = run.overrides.read_text(encoding="utf-8", errors="replace") if kept else dump_overrides(cfg)
     write_report(folder, f"{cfg.MODEL.NAME} on {cfg.DATASETS.NAME}", results, pictures, facts, overrides)
     return results
 
@@ -59,6 +59,7 @@ def test(checkpoint: Path, state: dict[str, Any], cfg: CfgNode, split: str, data
     loader.close()
     scores = score(predictions)
     metrics = {"checkpoint": str(checkpoint), "split": split, "count": averages.count}
+    metrics |= {"left_out": len(loader.broken)} if loader.broken else {}
     metrics |= {**own, **scores.summary, **own}  # in this order; a metric of one's own goes before another of its name
 
     def read(i: int) -> Any:

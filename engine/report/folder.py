@@ -63,7 +63,9 @@ def write_report(
 
 def _add_results(page: Page, results: Results) -> None:
     classes, scores = results.dataset.classes, results.scores
+    left_out = results.metrics.get("left_out")
     page.subtitle = f"{results.metrics['count']:,} images of the {results.metrics['split']} split"
+    page.subtitle += f", without {left_out:,} that cannot be read" if left_out else ""
     page.headline = {
         name.replace("_", " "): f"{value:.4f}" for name, value in results.metrics.items() if isinstance(value, float)
     }
@@ -94,13 +96,15 @@ def facts_of(run: RunFolder | None, history: Sequence[dict[str, Any]]) -> dict[s
     if run is None:
         return facts
     if run.environment.is_file():
-        head = run.environment.read_text(encoding="utf-8").partition("\n\n")[0]
+        head = run.environment.read_text(encoding="utf-8", errors="replace").partition("\n\n")[0]
         known = dict(line.split(": ", 1) for line in head.splitlines() if ": " in line)
         facts |= {name: known[name] for name in _ENVIRONMENT if name in known}
     commit, changes = run.code / "commit.txt", run.code / "dirty.diff"
     if commit.is_file():
         changed = changes.is_file() and changes.stat().st_size
-        facts["commit"] = commit.read_text().strip() + (", with the changes in code/dirty.diff" if changed else "")
+        facts["commit"] = commit.read_text(errors="replace").strip() + (
+            ", with the changes in code/dirty.diff" if changed else ""
+        )
     if history:
         last = history[-1]
         duration = timedelta(seconds=round(last["seconds"]))

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,9 +28,12 @@ class Picture(NamedTuple):
 
 
 def read_history(path: Path) -> list[dict[str, Any]]:
-    """The records of metrics.jsonl; none where there is no such file."""
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    return [json.loads(line) for line in lines if line.endswith("}")]  # the last one may be torn
+    """The records of metrics.jsonl; none where there is no such file, and none of a line that a crash has torn."""
+    records: list[Any] = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else ():
+        with suppress(ValueError):
+            records.append(json.loads(line))
+    return [record for record in records if isinstance(record, dict) and record.keys() >= {"kind", "epoch", "step"}]
 
 
 def training_pictures(history: Sequence[dict[str, Any]], chosen: float | None) -> list[Picture]:

@@ -181,8 +181,13 @@ def test_what_is_known_of_a_run(tmp_path):
     run.code.mkdir()
     (run.code / "commit.txt").write_text("abc\n")
     (run.code / "dirty.diff").write_text("+1\n")
-    records = [{"epoch": epoch, "step": 9 * epoch, "seconds": 22500.0 * epoch} for epoch in (1, 2, 3, 4)]
-    run.metrics.write_text("".join(json.dumps(record) + "\n" for record in records) + '{"epoch": 5, "st')
+    records = [
+        {"kind": "epoch", "epoch": epoch, "step": 9 * epoch, "seconds": 22500.0 * epoch} for epoch in (1, 2, 3, 4)
+    ]
+    run.metrics.write_text(
+        "".join(json.dumps(record) + '\n{"kind": 1\n{}\n' for record in records) + '{"epoch": 5, "st'
+    )
+    assert read_history(run.metrics) == records and read_history(run.path / "nowhere") == []
     facts = facts_of(run, read_history(run.metrics))
     assert facts["command"] == "train it" and facts["commit"] == "abc, with the changes in code/dirty.diff"
     assert facts["trained"] == "4 epochs, 36 steps in 1 day, 1:00:00" and "host" not in facts

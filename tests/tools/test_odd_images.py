@@ -64,7 +64,10 @@ def test_broken_files_stop_a_test_with_their_names_or_are_replaced(tool, folder)
     assert re.search(r"test/a/half\.jpg: cannot decode the image: ", tool("test_net").error())
     skipped = tool("test_net", "DATASETS.ON_ERROR", "skip", "DATASETS.MAX_SKIPPED", "0.1")
     assert (
-        skipped.code == 0 and "left out: " in skipped.err and re.search(rf"^count +{2 * len(GOOD)}$", skipped.out, re.M)
+        skipped.code == 0
+        and "left out: " in skipped.err
+        and re.search(r"^left_out +1$", skipped.out, re.M)
+        and re.search(rf"^count +{2 * len(GOOD)}$", skipped.out, re.M)
     )
     assert (
         "more than DATASETS.MAX_SKIPPED 0.0 of them"
