@@ -38,6 +38,8 @@ _APPLIED = (
     "HOOKS",
 )
 
+# What is held out of a training set must not change afterwards: the network would be tested on what it has seen.
+_HELD_OUT = ("DATASETS.VAL_RATIO", "DATASETS.FOLD", "DATASETS.TRAIN_ITEMS")
 # These may differ when a trained network is tested.
 _IN_TESTING = (*_FREE, "DATASETS.", "TEST.", "INPUT.SIZE", "INPUT.TEST_TRANSFORMS")
 
@@ -77,7 +79,7 @@ def check_test_overrides(saved: CfgNode, new: CfgNode) -> None:
     """Raise UserError for a change that makes no sense when a trained network is tested."""
     before, after = leaves(saved), leaves(new)
     for key in before.keys() | after.keys():
-        if before.get(key) != after.get(key) and not key.startswith(_IN_TESTING):
+        if before.get(key) != after.get(key) and (key in _HELD_OUT or not key.startswith(_IN_TESTING)):
             raise UserError(f"{key}: a trained network is tested with what it was trained with; leave it out")
 
 

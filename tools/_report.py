@@ -17,19 +17,17 @@ def report(
     checkpoint: Path,
     state: dict[str, Any],
     cfg: CfgNode,
-    split: str,
-    dataset: Any | None,
+    results: Any | None,
     data_pictures: Sequence[Any] | None = None,
-) -> Any:
-    """Test a checkpoint, write index.html and all else there is to look at, and give the results.
+) -> None:
+    """Write index.html and all else there is to look at; without results it is of the training alone.
 
-    `cfg` is the checkpoint's configuration; without a data set the report is of the training alone.
-    Without `data_pictures` those are shown that the training left in its run.
+    `cfg` is the checkpoint's configuration. Without `data_pictures` those are shown that the training
+    left in its run.
     """
     from engine.report.folder import facts_of, write_report
     from engine.report.pictures import read_history, training_pictures
 
-    results = None if dataset is None else test(checkpoint, state, cfg, split, dataset)
     run, epoch = run_of(checkpoint), state.get("counters", {}).get("epoch")
     history = read_history(run.metrics) if run else []
     pictures = training_pictures(history, epoch) + list(kept_pictures(run) if data_pictures is None else data_pictures)
@@ -38,7 +36,6 @@ def report(
     kept = run is not None and run.overrides.is_file()
     overrides = run.overrides.read_text(encoding="utf-8", errors="replace") if kept else dump_overrides(cfg)
     write_report(folder, f"{cfg.MODEL.NAME} on {cfg.DATASETS.NAME}", results, pictures, facts, overrides)
-    return results
 
 
 def test(checkpoint: Path, state: dict[str, Any], cfg: CfgNode, split: str, dataset: Any) -> Any:

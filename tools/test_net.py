@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import _path  # noqa: F401
-from _report import report
+from _report import report, test
 
 from config import CfgNode
 from config.loader import output_dir, split_overrides
@@ -31,30 +31,36 @@ def main(argv: Sequence[str]) -> None:
     checkpoint = find_checkpoint(Path(os.path.expanduser(args.run or output_dir(overrides))))
     state = load_checkpoint(checkpoint)
     cfg = checkpoint_config(state, checkpoint, overrides)
-    split, dataset = choose_split(args.split, cfg, state["classes"])
+    other_data = bool({"DATASETS.NAME", "DATASETS.ROOT"} & set(overrides))
+    split, dataset = choose_split(args.split, cfg, state["classes"], other_data)
     log.info("testing %s on the %s split of %s (%d images)", checkpoint, split, cfg.DATASETS.NAME, len(dataset))
     folder = report_folder(checkpoint, split)
-    show(report(folder, checkpoint, state, cfg, split, dataset), folder)
+    results = test(checkpoint, state, cfg, split, dataset)
+    show(results, folder)
+    report(folder, checkpoint, state, cfg, results)
 
 
 def parse(words: Sequence[str]) -> Namespace:
     parser = ArgumentParser(description=__doc__, epilog="KEY VALUE pairs, such as TEST.BATCH_SIZE 64, change any key.")
     parser.add_argument("run", metavar="RUN_OR_CHECKPOINT", nargs="?", help="default: the newest run's best weights")
-    parser.add_argument("--split", choices=("val", "test"), help="default: test, or val where there is no test set")
+    parser.add_argument("--split", choices=("train", "val", "test"), help="default: test, or val where there is none")
     return parser.parse_args(words)
 
 
-def choose_split(name: str | None, cfg: CfgNode, classes: list[str]) -> tuple[str, Any]:
-    """(name, data set) of the split that is asked for, with the classes of the checkpoint."""
+def choose_split(name: str | None, cfg: CfgNode, classes: list[str], other_data: bool) -> tuple[str, Any]:
+    """(name, data set) of the split that is asked for, with the classes of the checkpoint.
+
+    Without a name the validation set may stand in, unless the network was trained on other data.
+    """
     from data.build import build_split, build_train_and_val
     from data.registry import MissingSplit
 
     try:
         if name != "val":
-            return "test", build_split(cfg, "test", classes)
+            return name or "test", build_split(cfg, name or "test", classes)
     except MissingSplit as error:
-        if name == "test":
-            raise UserError(f"{error}; test the validation set with --split val") from error
+        if name or other_data:
+            raise UserError(f"{error}; --split val tests what a training holds out, --split train all of it") from error
         log.info("%s; testing the validation set instead", error)
     dataset = build_train_and_val(cfg)[1]
     if dataset is None:
@@ -65,10 +71,10 @@ def choose_split(name: str | None, cfg: CfgNode, classes: list[str]) -> tuple[st
 
 
 def report_folder(checkpoint: Path, split: str) -> Path:
-    """`report/` of the run, or a folder beside a checkpoint that is in no run; the validation set has its own."""
+    """`report/` of the run, or a folder beside a checkpoint that is in no run; other sets have their own."""
     run = run_of(checkpoint)
     folder = run.report if run else checkpoint.with_name(f"{checkpoint.stem}_report")
-    return folder / "val" if split == "val" else folder
+    return folder if split == "test" else folder / split
 
 
 def show(results: Any, folder: Path) -> None:

@@ -118,7 +118,7 @@ def train(trainer: Any, folder: RunFolder, interrupt: InterruptHandler) -> None:
 
 def look_back(folder: RunFolder) -> None:
     """The report of a training: its curves, and how its best weights do on the validation set."""
-    from _report import draw_data, report
+    from _report import draw_data, report, test
 
     from data.build import build_train_and_val
     from engine.build_inference import checkpoint_config
@@ -128,7 +128,8 @@ def look_back(folder: RunFolder) -> None:
     state = load_checkpoint(best)
     cfg = checkpoint_config(state, best)
     train_set, val_set = build_train_and_val(cfg)
-    report(folder.report, best, state, cfg, "val", val_set, draw_data(cfg, train_set, val_set))
+    results = None if val_set is None else test(best, state, cfg, "val", val_set)
+    report(folder.report, best, state, cfg, results, draw_data(cfg, train_set, val_set))
     log.info("to look at: %s", folder.report / "index.html")
 
 

@@ -18,7 +18,7 @@ def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
     Until then, and if the block raises, `path` is left as it was. Afterwards the data
     have reached the disk, and so has the name. Raises OSError as writing does.
     """
-    temporary = path.with_name(f".{path.name}{_TEMPORARY}")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{_TEMPORARY}")  # two processes may write the same file
     encoding = None if "b" in mode else "utf-8"
     try:
         errors = None if encoding is None else "surrogateescape"  # a file's name need not be text
@@ -27,8 +27,10 @@ def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(path)  # writing to a full disk does not say where
         raise
     _sync_folder(path.parent)
 

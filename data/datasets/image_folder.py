@@ -78,12 +78,16 @@ class ImageFolder(ImagePaths):
 
 
 def _split_folder(root: Path, split: str) -> Path:
-    """The folder of a split, or `root` itself for the training set where there are no split folders."""
+    """The folder of a split, or `root` itself for the training set where there are no split folders.
+
+    A network can be tested where the training set is gone.
+    """
     present = {e.name.lower(): e.name for e in os.scandir(root) if e.is_dir()}
     train = next((root / present[name] for name in _SPLITS["train"] if name in present), None)
     has_train = train is not None and any(e.is_dir() for e in os.scandir(train))  # else it is a class of that name
+    has_splits = has_train or present.keys() <= _NAMES_OF_SPLITS
     for name in _SPLITS[split]:
-        if has_train and name in present:
+        if has_splits and name in present:
             return root / present[name]
     if split == "train":
         return root

@@ -52,11 +52,12 @@ def write_report(
         _add_results(page, results)
         _write_tables(folder, results)
         page.links = ["metrics.json", "per_class.csv", "predictions.csv"]
-    for old in (folder / "pictures").glob("*.png"):
-        old.unlink()
-    for picture in page.pictures:
-        with atomic_write(folder / "pictures" / f"{picture.name}.png", "wb") as file:
-            file.write(picture.data)
+    files = {folder / "pictures" / f"{picture.name}.png": picture.data for picture in page.pictures}
+    for path, data in files.items():
+        with atomic_write(path, "wb") as file:
+            file.write(data)
+    for old in set((folder / "pictures").glob("*.png")) - files.keys():
+        old.unlink(missing_ok=True)
     with atomic_write(folder / "index.html") as file:
         file.write(render(page))
 
@@ -70,8 +71,7 @@ def _add_results(page: Page, results: Results) -> None:
         name.replace("_", " "): f"{value:.4f}" for name, value in results.metrics.items() if isinstance(value, float)
     }
     page.pictures = [*result_pictures(results.predictions, scores, classes), *page.pictures]
-    if scores.confusion is not None:
-        pairs = worst_pairs(scores.confusion, classes)
+    if scores.confusion is not None and (pairs := worst_pairs(scores.confusion, classes)):
         page.tables["The most frequent mistakes"] = [("target", "taken for", "images", "of the class"), *pairs]
     worst = worst_classes(scores, _ROWS)
     shown = (

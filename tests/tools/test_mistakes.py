@@ -61,7 +61,7 @@ def test_a_folder_of_ones_own(tool, photos):
     assert "image_folder: 9 images in 3 classes, 3 for validation" in done.err
     tested = tool("test_net")
     assert tested.code == 0 and "testing the validation set instead" in tested.err
-    assert "test the validation set with --split val" in tool("test_net", "--split", "test").error()
+    assert "--split val tests what a training holds out" in tool("test_net", "--split", "test").error()
     (photos / "owl" / "9.png").write_bytes(b"\x89PNG broken")
     assert f"{photos}/owl/9.png: cannot decode the image" in tool("train_net", *words, "SEED", "3").error()
     some = tool("infer", photos)
@@ -80,8 +80,9 @@ def test_testing_and_inference(tool, photos, tmp_path):
     )
     torch.save(torch.nn.Linear(2, 2).state_dict(), tmp_path / "bare.pth")
     assert "bare.pth: not a checkpoint of this project" in tool("infer", photos, "--weights", "bare.pth").error()
-    words = ["DATASETS.NAME", "image_folder", "DATASETS.ROOT", photos, "DATASETS.VAL_RATIO", "0.5"]
-    assert "classes are not those of the checkpoint" in tool("test_net", *words).error()
+    words = ["DATASETS.NAME", "image_folder", "DATASETS.ROOT", photos]
+    assert "--split train all of it" in tool("test_net", *words).error()
+    assert "class 'cat' is not in the training set" in tool("test_net", *words, "--split", "train").error()
     assert "SOLVER.BATCH_SIZE: a trained network is tested with" in tool("test_net", "SOLVER.BATCH_SIZE", "3").error()
     assert "notes.txt/x: Not a directory" in tool("infer", photos, "--output", tmp_path / "notes.txt/x").error()
     assert "gone.jpg: no such image or folder" in tool("infer", "gone.jpg").error()

@@ -87,6 +87,28 @@ def test_a_metric_cannot_be_called_what_the_report_calls_something_else(tool):
     assert "TEST.METRICS count: a report calls" in tool("train_net", *TOY, "TEST.METRICS", "[top1, count]").error()
 
 
+def test_a_folder_without_splits_and_one_without_its_training_set(tool, tmp_path, photos):
+    for folder in ("both/train", "both/test", "plain"):
+        for i in range(6 if folder != "both/test" else 4):
+            (tmp_path / folder / "ab"[i % 2]).mkdir(parents=True, exist_ok=True)
+            (tmp_path / folder / "ab"[i % 2] / f"{i}.png").write_bytes((photos / f"{i % 2}.png").read_bytes())
+    words = "DATASETS.NAME image_folder DATASETS.ROOT both DATASETS.VAL_RATIO 0 INPUT.SIZE [6,6] TEST.REPORT false"
+    assert tool("train_net", *TOY, *words.split(), "--run-dir", "run").code == 0
+    (tmp_path / "both/train").rename(tmp_path / "elsewhere")
+    assert "on the test split of image_folder (4 images)" in tool("test_net", "run").err
+    whole = tool("test_net", "run", "DATASETS.ROOT", "plain", "--split", "train")
+    assert whole.code == 0 and json.loads((tmp_path / "run/report/train/metrics.json").read_text())["count"] == 6
+    held_out = tool("test_net", "run", "DATASETS.ROOT", "plain", "--split", "val", "DATASETS.VAL_RATIO", "0.5")
+    assert "DATASETS.VAL_RATIO: a trained network is tested with what it was trained with" in held_out.error()
+
+
+def test_numbers_are_shown_before_they_are_written(tool, tmp_path):
+    assert tool("train_net", *TOY, "TEST.REPORT", "false", "--run-dir", "run").code == 0
+    (tmp_path / "run/report").write_text("in the way")
+    tested = tool("test_net", "run")
+    assert "run/report" in tested.error() and re.search(r"^top1 +\d", tested.out, re.M)
+
+
 def test_nothing_that_could_be_read(tool, tmp_path, photos):
     for split, count in (("train", 6), ("test", 2)):
         for i in range(count):
