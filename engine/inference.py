@@ -73,10 +73,12 @@ class Averages:
         dtype = sum_dtype(outputs.device)
         with torch.inference_mode():
             values = {"loss": self.criterion(outputs, batch).to(dtype) * len(batch)}
-            values |= {
-                name: metric(outputs, batch.targets).sum(dtype=dtype)
-                for name, metric in self.metrics.per_sample.items()
-            }
+            for name, metric in self.metrics.per_sample.items():
+                value = metric(outputs, batch.targets)
+                if value.shape != (len(batch),):
+                    found = f"found {list(value.shape)} for {len(batch)} samples, expected a number for each"
+                    raise UserError(f"TEST.METRICS {name}: {found}; register it with whole_set=True if it gives one")
+                values[name] = value.sum(dtype=dtype)
         for name, value in values.items():
             self.sums[name] = self.sums[name] + value if name in self.sums else value
         self.count += len(batch)

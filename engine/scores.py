@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from utils.errors import UserError
+
 _HALF = 0.5  # from this probability on a label is predicted
 _BINS = 15  # of the calibration error, as in the paper
 
@@ -88,7 +90,16 @@ class Scores:
 
 
 def score(predictions: Predictions) -> Scores:
-    """All numbers of a split. Averages over classes leave out those that neither occur nor are predicted."""
+    """All numbers of a split. Averages over classes leave out those that neither occur nor are predicted.
+
+    Raises UserError for probabilities that are not finite.
+    """
+    broken = ~np.isfinite(predictions.probabilities).all(axis=1)
+    if broken.any():
+        raise UserError(
+            f"the network gives no finite probabilities for {broken.sum()} of {len(broken)} images: it did not learn; "
+            "train it again with a lower SOLVER.BASE_LR or with warm-up"
+        )
     from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
     labels, answers = predictions.labels, predictions.predicted_labels & (predictions.labels >= 0)

@@ -180,7 +180,7 @@ def _axes(height: float = _HEIGHT) -> tuple[Figure, Axes]:
 
 
 def _short(name: str) -> str:
-    return _plain(name if len(name) <= 18 else f"{name[:17]}…")
+    return _plain(name if len(name) <= 18 else f"{name[:9]}…{name[-8:]}")  # names may differ at their ends
 
 
 def _plain(text: str) -> str:

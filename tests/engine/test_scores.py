@@ -9,6 +9,7 @@ from sklearn import metrics
 
 from engine.metrics.average_precision import mean_average_precision
 from engine.scores import Predictions, calibrate, precision_recall, score
+from utils.errors import UserError
 
 
 def single(samples: int, classes: int, seed: int = 0, skill: float = 2.0) -> Predictions:
@@ -129,6 +130,15 @@ def test_how_sure_a_network_was():
 def test_nothing_that_counts():
     found = score(Predictions(np.arange(2), np.full((2, 3), -1, np.float32), np.full((2, 3), 0.7), True))
     assert found.summary == {} and (found.per_class["support"] == 0).all()
+
+
+@pytest.mark.parametrize("multilabel", [False, True])
+def test_what_is_not_finite_is_no_answer(multilabel):
+    p = several(9, 3)._replace(multilabel=multilabel)
+    p.probabilities[[2, 5], 1] = np.nan
+    with pytest.raises(UserError, match="no finite probabilities for 2 of 9 images"):
+        score(p)
+    assert np.isnan(mean_average_precision(torch.full((2, 3), torch.inf), torch.tensor([0, 1])))
 
 
 def test_one_class():

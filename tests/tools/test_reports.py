@@ -82,6 +82,12 @@ def test_no_best_epoch(tool, tmp_path):
     assert json.loads((tmp_path / "run/report/metrics.json").read_text())["never"] is None  # JSON has no other word
 
 
+def test_a_metric_that_gives_something_else(tool):
+    METRICS.register("wide")(lambda logits, targets: logits)
+    found = tool("train_net", *TOY, "TEST.METRICS", "[top1, wide]").error()
+    assert "TEST.METRICS wide: found [6, 3] for 6 samples, expected a number for each" in found
+
+
 def test_a_metric_cannot_be_called_what_the_report_calls_something_else(tool):
     METRICS.register("count")(lambda logits, targets: targets * 0.0)
     assert "TEST.METRICS count: a report calls" in tool("train_net", *TOY, "TEST.METRICS", "[top1, count]").error()
