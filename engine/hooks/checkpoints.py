@@ -63,7 +63,9 @@ class Checkpoints(Hook):
         try:
             self._save(trainer, names)
         except OSError as error:
-            raise UserError(f"{self.run.last}: cannot save: {one_line(error)}; make room, then resume") from error
+            raise UserError(
+                f"{self.run.last}: cannot save: {error.strerror or one_line(error)}; make room, then resume"
+            ) from error
 
     def _save_or_warn(self, trainer: Any, names: Sequence[Path] = ()) -> None:
         """Save while there is training to go on with: a full disk may have room again next time."""
@@ -71,7 +73,7 @@ class Checkpoints(Hook):
             self._save(trainer, names)
         except OSError as error:
             lost = ", ".join(path.name for path in (self.run.last, *names))
-            log.warning("cannot save %s: %s; training goes on", lost, one_line(error))
+            log.warning("cannot save %s: %s; training goes on", lost, error.strerror or one_line(error))
             trainer.best = self.saved_best  # so that the next epoch that beats the file takes its place
 
     def _save(self, trainer: Any, names: Sequence[Path]) -> None:

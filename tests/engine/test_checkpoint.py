@@ -1,5 +1,6 @@
 """Checkpoint files: whole or not there, and damage never goes unnoticed."""
 
+import os
 import resource
 import zipfile
 
@@ -122,3 +123,15 @@ def test_weights_that_do_not_fit_say_what_does_not():
         load_model_state(model, torch.nn.Linear(3, 4).state_dict(), "x.pth")
     with pytest.raises(UserError, match=r"1 tensors are missing and 0 unexpected \(such as bias\)"):
         load_model_state(model, torch.nn.Linear(3, 2, bias=False).state_dict(), "x.pth")
+
+
+def test_a_write_that_fails_says_where(tmp_path):
+    """Writing to a full disk does not, and a file of another process is not in the way."""
+    with pytest.raises(OSError, match="No space") as caught, atomic_write(tmp_path / "x.csv"):
+        raise OSError(28, "No space left on device")
+    assert caught.value.filename == str(tmp_path / "x.csv") and list(tmp_path.iterdir()) == []
+    with atomic_write(tmp_path / "x.csv") as one:
+        pid = os.getpid()
+        assert [path.name for path in tmp_path.iterdir()] == [f".x.csv.{pid}.tmp"]
+        one.write("1")
+    assert (tmp_path / "x.csv").read_text() == "1"

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from utils.errors import UserError
-from utils.run_folder import RunFolder, create_run, newest_runs
+from utils.run_folder import RunFolder, create_run, newest_runs, run_of
 
 
 def test_runs_of_the_same_second_get_folders_of_their_own(tmp_path):
@@ -23,6 +23,11 @@ def test_the_newest_run_is_the_one_that_saved_last(tmp_path):
         os.utime(run.last, (1e9 - age, 1e9 - age))
     (tmp_path / "a/3/weights").mkdir(parents=True)  # nothing was saved
     assert [str(run.path.relative_to(tmp_path)) for run in newest_runs(tmp_path)] == ["a/2", "b/1", "a/1", "c"]
+
+
+def test_the_run_of_a_checkpoint(tmp_path):
+    assert run_of(tmp_path / "run/weights/best.pth").path == tmp_path / "run"
+    assert run_of(tmp_path / "run/best.pth") is None
 
 
 def test_a_folder_that_cannot_be_made(tmp_path):
