@@ -43,6 +43,9 @@ def build_split(cfg: CfgNode, split: str, classes: list[str] | None = None) -> A
     given = {"classes": classes} if classes is not None and accepts(factory, "classes") else {}
     root = Path(os.path.expanduser(cfg.DATASETS.ROOT))
     dataset = call(factory, cfg.DATASETS.arguments(), key, root=root, split=split, **given)
+    if not all(isinstance(name, str) for name in dataset.classes):
+        found = _shown(list(map(repr, dataset.classes)))
+        raise UserError(f"DATASETS.NAME {cfg.DATASETS.NAME}: found the classes {found}, expected texts")
     if classes is not None and list(dataset.classes) != list(classes):
         raise UserError(
             f"DATASETS.NAME {cfg.DATASETS.NAME}: its {split} split has {len(dataset.classes)} classes "

@@ -32,7 +32,7 @@ def report(
     history = read_history(run.metrics) if run else []
     pictures = training_pictures(history, epoch) + list(kept_pictures(run) if data_pictures is None else data_pictures)
     chosen = str(checkpoint) if epoch is None else f"{checkpoint}, of epoch {epoch}"
-    facts = {"checkpoint": chosen, "data set": cfg.DATASETS.NAME, **facts_of(run, history)}
+    facts = {"checkpoint": chosen, "data set": f"{cfg.DATASETS.NAME} in {cfg.DATASETS.ROOT}", **facts_of(run, history)}
     kept = run is not None and run.overrides.is_file()
     overrides = run.overrides.read_text(encoding="utf-8", errors="replace") if kept else dump_overrides(cfg)
     write_report(folder, f"{cfg.MODEL.NAME} on {cfg.DATASETS.NAME}", results, pictures, facts, overrides)

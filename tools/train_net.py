@@ -37,7 +37,7 @@ def main(argv: Sequence[str]) -> int | None:
         elif state["counters"]["epoch"] >= cfg.SOLVER.MAX_EPOCHS:
             log.info("%s is complete: nothing to do", folder)
             if cfg.TEST.REPORT and not (folder.report / "index.html").exists():
-                look_back(folder)  # the process was stopped before it came to that
+                look_back(folder, cfg)  # the process was stopped before it came to that
             return
         else:
             counters = state["counters"]
@@ -50,7 +50,7 @@ def main(argv: Sequence[str]) -> int | None:
             raise
         train(trainer, folder, interrupt)
         if cfg.TEST.REPORT:
-            look_back(folder)
+            look_back(folder, cfg)
 
 
 def parse(argv: Sequence[str]) -> tuple[Namespace, CfgNode]:
@@ -116,8 +116,11 @@ def train(trainer: Any, folder: RunFolder, interrupt: InterruptHandler) -> None:
     log.info("done: %s; to test it: python tools/test_net.py %s", folder.best_weights, shlex.quote(str(folder)))
 
 
-def look_back(folder: RunFolder) -> None:
-    """The report of a training: its curves, and how its best weights do on the validation set."""
+def look_back(folder: RunFolder, now: CfgNode) -> None:
+    """The report of a training: its curves, and how its best weights do on the validation set.
+
+    The best weights may be of before a stop: where the data are and how to test is what it is `now`.
+    """
     from _report import draw_data, report, test
 
     from data.build import build_train_and_val
@@ -126,7 +129,9 @@ def look_back(folder: RunFolder) -> None:
 
     best = folder.best_weights
     state = load_checkpoint(best)
-    cfg = checkpoint_config(state, best)
+    cfg = checkpoint_config(state, best).clone()
+    cfg.DATASETS.ROOT, cfg.MODEL.DEVICE = now.DATASETS.ROOT, now.MODEL.DEVICE
+    cfg.DATALOADER, cfg.TEST = now.DATALOADER, now.TEST
     train_set, val_set = build_train_and_val(cfg)
     results = None if val_set is None else test(best, state, cfg, "val", val_set)
     report(folder.report, best, state, cfg, results, draw_data(cfg, train_set, val_set))

@@ -10,7 +10,7 @@ from engine.inference import Averages, Evidence, Metrics, Predictor
 class Evaluation(Hook):
     """Sets `trainer.metrics` and `trainer.evidence`, and `trainer.epochs_since_best` by the metric called `monitor`.
 
-    `mode` is max or min; a value that is not finite is never the best.
+    `mode` is max or min; a value or a loss that is not finite is never the best.
     """
 
     def __init__(self, predictor: Predictor, loader: Any, metrics: Metrics, monitor: str, mode: str):
@@ -31,7 +31,7 @@ class Evaluation(Hook):
     def after_epoch(self, trainer: Any) -> None:
         value = trainer.metrics[self.monitor]
         better = trainer.best is None or self.sign * value > self.sign * trainer.best
-        if math.isfinite(value) and better:
+        if better and math.isfinite(value) and math.isfinite(trainer.metrics["loss"]):
             trainer.best, trainer.epochs_since_best = value, 0
         else:
             trainer.epochs_since_best += 1

@@ -1,6 +1,5 @@
 """What was measured, as lines of text and in metrics.jsonl."""
 
-import json
 import math
 import sys
 import time
@@ -11,6 +10,7 @@ from torch import nn
 
 from engine.hooks.base import Hook
 from engine.metrics.accuracy import top1
+from engine.report.tables import to_json
 from utils.errors import UserError
 from utils.logger import get_logger
 from utils.run_folder import RunFolder
@@ -140,7 +140,7 @@ class TrainingLog(Hook):
 
     def _write(self, record: dict[str, Any], trainer: Any) -> None:
         trainer.latest = record
-        self.file.write(json.dumps({**record, "seconds": round(self._seconds(), 3)}) + "\n")
+        self.file.write(to_json({**record, "seconds": round(self._seconds(), 3)}) + "\n")
         self.file.flush()
 
     def _seconds(self) -> float:

@@ -1,6 +1,7 @@
 """What is drawn of a training and of a test."""
 
 import json
+import math
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -46,8 +47,8 @@ def training_pictures(history: Sequence[dict[str, Any]], chosen: float | None) -
         split, _, metric = name.partition("_")
         panel = "loss" if metric == "loss" else "metrics"
         known = [record for record in epochs if name in record]
-        values = [record["epoch"] for record in known], [record[name] for record in known]
-        curves.setdefault(panel, {})[f"{split} {metric}"] = values
+        values = [math.nan if record[name] is None else record[name] for record in known]
+        curves.setdefault(panel, {})[f"{split} {metric}"] = [record["epoch"] for record in known], values
     pictures = []
     if curves:
         drawn = plotting.learning_curves(curves, chosen)

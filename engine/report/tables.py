@@ -18,10 +18,14 @@ TOP_K = 5
 
 def write_metrics(path: Path, metrics: dict[str, Any]) -> None:
     """Numbers by name; shares such as top1 are fractions, and null is no number."""
-    metrics = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in metrics.items()}
     with atomic_write(path) as file:
-        json.dump(metrics, file, indent=2, ensure_ascii=False)
-        file.write("\n")
+        file.write(to_json(metrics, indent=2) + "\n")
+
+
+def to_json(record: dict[str, Any], indent: int | None = None) -> str:
+    """A record as JSON, which has no word for a number that is not finite but null."""
+    record = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()}
+    return json.dumps(record, indent=indent, ensure_ascii=False)
 
 
 def prediction_rows(

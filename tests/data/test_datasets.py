@@ -18,7 +18,7 @@ from data.datasets.idx import FashionMNIST, read_idx
 from data.datasets.image_folder import ImageFolder
 from data.image_io import EncodedImage, to_pixels
 from data.path_table import PathTable
-from data.registry import MissingSplit
+from data.registry import DATASETS, MissingSplit
 from utils.errors import UserError
 
 
@@ -230,3 +230,9 @@ def test_a_link_to_a_folder_above_brings_no_images_of_other_classes(tmp_path):
     (tmp_path / "a" / "loop").symlink_to("..")
     (tmp_path / "a" / "deep" / "far").symlink_to(tmp_path.parent)
     assert ImageFolder(tmp_path, "train").targets.tolist() == [0, 1]
+
+
+def test_classes_are_texts():
+    DATASETS.register("numbered")(type("Numbered", (), {"classes": [1, 2], "__init__": lambda self, root, split: None}))
+    with pytest.raises(UserError, match=r"DATASETS.NAME numbered: found the classes \(1, 2\), expected texts"):
+        build_split(load_config(None, ["DATASETS.NAME", "numbered"]), "train")

@@ -126,8 +126,8 @@ def test_an_unknown_metric_is_named(toy_cfg):
         build_metrics(toy_cfg("TEST.METRICS", "[top1, top2]"))
 
 
-def fake_epochs(hooks: list[Hook], values: list[float]) -> list[bool]:
-    """Play epochs with these values of the metric; which ones were the best so far."""
+def fake_epochs(hooks: list[Hook], values: list[float], losses: list[float] | None = None) -> list[bool]:
+    """Play epochs with these values of the metric, and of the loss; which ones were the best so far."""
     trainer = type(
         "T",
         (),
@@ -139,8 +139,8 @@ def fake_epochs(hooks: list[Hook], values: list[float]) -> list[bool]:
         },
     )()
     best = []
-    for value in values:
-        trainer.metrics = {"m": value}
+    for value, loss in zip(values, losses or [1.0] * len(values), strict=True):
+        trainer.metrics = {"m": value, "loss": loss}
         for hook in hooks:
             hook.after_epoch(trainer)
         best.append(trainer.epochs_since_best == 0)
@@ -159,6 +159,12 @@ def fake_epochs(hooks: list[Hook], values: list[float]) -> list[bool]:
 )
 def test_best(mode, values, best):
     assert fake_epochs([Evaluation(None, None, {}, "m", mode)], values) == best
+
+
+def test_an_epoch_whose_loss_is_no_number_is_not_the_best():
+    """Of outputs that are no numbers argmax takes the first, which may be right."""
+    evaluation = Evaluation(None, None, {}, "m", "max")
+    assert fake_epochs([evaluation], [0.2, 0.9, 0.3], [1.0, math.nan, 1.0]) == [True, False, True]
 
 
 def test_early_stopping_counts_epochs_in_a_row():

@@ -115,6 +115,19 @@ def test_numbers_are_shown_before_they_are_written(tool, tmp_path):
     assert "run/report" in tested.error() and re.search(r"^top1 +\d", tested.out, re.M)
 
 
+def test_data_that_moved_while_a_run_was_stopped(tool, tmp_path, photos):
+    for i in range(12):
+        (tmp_path / "data" / "ab"[i % 2]).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "data" / "ab"[i % 2] / f"{i}.png").write_bytes((photos / f"{i % 2}.png").read_bytes())
+    words = "DATASETS.NAME image_folder DATASETS.ROOT data DATASETS.VAL_RATIO 0.3 INPUT.SIZE [6,6]"
+    assert tool("train_net", *TOY, *words.split(), "TEST.REPORT", "false", "--run-dir", "run").code == 0
+    (tmp_path / "data").rename(tmp_path / "moved")
+    changes = ["DATASETS.ROOT", "moved", "TEST.REPORT", "true", "TEST.METRICS", "[top1]", "SOLVER.MAX_EPOCHS", "3"]
+    assert tool("train_net", "--resume", "run", *changes, "SOLVER.BASE_LR", "1e-9").code == 0
+    metrics = json.loads((tmp_path / "run/report/metrics.json").read_text())
+    assert metrics["split"] == "val" and "top5" not in metrics
+
+
 def test_nothing_that_could_be_read(tool, tmp_path, photos):
     for split, count in (("train", 6), ("test", 2)):
         for i in range(count):
