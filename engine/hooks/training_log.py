@@ -90,7 +90,7 @@ class TrainingLog(Hook):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.epoch_sums, self.sums_at_line = list(state["epoch_sums"]), list(state["sums_at_line"])
-        self.size, self.seconds_before = state["size"], state["seconds"]
+        self.size, self.seconds_before = state["size"], state.get("seconds", 0.0)
 
     def _read(self) -> None:
         """Add up what the steps left on the device: one by one, so that the sums are the same whenever it is done."""

@@ -107,6 +107,6 @@ def facts_of(run: RunFolder | None, history: Sequence[dict[str, Any]]) -> dict[s
         )
     if history:
         last = history[-1]
-        duration = timedelta(seconds=round(last["seconds"]))
-        facts["trained"] = f"{last['epoch']:g} epochs, {last['step']:,} steps in {duration}"
+        duration = f" in {timedelta(seconds=round(last['seconds']))}" if "seconds" in last else ""
+        facts["trained"] = f"{last['epoch']:g} epochs, {last['step']:,} steps{duration}"
     return facts

@@ -191,6 +191,7 @@ def test_what_is_known_of_a_run(tmp_path):
     facts = facts_of(run, read_history(run.metrics))
     assert facts["command"] == "train it" and facts["commit"] == "abc, with the changes in code/dirty.diff"
     assert facts["trained"] == "4 epochs, 36 steps in 1 day, 1:00:00" and "host" not in facts
+    assert facts_of(run, [{"kind": "step", "epoch": 0.5, "step": 9}])["trained"] == "0.5 epochs, 9 steps"
 
 
 def test_an_empty_page_is_a_page():
