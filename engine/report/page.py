@@ -21,7 +21,8 @@ figure { margin: 0; min-width: 0; } figcaption { overflow-wrap: anywhere; } img 
 .scroll { overflow-x: auto; } pre { background: #f4f6f8; border-radius: .5rem; padding: .8rem; overflow-x: auto; }
 table { border-collapse: collapse; font-size: .9rem; } td, th { padding: .2rem .7rem; text-align: right; }
 th { border-bottom: 1px solid #bbb; } td:first-child, th:first-child, .facts td { text-align: left; }
-tr:nth-child(even) td { background: #f8f9fa; } .facts td { overflow-wrap: anywhere; }
+tr:nth-child(even) td { background: #f8f9fa; }
+.scroll td, .facts td:first-child { white-space: nowrap; } .facts td + td { overflow-wrap: anywhere; }
 """
 # Nothing is fetched and nothing is run, whatever a class or a file is called.
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
