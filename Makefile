@@ -1,12 +1,15 @@
 # Everything runs in a virtual environment of its own: make VENV=... PYTHON=... to choose others.
 VENV ?= .venv
 PYTHON ?= python3
+# Processes that run tests at once; each computes on one thread.
+JOBS ?= auto
 
 PY := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-models test-workers lint format
+.PHONY: help install demo test test-models test-workers test-leaves lint format
+test test-leaves: export OMP_NUM_THREADS = 1
 
 help: ## print this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-13s %s\n", $$1, $$2}'
@@ -31,7 +34,7 @@ demo: $(INSTALLED) ## train on the bundled digits, test, and predict one image
 	@echo "curves:  $(VENV)/bin/tensorboard --logdir runs"
 
 test: $(INSTALLED) ## run the whole test suite
-	$(PY) -m pytest
+	$(PY) -m pytest -n $(JOBS) --dist worksteal
 
 test-models: $(INSTALLED) ## build every classifier of torchvision, train the smallest and three of timm
 	$(PY) -m pytest tests/batteries/models.py
@@ -39,9 +42,14 @@ test-models: $(INSTALLED) ## build every classifier of torchvision, train the sm
 test-workers: $(INSTALLED) ## read the same pixels with every kind and number of workers
 	$(PY) -m pytest tests/batteries/workers.py
 
-lint: $(INSTALLED) ## check style and which folder imports which
+test-leaves: $(INSTALLED) ## delete every leaf in turn: all else imports, trains and collects its tests
+	$(PY) -m pytest -n $(JOBS) --dist worksteal tests/batteries/leaves.py
+
+lint: $(INSTALLED) ## check style, types, sizes and which folder imports which
 	$(PY) -m ruff format --check .
 	$(PY) -m ruff check .
+	$(PY) -m mypy
+	@$(PY) -m tests.test_architecture
 	$(PY) -m pytest tests/test_architecture.py
 
 format: $(INSTALLED) ## put the code into the project's style

@@ -1,88 +1,64 @@
-"""What may change in the configuration between a run and its continuation."""
+"""Changes of the configuration that resuming a run and testing a checkpoint allow."""
 
 from collections.abc import Collection
 
-from config.grammar import flow
-from config.node import CfgNode, leaves
-from utils.errors import UserError, did_you_mean
+from config.checks import unknown_key
+from config.node import CfgNode, differences, leaves
+from utils.errors import UserError
 
-# How it runs, not what: the result is the same, up to the arithmetic of another device.
-_FREE = (
-    "OUTPUT_DIR",
-    "EXPERIMENT.",
-    "MODEL.COMPILE",
-    "MODEL.DEVICE",
-    "DATASETS.ROOT",
-    "DATALOADER.",
-    "SOLVER.DETERMINISTIC",
-    "TEST.BATCH_SIZE",
-    "TEST.REPORT",
-    "CHECKPOINT.",
-    "LOG.",
-)
-# Where a run starts from says nothing to one that goes on.
-_START = ("MODEL.PRETRAINED", "MODEL.WEIGHTS")
-# These are taken over and change what comes.
-_APPLIED = (
-    "DATASETS.ON_ERROR",
-    "DATASETS.MAX_SKIPPED",
-    "DATASETS.MAX_PIXELS",
-    "SOLVER.BASE_LR",
-    "SOLVER.WEIGHT_DECAY",
-    "SOLVER.ACCUMULATE",
-    "SOLVER.CLIP.",
-    "SOLVER.MAX_EPOCHS",
-    "SOLVER.SCHEDULER.",
-    "TEST.METRICS",
-    "TEST.FLIP",
-    "HOOKS",
-)
+_FREE = "execution setting; does not affect results"
+_APPLIED = "applied from here on"
+_REFUSED = ""
 
-# What is held out of a training set must not change afterwards: the network would be tested on what it has seen.
-_HELD_OUT = ("DATASETS.VAL_RATIO", "DATASETS.FOLD", "DATASETS.TRAIN_ITEMS")
-# These may differ when a trained network is tested.
-_IN_TESTING = (*_FREE, "DATASETS.", "TEST.", "INPUT.SIZE", "INPUT.TEST_TRANSFORMS")
+# (Effect of a change on a resumed run, whether a test may override the keys, keys and sections.) Keys that are not
+# listed are refused by both; a key's own entry precedes its section's.
+_RULES = (
+    (_FREE, True, "OUTPUT_DIR EXPERIMENT MODEL.COMPILE MODEL.DEVICE DATASETS.ROOT DATALOADER SOLVER.DETERMINISTIC"),
+    (_FREE, True, "TEST.BATCH_SIZE TEST.REPORT CHECKPOINT LOG"),
+    ("ignored when resuming", False, "MODEL.PRETRAINED MODEL.WEIGHTS MODEL.WEIGHTS_MIN_MATCH"),
+    (_APPLIED, True, "DATASETS.ON_ERROR DATASETS.MAX_SKIPPED DATASETS.MAX_PIXELS TEST.METRICS TEST.TTA_FLIP"),
+    (_APPLIED, False, "SOLVER.BASE_LR SOLVER.WEIGHT_DECAY SOLVER.MICRO_BATCHES SOLVER.CLIP SOLVER.MAX_EPOCHS"),
+    (_APPLIED, False, "SOLVER.SCHEDULER HOOKS"),
+    (_REFUSED, True, "DATASETS TEST INPUT.SIZE INPUT.TEST_TRANSFORMS"),
+    # The held-out images must stay the same: others were trained on.
+    (_REFUSED, False, "DATASETS.VAL_RATIO DATASETS.FOLD DATASETS.TRAIN_SUBSET"),
+)
+_RULE_OF = {key: (effect, in_test) for effect, in_test, keys in _RULES for key in keys.split()}
 
 
 def compare(saved: CfgNode, new: CfgNode, allowed: Collection[str] = ()) -> dict[str, str]:
-    """Key -> a line about it, for each key that changed since a checkpoint was saved.
+    """Key -> a line about its change, for each key that differs from the configuration of the run to resume.
 
-    Raises UserError for a change that would make it another experiment, unless the key or its section is `allowed`.
+    Raises UserError for a change that makes it another experiment, unless the key or its section is `allowed`.
     """
-    before, after = leaves(saved), leaves(new)
-    known = before.keys() | after.keys()
+    known = leaves(saved).keys() | leaves(new).keys()
     for name in allowed:
-        if not any(_is_within(key, name) for key in known):
-            raise UserError(f"--allow-change {name}: unknown key; {did_you_mean(name, known)}")
+        if not any(name in _sections(key) for key in known):
+            raise UserError(f"--allow-change: {unknown_key(name, known)}")
     lines = {}
-    for key in sorted(known):
-        old, now = before.get(key), after.get(key)
-        if old == now:
-            continue
-        change = f"{key}: {flow(old)} -> {flow(now)}"
-        if key.startswith(_START):
-            lines[key] = f"{change} (without effect: the run has begun)"
-        elif key.startswith(_FREE):
-            lines[key] = f"{change} (how it runs, not what)"
-        elif key.startswith(_APPLIED) or any(_is_within(key, name) for name in allowed):
-            lines[key] = f"{change} (applied from here on)"
-        else:
+    for key, (old, now) in differences(saved, new).items():
+        effect, _ = _rule(key)
+        if effect == _REFUSED and not set(allowed) & set(_sections(key)):
             raise UserError(
-                f"{change}: the checkpoint was trained with another value, and this would be another experiment; "
-                "leave it as it was, start anew without --resume, or insist with "
-                f"--allow-change {key.removesuffix('.NAME')}"
+                f"{key}: {old} -> {now}: cannot be changed when resuming; restore the old value, start a new run "
+                f"without --resume, or accept the change with --allow-change {key.removesuffix('.NAME')}"
             )
+        lines[key] = f"{key}: {old} -> {now} ({effect or _APPLIED})"
     return lines
 
 
 def check_test_overrides(saved: CfgNode, new: CfgNode) -> None:
-    """Raise UserError for a change that makes no sense when a trained network is tested."""
-    before, after = leaves(saved), leaves(new)
-    for key in before.keys() | after.keys():
-        if before.get(key) != after.get(key) and (key in _HELD_OUT or not key.startswith(_IN_TESTING)):
-            raise UserError(f"{key}: a trained network is tested with what it was trained with; leave it out")
+    """Raises UserError for a changed key that a test must take from training."""
+    for key, (old, _) in differences(saved, new).items():
+        if not _rule(key)[1]:
+            raise UserError(f"{key}: cannot be overridden at test time; remove it (trained with {old})")
 
 
-def _is_within(key: str, name: str) -> bool:
-    """Whether `name` is the key or a section that holds it."""
-    return key == name or key.startswith(f"{name}.")
+def _rule(key: str) -> tuple[str, bool]:
+    return next((_RULE_OF[name] for name in _sections(key) if name in _RULE_OF), (_REFUSED, False))
+
+
+def _sections(key: str) -> list[str]:
+    """The key and the sections that contain it, innermost first."""
+    names = key.split(".")
+    return [".".join(names[:end]) for end in range(len(names), 0, -1)]

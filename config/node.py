@@ -1,5 +1,6 @@
-"""The configuration tree: yacs' CfgNode, made truly read-only when frozen."""
+"""The configuration tree: yacs' CfgNode, made read-only when frozen."""
 
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import yacs.config
@@ -7,23 +8,19 @@ import yacs.config
 from config.grammar import flow
 
 
-def _guarded(name: str):
-    method = getattr(dict, name)
-
+def _guarded(method: Callable) -> Callable:
     def guarded(self, *args, **kwargs):
         if self.is_frozen():
             raise AttributeError("the configuration is frozen; change a copy: cfg.clone()")
         return method(self, *args, **kwargs)
 
-    guarded.__name__ = name
     return guarded
 
 
 class CfgNode(yacs.config.CfgNode):
     """A section of the configuration: a dict whose keys are attributes.
 
-    A frozen tree cannot be changed in any way: lists are tuples and dicts inside
-    lists are frozen nodes. `clone()` gives a copy that can be changed.
+    A frozen tree is immutable: lists become tuples, and dicts inside lists become frozen nodes.
     """
 
     def freeze(self) -> None:
@@ -32,51 +29,58 @@ class CfgNode(yacs.config.CfgNode):
         super().freeze()
 
     def clone(self) -> "CfgNode":
+        """A deep copy that can be changed."""
         return CfgNode(plain(self))
 
     def __reduce__(self):
-        return CfgNode, (plain(self),)  # for copy and pickle, which would set the items of a frozen node
+        return CfgNode, (plain(self),)  # copy and pickle would set the items of a frozen node
 
     def arguments(self) -> dict[str, Any]:
-        """The keyword arguments of a section with a NAME: its keys that are not capitals."""
+        """The keyword arguments of a section with a NAME: its keys that are not in capitals."""
         return {key: value for key, value in self.items() if is_argument(key)}
 
     def dump(self, marks: dict[str, str] | None = None) -> str:
-        """The tree as YAML, one line a key; `marks` maps full keys to end-of-line comments."""
-        return "\n".join(_lines(self, (), marks or {})) + "\n"
+        """The tree as YAML, one line per key; `marks` maps full keys to end-of-line comments."""
+        return "\n".join(_lines(self, "", marks or {})) + "\n"
 
     __str__ = dump
 
 
 for _name in ("__setitem__", "__delitem__", "update", "pop", "popitem", "clear", "setdefault", "__ior__"):
-    setattr(CfgNode, _name, _guarded(_name))
+    setattr(CfgNode, _name, _guarded(getattr(dict, _name)))
 
 
 def is_argument(key: str) -> bool:
-    """Arguments of a named thing are in lower case; keys of the project are in capitals."""
+    """Whether a key is an argument of a named class or function, in lower case; the project's keys are in capitals."""
     return key != key.upper()
 
 
-def leaves(node: CfgNode, path: str = "") -> dict[str, Any]:
-    """Every full key of a tree, such as SOLVER.BASE_LR, with its plain value."""
+def leaves(node: CfgNode, prefix: str = "") -> dict[str, Any]:
+    """Full key, such as SOLVER.BASE_LR -> plain value, for the whole tree."""
     found = {}
     for key, value in node.items():
-        full = f"{path}.{key}" if path else key
         if isinstance(value, CfgNode) and not is_argument(key):
-            found.update(leaves(value, full))
+            found.update(leaves(value, f"{prefix}{key}."))
         else:
-            found[full] = plain(value)
+            found[prefix + key] = plain(value)
     return found
 
 
+def differences(old: CfgNode, new: CfgNode) -> dict[str, tuple[str, str]]:
+    """Full key -> its (old, new) value as YAML or "unset", for each key that differs, sorted."""
+    before, after = leaves(old), leaves(new)
+    pairs = {key: (before.get(key, "unset"), after.get(key, "unset")) for key in sorted(before.keys() | after.keys())}
+    return {key: (flow(old), flow(new)) for key, (old, new) in pairs.items() if old != new}
+
+
 def plain(value: Any) -> Any:
-    """A value with plain dicts and lists in place of sections and tuples."""
+    """A deep copy with plain dicts and lists in place of sections and tuples."""
     if isinstance(value, dict):
         return {key: plain(item) for key, item in value.items()}
     return [plain(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
-def _frozen(value: Any) -> Any:
+def _frozen(value: object) -> object:
     if isinstance(value, dict):
         node = CfgNode(plain(value))
         node.freeze()
@@ -84,13 +88,12 @@ def _frozen(value: Any) -> Any:
     return tuple(map(_frozen, value)) if isinstance(value, (list, tuple)) else value
 
 
-def _lines(node: CfgNode, path: tuple[str, ...], marks: dict[str, str]):
+def _lines(node: CfgNode, prefix: str, marks: dict[str, str]) -> Iterator[str]:
+    indent = "  " * prefix.count(".")
     for key, value in node.items():
-        full = (*path, key)
-        indent = "  " * len(path)
         if isinstance(value, CfgNode) and not is_argument(key):
             yield f"{indent}{key}:"
-            yield from _lines(value, full, marks)
+            yield from _lines(value, f"{prefix}{key}.", marks)
         else:
-            mark = marks.get(".".join(full))
+            mark = marks.get(prefix + key)
             yield f"{indent}{key}: {flow(plain(value))}" + (f"  # {mark}" if mark else "")

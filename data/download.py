@@ -1,6 +1,6 @@
-"""Finding the files of a published data set, or having torchvision download them."""
+"""Finding the files of a published data set, or downloading them with torchvision."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from http.client import HTTPException
 from pathlib import Path
 
@@ -8,11 +8,11 @@ from utils.errors import UserError, one_line
 
 
 def find_files(folders: Sequence[Path], names: Sequence[str]) -> list[Path] | None:
-    """The files or folders called `names`, plain or gzipped, in the first of `folders` that has them all."""
+    """Returns the files or folders `names`, plain or gzipped, from the first of `folders` that has them all."""
     for folder in folders:
         pairs = [(folder / name, folder / f"{name}.gz") for name in names]
-        found = [next((path for path in pair if path.exists()), None) for pair in pairs]
-        if all(found):
+        found = [next(path for path in pair if path.exists()) for pair in pairs if any(path.exists() for path in pair)]
+        if len(found) == len(names):
             return found
     return None
 
@@ -24,12 +24,12 @@ def find_or_download(
     torchvision_name: str,
     hint: str = "",
     error: type[UserError] = UserError,
-    **arguments: str,
+    arguments: Mapping[str, str] | None = None,
 ) -> list[Path]:
-    """The files `names` in one of `folders`, where they are or where torchvision has put them.
+    """Returns the files `names` from one of `folders`, downloaded if no folder has them.
 
-    Its data set `torchvision_name`, called with `root` and `arguments`, downloads them and checks their sums.
-    Raises `error`, with the `hint` of another source, where that fails.
+    torchvision's data set `torchvision_name`, called with `root` and `arguments`, downloads and checks them. Raises
+    `error`, with a `hint` at another source, if that fails.
     """
     if found := find_files(folders, names):
         return found
@@ -37,7 +37,7 @@ def find_or_download(
 
     problem = "torchvision has put other files there"
     try:
-        getattr(torchvision.datasets, torchvision_name)(str(root), download=True, **arguments)
+        getattr(torchvision.datasets, torchvision_name)(str(root), download=True, **(arguments or {}))
     except (OSError, RuntimeError, HTTPException) as failure:
         problem = one_line(failure)
     if found := find_files(folders, names):

@@ -1,4 +1,4 @@
-"""Finding image files in folders as people keep them."""
+"""Finding image files in folders."""
 
 import os
 from collections.abc import Iterator
@@ -9,9 +9,9 @@ _JUNK = {"__macosx", "thumbs.db", "desktop.ini"}
 
 
 def walk_files(folder: Path, relative: str = "", inside: tuple[str, ...] = ()) -> Iterator[str]:
-    """All regular files below a folder, as paths that begin with `relative`; links that lead back are cut.
+    """Yields all regular files below a folder, as paths that begin with `relative`; links back to a parent are cut.
 
-    `inside` are the folders that lead to it, at first all those above it.
+    `inside` are the real paths of its parents, worked out for the first folder.
     """
     real = os.path.realpath(folder)
     inside = inside or tuple(map(str, Path(real).parents))
@@ -33,5 +33,5 @@ def is_image(path: str) -> bool:
 
 
 def is_junk(name: str) -> bool:
-    """Hidden files and what operating systems leave behind."""
+    """Whether a file is hidden or left behind by an operating system."""
     return name.startswith(".") or name.lower() in _JUNK

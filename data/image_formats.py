@@ -1,4 +1,4 @@
-"""What is in an image file: headers of the common formats, and Pillow for all the others."""
+"""Headers of JPEG and PNG files, and decoding with Pillow for every other format."""
 
 import io
 import struct
@@ -10,46 +10,87 @@ Size = tuple[int, int]  # (height, width) in pixels
 SIGNATURES = JPEG, PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
 # JPEG's "start of frame" markers: all of C0..CF but tables (C4), reserved (C8) and arithmetic coding (CC).
 _FRAMES = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_ORIENTATION = 0x0112  # the EXIF tag
 
 
-def plain_size(data: bytes) -> Size | None:
-    """(height, width) of a complete JPEG or PNG of 8 bits in gray or RGB, opaque; None for anything else."""
+def plain_header(data: bytes) -> tuple[Size, int] | None:
+    """Size as stored and EXIF orientation (1..8) of a complete, opaque 8-bit JPEG or PNG in gray or RGB, else None."""
     if data.startswith(JPEG):
-        return _jpeg_size(data)
+        return _jpeg_header(data)
     if data.startswith(PNG):
-        return _png_size(data)
+        return _png_header(data)
     return None
 
 
-def _jpeg_size(data: bytes) -> Size | None:
-    at = 2
+def _jpeg_header(data: bytes) -> tuple[Size, int] | None:
+    at, exif = 2, b""
     while at + 10 <= len(data) and data[at] == 0xFF:
         marker, length = struct.unpack_from(">BH", data, at + 1)
         if marker == 0xFF:  # padding
             at += 1
         elif marker in _FRAMES:
             bits, height, width, components = struct.unpack_from(">BHHB", data, at + 4)
-            # Behind the frame's header, so that the end of a thumbnail before it does not count. Some decoders fill
-            # what is missing of a file that was cut short with gray, OpenCV 4 for one, and say nothing.
+            # Searched after the frame's header, since a thumbnail before it has an end marker too. Some decoders, such
+            # as OpenCV 4, fill the missing part of a truncated file with gray and do not report it.
             is_complete = data.rfind(b"\xff\xd9", at) >= 0
-            return (height, width) if is_complete and bits == 8 and components in (1, 3) else None
+            is_plain = is_complete and bits == 8 and components in (1, 3)
+            return ((height, width), _exif_orientation(exif)) if is_plain else None
         else:
+            segment = data[at + 4 : at + 2 + length]
+            if marker == 0xE1 and not exif and segment.startswith(b"Exif\0\0"):
+                exif = segment[6:]
             at += 2 + length
     return None
 
 
-def _png_size(data: bytes) -> Size | None:
+def _png_header(data: bytes) -> tuple[Size, int] | None:
     if data[12:16] != b"IHDR" or len(data) < 33:
         return None
     width, height, bits, colour = struct.unpack_from(">IIBB", data, 16)
     pixels_begin = data.find(b"IDAT")
-    special = any(data.find(chunk, 0, pixels_begin) >= 0 for chunk in (b"tRNS", b"acTL", b"eXIf"))
+    is_special = any(data.find(chunk, 0, pixels_begin) >= 0 for chunk in (b"tRNS", b"acTL", b"eXIf"))
     is_opaque = colour == 3 or (colour in (0, 2) and bits == 8)  # palette, gray, RGB
-    return (height, width) if is_opaque and not special and data.rfind(b"IEND") >= 0 else None
+    return ((height, width), 1) if is_opaque and not is_special and data.rfind(b"IEND") >= 0 else None
+
+
+def _exif_orientation(tiff: bytes) -> int:
+    """The orientation 1..8 in an EXIF block; 1 if there is none or the block is damaged."""
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(tiff[:4])
+    try:
+        (first,) = struct.unpack_from(f"{order}I", tiff, 4)
+        (count,) = struct.unpack_from(f"{order}H", tiff, first)
+        for at in range(first + 2, first + 2 + 12 * count, 12):
+            tag, _, _, value = struct.unpack_from(f"{order}HHIH", tiff, at)
+            if tag == _ORIENTATION:
+                return value if value in range(1, 9) else 1
+    except struct.error:
+        pass
+    return 1
+
+
+def upright(image: np.ndarray, orientation: int) -> np.ndarray:
+    """A view of a stored image (H, W, C) as EXIF `orientation` 1..8 displays it."""
+    if orientation >= 5:
+        image = image.swapaxes(0, 1)
+    return image[:: -1 if orientation in (3, 4, 7, 8) else 1, :: -1 if orientation in (2, 3, 6, 7) else 1]
+
+
+def size_with_pillow(data: bytes) -> Size:
+    """(height, width) of the upright image, from the header. Raises what Pillow raises."""
+    from PIL import Image
+
+    with Image.open(io.BytesIO(data)) as image:
+        tags = getattr(image, "tag_v2", None)  # a TIFF's size may be upright already, depending on Pillow's version
+        height, width = (tags[257], tags[256]) if tags else (image.height, image.width)
+        try:
+            orientation = image.getexif().get(_ORIENTATION, 1)
+        except Exception:  # as when decoding
+            orientation = 1
+        return (width, height) if orientation in (5, 6, 7, 8) else (height, width)
 
 
 def decode_with_pillow(data: bytes, check_size: Callable[[Size], None]) -> np.ndarray:
-    """The first frame as uint8 (H, W, 1 or 3), upright; `check_size` may refuse it before it is decoded.
+    """Decodes the first frame to uint8 (H, W, 1 or 3), upright; `check_size` may refuse its size before that.
 
     Raises what Pillow raises.
     """
@@ -59,31 +100,30 @@ def decode_with_pillow(data: bytes, check_size: Callable[[Size], None]) -> np.nd
         check_size((image.height, image.width))
         image.load()
         try:
-            upright = ImageOps.exif_transpose(image)
-        except Exception:  # a damaged EXIF block says nothing about the pixels
-            upright = image
+            frame = ImageOps.exif_transpose(image)
+        except Exception:  # a damaged EXIF block does not affect the pixels
+            frame = image
         if (image.format, image.mode) == ("JPEG", "CMYK") and "adobe" not in image.info:
-            upright = ImageChops.invert(upright)  # Pillow takes all of them for Adobe's, which are stored inverted
-        if upright.has_transparency_data:
-            upright = upright.convert("RGBA")
-            upright = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright)
-        if upright.mode in ("F", "I") or upright.mode.startswith("I;16"):
-            return _scaled(np.asarray(upright), upright.mode)
-        upright = upright.convert("L" if upright.mode in ("1", "L") else "RGB")
-        pixels = np.asarray(upright)
+            frame = ImageChops.invert(frame)  # Pillow assumes Adobe's convention, which stores inverted values
+        if frame.has_transparency_data:
+            frame = frame.convert("RGBA")
+            frame = Image.alpha_composite(Image.new("RGBA", frame.size, "white"), frame)
+        if frame.mode in ("F", "I") or frame.mode.startswith("I;16"):
+            return _scaled(np.asarray(frame), frame.mode)
+        pixels = np.asarray(frame.convert("L" if frame.mode in ("1", "L") else "RGB"))
         return pixels.reshape(*pixels.shape[:2], -1)
 
 
 def _scaled(values: np.ndarray, mode: str) -> np.ndarray:
-    """Deep gray values (H, W) -> uint8 (H, W, 1), never clipped.
+    """Gray values of more than 8 bits (H, W) -> uint8 (H, W, 1), never clipped.
 
-    16 bits by their full range; integers and floats by 0..1, 0..255 or 0..65535, the first
+    16-bit images are scaled by their full range; integers and floats by 0..1, 0..255 or 0..65535, the first
     that holds them (0..1 for floats only), else by their own range.
     """
     low, high = float(values.min()), float(values.max())
     if not np.isfinite([low, high]).all():
         raise ValueError("its floating-point values are not all finite")
-    tops = (65535.0,) if mode.startswith("I;16") else (1.0, 255.0, 65535.0) if mode == "F" else (65535.0,)
+    tops = (1.0, 255.0, 65535.0) if mode == "F" else (65535.0,)
     top = next((top for top in tops if low >= 0 and high <= top), None)
     if top is None:
         values, top = values.astype(np.float64) - low, (high - low) or 1.0

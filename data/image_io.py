@@ -1,16 +1,20 @@
-"""Bytes -> uint8 pixels, in one way for training, testing and inference."""
+"""Bytes -> uint8 pixels, in the same way for training, testing and inference."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from data.image_formats import SIGNATURES, decode_with_pillow, plain_size
+from data.image_formats import SIGNATURES, Size, decode_with_pillow, plain_header, size_with_pillow, upright
 from utils.errors import UserError, one_line
 
 # The default of DATASETS.MAX_PIXELS: Pillow's own limit.
 MAX_PIXELS = 178_956_970
+Box = tuple[int, int, int, int]  # (top, left, height, width) in pixels
 
 
 class BrokenImage(UserError):
@@ -26,78 +30,134 @@ class EncodedImage:
 
     @classmethod
     def open(cls, path: Path) -> "EncodedImage":
+        """Reads a file. Raises BrokenImage if that fails."""
         name = printable(path)
         try:
             return cls(path.read_bytes(), name)
         except OSError as error:
             raise BrokenImage(f"{name}: cannot read the image: {error.strerror}") from error
 
-    def read(self, channels: int, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-        """The pixels, uint8 (H, W, channels), upright as EXIF says.
+    @cached_property
+    def size(self) -> Size:
+        """(height, width) of the upright image, from its header. Raises BrokenImage."""
+        from PIL import UnidentifiedImageError
 
-        Transparent pixels become white; deeper ones than 8 bits are scaled to 0..255. Raises
-        BrokenImage for a file that is damaged, cut short, or has more than `max_pixels`.
+        with self._decoding():
+            if header := plain_header(self.data):
+                (height, width), orientation = header
+                return (height, width) if orientation < 5 else (width, height)
+            try:
+                return size_with_pillow(self.data)
+            except UnidentifiedImageError:
+                height, width = self._decode(3, MAX_PIXELS).shape[:2]  # OpenCV does not read headers alone
+                return height, width
+
+    def read(
+        self, channels: int, box: Box | None = None, min_size: Size | None = None, max_pixels: int = MAX_PIXELS
+    ) -> np.ndarray:
+        """Decodes to uint8 (H, W, channels), upright as EXIF tells; only a `box` of the upright image if given.
+
+        A caller that reduces the result to `min_size` (height, width) or more states it, so that a decoder may do
+        so; today's do not. Transparent pixels become white; values of more than 8 bits are scaled to 0..255.
+        Raises BrokenImage for a file that is corrupt, truncated or has more than `max_pixels`, UserError for a
+        number of channels it does not have.
         """
+        with self._decoding():
+            image = self._decode(channels, max_pixels)
+            if box is not None and image.shape[:2] != self.size:
+                raise ValueError(f"header {self.size} and pixels {image.shape[:2]} differ in size")
+        return with_channels(crop(image, box), channels)
+
+    @contextmanager
+    def _decoding(self) -> Iterator[None]:
+        """Turns whatever a decoder raises for arbitrary bytes into BrokenImage."""
         try:
-            return self._decode(channels, max_pixels)
-        except Exception as error:  # a decoder raises anything for bytes made by anybody
+            yield
+        except Exception as error:
             found = f"{len(self.data)} bytes, begins with {self.data[:8]!r}" if self.data else "the file is empty"
             raise BrokenImage(
                 f"{self.name}: cannot decode the image: {one_line(error)} ({found}); replace or remove the file"
             ) from error
 
     def _decode(self, channels: int, max_pixels: int) -> np.ndarray:
-        """With OpenCV what it reads as well as Pillow and faster, with Pillow all else, with OpenCV what is left."""
-        size = plain_size(self.data)
-        if size is not None:
+        """Decodes plain files with OpenCV, which is faster, others with Pillow, and what Pillow does not know again
+        with OpenCV."""
+        if header := plain_header(self.data):
+            size, orientation = header
             _check_pixels(size, max_pixels)
             image = self._decode_with_opencv(channels)
             if image is not None:
-                return image
+                return upright(image, orientation)
         from PIL import UnidentifiedImageError
 
         try:
-            image = decode_with_pillow(self.data, lambda size: _check_pixels(size, max_pixels))
+            return decode_with_pillow(self.data, lambda size: _check_pixels(size, max_pixels))
         except UnidentifiedImageError as error:
-            # OpenCV would take the size in a damaged header at its word, and its memory with it.
+            # OpenCV would allocate the size in a damaged header without checking it.
             image = None if self.data.startswith(SIGNATURES) else self._decode_with_opencv(channels)
             if image is None:
                 raise ValueError("not an image in a known format") from error
             _check_pixels(image.shape, max_pixels)
-        return with_channels(image, channels)
+            return image
 
     def _decode_with_opencv(self, channels: int) -> np.ndarray | None:
+        """The image as stored, uint8 (H, W, 1 or 3), or None."""
         flag = cv2.IMREAD_GRAYSCALE if channels == 1 else cv2.IMREAD_COLOR
-        image = cv2.imdecode(np.frombuffer(self.data, np.uint8), flag) if self.data else None
+        data = np.frombuffer(self.data, np.uint8)
+        image = cv2.imdecode(data, flag | cv2.IMREAD_IGNORE_ORIENTATION) if self.data else None
         if image is None:
             return None
         return image[..., np.newaxis] if channels == 1 else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
-def to_pixels(source: "np.ndarray | EncodedImage", channels: int, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """What a data set gives -> uint8 (H, W, channels)."""
+Source = np.ndarray | EncodedImage  # the first half of a sample
+
+
+def to_pixels(source: Source, channels: int, max_pixels: int = MAX_PIXELS, box: Box | None = None) -> np.ndarray:
+    """Returns a source, or the `box` of it, as uint8 (H, W, channels).
+
+    Raises BrokenImage, or UserError for an array of another type or shape.
+    """
     if isinstance(source, EncodedImage):
-        return source.read(channels, max_pixels)
-    if source.ndim == 2:
-        source = source[..., np.newaxis]
-    if source.dtype != np.uint8 or source.ndim != 3 or source.shape[2] not in (1, 3):
-        raise UserError(
-            f"the data set gave an array {source.dtype} {source.shape}, expected uint8 (H, W, 1) or (H, W, 3)"
-        )
-    return with_channels(source, channels)
+        return source.read(channels, box, max_pixels=max_pixels)
+    size_of(source)
+    return with_channels(crop(source.reshape(*source.shape[:2], -1), box), channels)
+
+
+def size_of(source: Source) -> Size:
+    """(height, width) of a source without decoding it. Raises as `to_pixels`."""
+    if isinstance(source, EncodedImage):
+        return source.size
+    if source.dtype != np.uint8 or source.ndim not in (2, 3) or 0 in source.shape:
+        raise UserError(f"found an array {source.dtype} {source.shape}, expected uint8 (H, W, C), none of them 0")
+    return source.shape[0], source.shape[1]
+
+
+def crop(image: np.ndarray, box: Box | None) -> np.ndarray:
+    """A view of the part of an image (H, W, C) within a box."""
+    if box is None:
+        return image
+    top, left, height, width = box
+    return image[top : top + height, left : left + width]
 
 
 def with_channels(image: np.ndarray, channels: int) -> np.ndarray:
-    """uint8 (H, W, 1 or 3) -> (H, W, channels): gray repeated, or colours weighted as eyes see them."""
-    if image.shape[2] == channels:
+    """Converts uint8 (H, W, C) between gray (repeated) and RGB (weighted by ITU-R BT.601), if needed.
+
+    Raises UserError for any other difference in channels.
+    """
+    found = image.shape[2]
+    if found == channels:
         return image
+    if {found, channels} != {1, 3}:
+        raise UserError(f"found an image of {found} channels, INPUT.CHANNELS is {channels}; set it to {found}")
     if channels == 3:
         return np.repeat(image, 3, axis=2)
     return cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY)[..., np.newaxis]
 
 
 def printable(path: Path) -> str:
-    """A path as one line that any file and terminal takes: what cannot be shown as escapes."""
+    """A path as one line for any file and terminal, with escapes for what cannot be displayed."""
     text = os.fsencode(path).decode("utf-8", "backslashreplace")
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 

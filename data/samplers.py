@@ -1,80 +1,77 @@
-"""Which samples, in which order: pure functions of the seed and the epoch."""
+"""The order of samples and the streams of random numbers: pure functions of the seed and the epoch."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 
+from data.subset import targets_of, weights_of
+from utils.contracts import Dataset
+from utils.errors import UserError
+
+# Every use of random numbers has a tag of its own, so that no two uses share a stream.
+_TAGS = {"order": 1, "augmentation": 2, "split": 3, "mixing": 4}
+
+
+def stream(use: str, seed: int, *numbers: int) -> np.random.Generator:
+    """Returns the generator of one use: "order" (epoch), "augmentation" (epoch, position), "split" (), or
+    "mixing" (epoch, samples seen).
+
+    `seed` is below 2**64 and enters as two words of 32 bits; `numbers` are below 2**32.
+    """
+    words = np.array([_TAGS[use], seed & 0xFFFFFFFF, seed >> 32, *numbers], np.uint32)
+    return np.random.Generator(np.random.PCG64(np.random.SeedSequence(words)))
+
 
 class SampleKey(NamedTuple):
-    """Which sample to read, and all that its augmentation depends on beside the seed."""
+    """A sample to read, and what its augmentation depends on beside the seed."""
 
-    index: int
+    index: int  # type: ignore[assignment]  # hides tuple.index
     epoch: int
-    position: int  # place in the epoch's whole sequence: a sample drawn twice looks different
+    position: int  # place in the epoch's sequence: a sample drawn twice is augmented differently
 
 
 def epoch_order(num_samples: int, seed: int, epoch: int, weights: np.ndarray | None = None) -> np.ndarray:
-    """The order of an epoch, a function of seed and epoch: a permutation of range(num_samples).
+    """Returns the order of an epoch, int64 (num_samples,): a permutation of range(num_samples).
 
-    With `weights` (num_samples,), as many draws with replacement, each in proportion to its weight.
+    With `weights` (num_samples,), draws with replacement in proportion to them.
     """
-    rng = np.random.default_rng((seed, epoch))
+    rng = stream("order", seed, epoch)
     if weights is None:
         return rng.permutation(num_samples)
     return rng.choice(num_samples, num_samples, p=weights / weights.sum())
 
 
 def usable_samples(num_samples: int, batch_size: int) -> int:
-    """Samples that an epoch of training consumes: a last batch of one, which batch norm cannot take, is dropped."""
+    """Number of samples in a training epoch: a last batch of one, which batch norm cannot take, is dropped."""
     return num_samples - 1 if num_samples % batch_size == 1 and batch_size > 1 else num_samples
 
 
 def batches_of_keys(order: np.ndarray, batch_size: int, epoch: int, start: int = 0) -> Iterator[list[SampleKey]]:
-    """The batches of an epoch from position `start` on; no sample before it is touched."""
+    """Yields the keys of each batch of an epoch from position `start` on."""
     for first in range(start, len(order), batch_size):
         indices = order[first : first + batch_size].tolist()
         yield [SampleKey(index, epoch, first + offset) for offset, index in enumerate(indices)]
 
 
-def stratified_split(targets: np.ndarray, ratio: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """(training, validation) indices, both sorted; each class gives its share, rounded.
+def sampling_weights(dataset: Dataset, sampler: str, name: str) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Returns the weights (n,) that samples are drawn by, and those of their losses, None for equal ones.
 
-    Every class keeps at least one sample for training; the whole is a function of the seed.
+    `sampler` is shuffle, balanced (classes are drawn equally often) or weighted (by the data set's weights, which
+    the loss does not apply again). Raises UserError if the data set called `name` lacks what it needs.
     """
-    order, places, sizes = _by_class(targets, seed)
-    return _divide(order, places < np.minimum(np.rint(sizes * ratio), sizes - 1))
-
-
-def stratified_fold(targets: np.ndarray, fold: int, folds: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """(training, validation) indices, both sorted; validation is part `fold`, from 1, of `folds` equal parts.
-
-    Parts differ by at most one sample, in all and in each class; no sample is in two of them.
-    """
-    order, _, _ = _by_class(targets, seed)
-    return _divide(order, np.arange(len(order)) % folds == fold - 1)
-
-
-def balanced_subset(targets: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """The sorted indices of `count` samples, as many of each class as there are and as equal as can be."""
-    order, places, _ = _by_class(targets, seed)
-    return np.sort(order[np.argsort(places, kind="stable")[:count]])
-
-
-def _by_class(targets: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(indices class by class, in random order within each, the place of each in its class, the class's size).
-
-    A sample with several labels, in targets (n, classes), goes by the rarest of them.
-    """
-    if targets.ndim > 1:
-        counts = (targets > 0).sum(axis=0)
-        targets = np.where(targets > 0, counts, len(targets) + 1).argmin(axis=1)
-    rng = np.random.default_rng((seed, 0x5917))  # a stream of its own, apart from the epochs' orders
-    members = [rng.permutation(np.flatnonzero(targets == label)) for label in np.unique(targets)]
-    places = [np.arange(len(indices)) for indices in members]
-    sizes = [np.full(len(indices), len(indices)) for indices in members]
-    return np.concatenate(members), np.concatenate(places), np.concatenate(sizes)
-
-
-def _divide(order: np.ndarray, is_val: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    return np.sort(order[~is_val]), np.sort(order[is_val])
+    weights = weights_of(dataset)
+    if weights is not None and not weights.any():
+        raise UserError(f"DATASETS.NAME {name}: all weights are 0; raise some of them, or remove all")
+    if sampler == "weighted":
+        if weights is None:
+            raise UserError(f"DATASETS.SAMPLER weighted: {name} has no weights; use shuffle or balanced")
+        return weights.astype(np.float64), None
+    if weights is not None:
+        weights = weights / weights.mean()  # so that BASE_LR keeps its meaning
+    if sampler == "shuffle":
+        return None, weights
+    targets = targets_of(dataset)
+    if targets.ndim > 1 or not getattr(dataset, "classes", None):
+        raise UserError(f"DATASETS.SAMPLER balanced: the images of {name} have no class each; use shuffle or weighted")
+    return 1 / np.bincount(targets)[targets], weights

@@ -1,22 +1,82 @@
-"""A part of a data set that is a data set itself."""
+"""Facts about all samples of a data set, and a part of one."""
 
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from data.targets import targets_of, weights_of
+from utils.contracts import Dataset
+
+
+def targets_of(dataset: Dataset) -> np.ndarray:
+    """Returns all targets, (n,) or (n, ...): the data set's `targets`, else read one by one."""
+    targets = getattr(dataset, "targets", None)
+    return np.array([dataset[i][1] for i in range(len(dataset))]) if targets is None else np.asarray(targets)
+
+
+def weights_of(dataset: Dataset) -> np.ndarray | None:
+    """Returns the weights of all samples (n,), None if the data set has none."""
+    weights = getattr(dataset, "weights", None)
+    return None if weights is None else np.asarray(weights)
+
+
+def class_counts(dataset: Dataset) -> np.ndarray:
+    """Returns the number of samples of each class (classes,); a sample with several labels adds to each."""
+    targets, classes = targets_of(dataset), getattr(dataset, "classes", ())
+    if targets.ndim > 1 and not is_soft(targets):
+        return (targets > 0).sum(axis=0)
+    return np.bincount(targets if targets.ndim == 1 else targets.argmax(axis=1), minlength=len(classes))
+
+
+def is_soft(targets: np.ndarray) -> bool:
+    """Whether targets are class probabilities (n, classes) rather than several labels."""
+    return bool(targets.ndim == 2 and (targets >= 0).all() and np.allclose(targets.sum(axis=1), 1))
+
+
+def strata_of(dataset: Dataset) -> np.ndarray:
+    """Returns the stratum of each sample, an integer array (n,): the data set's `strata`, else its classes.
+
+    A sample with soft targets belongs to its most probable class, one with several labels to the rarest of
+    them. All samples of a data set without classes, or with images as targets, belong to one stratum.
+    """
+    strata = getattr(dataset, "strata", None)
+    if strata is not None:
+        return np.asarray(strata)
+    if len(dataset) == 0 or not getattr(dataset, "classes", None) or _has_spatial_targets(dataset):
+        return np.zeros(len(dataset), np.int64)
+    targets = targets_of(dataset)
+    if targets.ndim == 1:
+        return targets
+    if is_soft(targets):
+        return targets.argmax(axis=1)
+    counts = (targets > 0).sum(axis=0)
+    rarest = np.where(targets > 0, counts, len(targets) + 1).argmin(axis=1)
+    return np.where((targets > 0).any(axis=1), rarest, len(counts))  # those without a label have a stratum too
+
+
+def _has_spatial_targets(dataset: Dataset) -> bool:
+    targets = getattr(dataset, "targets", None)
+    return np.ndim(dataset[0][1]) > 1 if targets is None else np.ndim(targets) > 2
 
 
 class Subset:
-    """The samples `indices` of a data set, in that order."""
+    """The samples `indices` of a data set, in that order; a data set itself."""
 
-    def __init__(self, dataset: Any, indices: np.ndarray):
+    def __init__(self, dataset: Dataset, indices: np.ndarray):
         self.dataset = dataset
         self.indices = indices
-        self.classes = dataset.classes
-        self.targets = targets_of(dataset)[indices]
+        for name in {"classes", "target_names", "thread_safe"} & set(dir(dataset)):
+            setattr(self, name, getattr(dataset, name))
         weights = weights_of(dataset)
         self.weights = None if weights is None else weights[indices]
+
+    @cached_property
+    def targets(self) -> np.ndarray:
+        return targets_of(self.dataset)[self.indices]
+
+    @cached_property
+    def strata(self) -> np.ndarray:
+        return strata_of(self.dataset)[self.indices]
 
     def __len__(self) -> int:
         return len(self.indices)

@@ -1,78 +1,152 @@
-"""A checkpoint -> a network that is ready to predict, and what tests it."""
+"""A checkpoint -> a task that is ready to predict, and the metrics that judge it."""
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from pathlib import Path
-from typing import Any
 
+import numpy as np
 import torch
-from torch import nn
 
-import engine.metrics  # noqa: F401  to be found by name
 from config import CfgNode, load_text
 from config.changes import check_test_overrides
-from engine.checkpoint import load_model_state
-from engine.inference import Metrics, Predictor
+from config.node import leaves
+from data.image_io import to_pixels
+from engine.checkpoint import Checkpoint, Resolved, load_model_state
+from engine.inference import FlipAverage
+from engine.precision import set_arithmetic
 from engine.registry import METRICS
-from modeling.build import build_model, build_normalize, input_spec, is_multilabel
+from engine.tasks.base import Metrics, Task, find_task
+from modeling.build import build_criterion, build_input_spec, build_model, build_normalize, loss_task
 from modeling.weights import NoRandomInit
-from utils.errors import UserError
-from utils.input_spec import InputSpec
+from utils.contracts import Dataset, InputSpec
+from utils.errors import UserError, did_you_mean
+from utils.registry import call
 
-_TAKEN = ("checkpoint", "split", "count", "left_out", "loss")
+_RESERVED = ("checkpoint", "task", "split", "num_samples", "num_skipped", "loss")
+_INPUT_KEYS = ("SIZE", "CHANNELS", "MEAN", "STD", "TRAIN_TRANSFORMS", "TEST_TRANSFORMS")
 
 
-def checkpoint_config(state: dict[str, Any], source: Path, overrides: Sequence[str] = ()) -> CfgNode:
-    """The configuration that a checkpoint was trained with, changed for a test by KEY VALUE `overrides`."""
-    cfg = load_text(state["config"], str(source), overrides)
-    check_test_overrides(load_text(state["config"], str(source)), cfg)
+def checkpoint_config(checkpoint: Checkpoint, overrides: Sequence[str] = ()) -> CfgNode:
+    """Returns the configuration of a checkpoint as asked for, changed for a test by KEY VALUE `overrides`.
+
+    Raises UserError for an override that a test does not allow.
+    """
+    source, old = str(checkpoint.source), checkpoint.version == 1
+    cfg = load_text(checkpoint.config, source, overrides, accept_renamed=old)
+    check_test_overrides(load_text(checkpoint.config, source, accept_renamed=old), cfg)
     return cfg
 
 
-def checkpoint_spec(cfg: CfgNode) -> InputSpec:
-    """The input of a configuration from a checkpoint, in which every value is worked out."""
-    return input_spec(cfg, native={})
+def checkpoint_resolved(checkpoint: Checkpoint, cfg: CfgNode) -> Resolved:
+    """Returns what a checkpoint was trained with, but for what `cfg` overrides."""
+    saved = load_text(checkpoint.config, str(checkpoint.source), accept_renamed=checkpoint.version == 1)
+    if checkpoint.version == 1:  # all its values were resolved before the configuration was saved
+        task, weights = loss_task(cfg) or "classification", cfg.LOSS.get("class_weights")
+        return dataclasses.replace(
+            checkpoint.resolved,
+            task=task,
+            loss=cfg.LOSS.NAME,
+            monitor=cfg.TEST.MONITOR or find_task(task).default_monitor,
+            input=build_input_spec(cfg, {}),
+            class_weights=None if weights is None else list(weights),
+        )
+    spec = override_input(cfg, checkpoint.resolved.input, changed_input_keys(saved, cfg), {})
+    return dataclasses.replace(checkpoint.resolved, input=spec)
 
 
-def build_predictor(cfg: CfgNode, state: dict[str, Any], source: Path, device: torch.device) -> Predictor:
-    """The network of a checkpoint with its weights, ready to predict. `source` is its file, for messages."""
-    spec = checkpoint_spec(cfg)
+def changed_input_keys(saved: CfgNode, cfg: CfgNode) -> list[str]:
+    """Returns the keys of INPUT that describe the images and differ between two configurations."""
+    before, after = leaves(saved), leaves(cfg)
+    return [key for key in _INPUT_KEYS if before[f"INPUT.{key}"] != after[f"INPUT.{key}"]]
+
+
+def override_input(cfg: CfgNode, saved: InputSpec, keys: Sequence[str], defaults: dict) -> InputSpec:
+    """Returns `saved` with what the INPUT `keys` of `cfg` ask for in its place."""
+    if not keys:
+        return saved
+    fresh = build_input_spec(cfg, {**saved.to_dict(), **defaults})
+    return dataclasses.replace(saved, **{key.lower(): getattr(fresh, key.lower()) for key in keys})
+
+
+def build_task(cfg: CfgNode, resolved: Resolved, names: Sequence[str], teacher: torch.nn.Module | None = None) -> Task:
+    """Builds the network with fresh weights, its normalisation and its loss, as one task."""
+    model = build_model(cfg, resolved.input, resolved.num_outputs)
+    normalize = build_normalize(cfg, resolved.input)
+    criterion = build_criterion(cfg, resolved.loss, resolved.class_weights, teacher, resolved.num_outputs)
+    kind = find_task(resolved.task)
+    return call(kind, cfg.TASK.arguments(), "TASK", model, normalize, criterion, names)
+
+
+def build_trained_task(checkpoint: Checkpoint, cfg: CfgNode, device: torch.device) -> Task:
+    """Builds the task of a checkpoint with its weights, in evaluation mode on a device."""
+    set_arithmetic(cfg.SOLVER.TF32, cfg.SOLVER.DETERMINISTIC)
     with NoRandomInit():
-        model = build_model(cfg, spec, len(state["classes"]))
-    load_model_state(model, state.get("ema") or state["model"], str(source), assign=True)
-    model.requires_grad_(False)
-    to_device(model, device)
-    return wrap_predictor(cfg, model, build_normalize(cfg, spec).to(device), device)
+        task = build_task(cfg, checkpoint_resolved(checkpoint, cfg), checkpoint.classes)
+    load_model_state(task.model, checkpoint.weights, str(checkpoint.source), assign=True)
+    if "criterion" in checkpoint.state:
+        task.criterion.load_state_dict(checkpoint.state["criterion"])
+    task.requires_grad_(False)
+    to_device(task, device)
+    return evaluation_task(cfg, task.eval())
 
 
-def wrap_predictor(cfg: CfgNode, model: nn.Module, normalize: nn.Module, device: torch.device) -> Predictor:
-    return Predictor(model, normalize, device, is_multilabel(cfg), cfg.TEST.FLIP)
+def evaluation_task(cfg: CfgNode, task: Task) -> Task:
+    """Returns the task as it is evaluated: with test-time augmentation, if asked for."""
+    return task.with_model(FlipAverage(task.model)) if cfg.TEST.TTA_FLIP else task
 
 
-def to_device(model: nn.Module, device: torch.device) -> None:
-    """Onto the device, in channels-last memory where the network's tensors can be."""
-    model.to(device)
+def to_device(task: Task, device: torch.device) -> None:
+    """Moves a task to a device, its network to channels-last memory where the tensors allow it."""
+    task.to(device)
     with suppress(RuntimeError):  # a network with five-dimensional weights
-        model.to(memory_format=torch.channels_last)
+        task.model.to(memory_format=torch.channels_last)
 
 
-def build_metrics(cfg: CfgNode) -> Metrics:
-    metrics = Metrics({}, {})
-    for name in cfg.TEST.METRICS:
-        if name in _TAKEN:
-            raise UserError(f"TEST.METRICS {name}: a report calls something else so; rename the metric")
-        whole_set = METRICS.info(name, "TEST.METRICS").get("whole_set", False)
-        (metrics.whole_set if whole_set else metrics.per_sample)[name] = METRICS.get(name, "TEST.METRICS")
-    return metrics
+def build_metrics(cfg: CfgNode, task_name: str, monitor: str) -> Metrics:
+    """Returns the metrics of an evaluation: those of TEST.METRICS, or else the task's own, and the monitored one.
+
+    Raises UserError for a name that is unknown, reserved, or a metric of other tasks.
+    """
+    names = list(find_task(task_name).default_metrics if cfg.TEST.METRICS is None else cfg.TEST.METRICS)
+    monitored = monitor.partition(" ")[2]
+    if monitored != "loss" and monitored not in names:
+        names.append(monitored)
+    for name in names:
+        key = "TEST.MONITOR" if name == monitored else "TEST.METRICS"
+        if name in _RESERVED:
+            raise UserError(f"{key} {name}: reserved name; rename the metric")
+        known = task_metrics(task_name)
+        if task_name not in METRICS.info(name, key).get("tasks", (task_name,)):
+            raise UserError(f"{key} {name}: not a metric of {task_name}; {did_you_mean(name, known)}")
+    return {name: METRICS.get(name, "TEST.METRICS") for name in names}
+
+
+def task_metrics(task_name: str) -> Metrics:
+    """Returns all metrics that a report on a task shows."""
+    names = [name for name in METRICS.names() if task_name in METRICS.info(name, "").get("tasks", ())]
+    return {name: METRICS.get(name, "") for name in names}
+
+
+def image_reader(dataset: Dataset, max_pixels: int) -> Callable[[int], np.ndarray]:
+    """Returns a function index -> the image as people see it, uint8 (H, W, 1 or 3), RGB: three of many channels."""
+
+    def read(index: int) -> np.ndarray:
+        source, _ = dataset[index]
+        if not isinstance(source, np.ndarray):
+            return to_pixels(source, 3, max_pixels)
+        pixels = source[..., np.newaxis] if source.ndim == 2 else source
+        return pixels if pixels.shape[2] in (1, 3) else pixels[..., : 3 if pixels.shape[2] > 3 else 1]
+
+    return read
 
 
 def resolve_device(name: str) -> torch.device:
-    """MODEL.DEVICE as a device that is there. Raises UserError for one that is not."""
+    """Returns MODEL.DEVICE as a device that is available. Raises UserError for one that is not."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
         device = torch.device(name)
         torch.zeros(1, device=device).item()
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise UserError(f"MODEL.DEVICE '{name}': there is no such device here; set it to auto or cpu") from error
+        raise UserError(f"MODEL.DEVICE '{name}': not available here; set it to auto or cpu") from error
     return device

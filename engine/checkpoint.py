@@ -1,39 +1,147 @@
-"""Checkpoint files: tensors and plain values, written whole, checked when read."""
+"""Checkpoint files: tensors and plain values, written atomically, checked when read, and run no code."""
 
 import zipfile
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
+import yaml
 
 from utils.atomic_file import atomic_write, check_archive
+from utils.contracts import InputSpec
 from utils.errors import UserError, one_line
 from utils.logger import get_logger
 from utils.run_folder import RunFolder
 
-VERSION = 1
-_KEYS = {"version", "model", "config", "classes", "input"}
+VERSION = 2
+_KEYS = {
+    1: {"version", "model", "config", "classes", "input"},
+    2: {"version", "model", "config", "classes", "resolved"},
+}
+_HEADER = {"version", "config", "classes", "resolved", "at_step_boundary"}
+
+State = dict[str, Any]
 
 
-def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write a state so that `path` holds it whole, or what it held before. Raises OSError."""
+@dataclass(frozen=True)
+class Resolved:
+    """What the configuration left open, as worked out from the data, the network and the machine.
+
+    A test or a resumed run takes all of it from the checkpoint, but for `device` and `amp`, which are worked out anew.
+    """
+
+    task: str
+    loss: str
+    monitor: str  # "max top1"
+    num_outputs: int
+    input: InputSpec
+    class_weights: list[float] | None = None
+    teacher: str = ""  # absolute path
+    device: str = "cpu"
+    amp: str = "off"
+
+    def to_dict(self) -> State:
+        return {**asdict(self), "input": self.input.to_dict()}
+
+    def to_yaml(self) -> str:
+        return yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True)
+
+    @classmethod
+    def from_dict(cls, values: State) -> "Resolved":
+        return cls(**{**values, "input": InputSpec.from_dict(values["input"])})
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A saved training: `config` is the YAML text of what was asked for, `classes` the names of the outputs.
+
+    `state` is what the `Checkpointables` of the trainer saved, by name; of a file of version 1 it is `model` and
+    `ema` alone, which cannot be resumed. It is exact `at_step_boundary`, but not after a crash within a step.
+    """
+
+    config: str
+    classes: list[str]
+    resolved: Resolved
+    state: State
+    at_step_boundary: bool = True
+    version: int = VERSION
+    source: Path = field(default=Path("checkpoint"))
+
+    @property
+    def weights(self) -> dict[str, torch.Tensor]:
+        """The network's state dict to test and predict with: averaged where the training averaged."""
+        return self.state.get("ema") or self.state["model"]
+
+    @property
+    def epoch(self) -> int:
+        """Completed epochs."""
+        return self.state["progress"]["epoch"]
+
+    @property
+    def step(self) -> int:
+        return self.state["progress"]["step"]
+
+    def check_teaches(self, resolved: Resolved, names: list[str]) -> None:
+        """Raises UserError unless this is the checkpoint of a network for the same task, classes and images."""
+        own, other = self.resolved, resolved
+        for name, found, expected in (
+            ("classes", self.classes, names),
+            ("size", list(own.input.size), list(other.input.size)),
+            ("channels", own.input.channels, other.input.channels),
+            ("task", own.task or other.task, other.task),
+        ):
+            if found != expected:
+                raise UserError(
+                    f"LOSS.teacher {self.source}: found {name} {found}, expected {expected} as in this training; "
+                    "name a teacher of the same classes and images"
+                )
+
+    def is_complete(self, max_epochs: int) -> bool:
+        """Whether nothing is left to train."""
+        return self.epoch >= max_epochs or bool(self.state["progress"]["stop_reason"])
+
+
+def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+    """Writes a checkpoint, so that `path` holds all of it, or what it held before. Raises OSError."""
+    header = {
+        "version": VERSION,
+        "config": checkpoint.config,
+        "classes": checkpoint.classes,
+        "resolved": checkpoint.resolved.to_dict(),
+        "at_step_boundary": checkpoint.at_step_boundary,
+    }
     with atomic_write(path, "wb") as file:
         try:
-            torch.save({"version": VERSION, **state}, file)
+            torch.save({**header, **checkpoint.state}, file)
         except RuntimeError as error:  # torch's writer hides the system's error, a full disk for example
             raise error.__context__ if isinstance(error.__context__, OSError) else OSError(str(error)) from error
 
 
-def load_checkpoint(path: Path, mapped: bool = False) -> dict[str, Any]:
-    """Read a checkpoint onto the CPU, after checking the CRC of every part of it.
+def load_checkpoint(path: Path, mapped: bool = False) -> Checkpoint:
+    """Reads a checkpoint onto the CPU, after checking the CRC of every part of it.
 
-    With `mapped` its tensors stay in the file until they are used.
-    Raises UserError for a file that is missing, damaged, or not one of ours; nothing in the
-    file can run code.
+    With `mapped` the tensors stay in the file until they are used. Raises UserError for a file that is missing,
+    damaged, or not a checkpoint of this project.
     """
+    content = _read(path, mapped)
+    version = content.get("version", VERSION) if isinstance(content, dict) else VERSION
+    if version not in _KEYS:
+        raise UserError(f"{path}: checkpoint of version {version}, expected {VERSION}; use the code that saved it")
+    missing = _KEYS[version] - set(content if isinstance(content, dict) else ())
+    if missing:
+        raise UserError(f"{path}: not a checkpoint of this project (it has no {', '.join(sorted(missing))})")
+    if version == 1:
+        return _from_version_1(content, path)
+    header = {key: content[key] for key in _HEADER if key in content}
+    state = {key: value for key, value in content.items() if key not in _HEADER}
+    return Checkpoint(**{**header, "resolved": Resolved.from_dict(header["resolved"])}, state=state, source=path)
+
+
+def _read(path: Path, mapped: bool) -> Any:
     try:
         check_archive(path)
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such checkpoint") from error
     except OSError as error:
@@ -41,38 +149,100 @@ def load_checkpoint(path: Path, mapped: bool = False) -> dict[str, Any]:
     except zipfile.BadZipFile as error:
         size, start = path.stat().st_size, path.read_bytes()[:16]
         raise UserError(
-            f"{path}: no checkpoint, or a damaged one ({one_line(error)}; {size} bytes, begins with {start!r}); "
+            f"{path}: not a checkpoint, or damaged ({one_line(error)}; {size} bytes, begins with {start!r}); "
             "use another file"
         ) from error
     except Exception as error:  # torch and zlib raise many kinds for a damaged or foreign file
-        raise UserError(f"{path}: no checkpoint, or a damaged one: {one_line(error)[:200]}") from error
-    missing = _KEYS - set(state) if isinstance(state, dict) else _KEYS
-    if missing:
-        raise UserError(f"{path}: not a checkpoint of this project (it has no {', '.join(sorted(missing))})")
-    if state["version"] != VERSION:
-        raise UserError(
-            f"{path}: checkpoint of version {state['version']}, expected {VERSION}; use the code it came with"
-        )
-    return state
+        raise UserError(f"{path}: not a checkpoint, or damaged: {one_line(error)[:200]}") from error
 
 
-def load_newest(run: RunFolder) -> tuple[Path, dict[str, Any]]:
-    """The newest whole checkpoint to resume a run from: `last`, or else `previous`.
+def _from_version_1(content: State, path: Path) -> Checkpoint:
+    """A checkpoint whose configuration was saved as resolved; what its task is follows from the configuration."""
+    progress = {"epoch": content.get("counters", {}).get("epoch", 0), "step": 0, "stop_reason": ""}
+    state = {"model": content["model"], "ema": content.get("ema"), "progress": progress}
+    resolved = Resolved("", "", "", len(content["classes"]), InputSpec.from_dict(content["input"]))
+    return Checkpoint(content["config"], content["classes"], resolved, state, version=1, source=path)
 
-    Raises UserError where none can be read.
+
+def load_newest(run: RunFolder) -> Checkpoint:
+    """Reads the newest intact checkpoint to resume a run from: `last`, or else `previous`.
+
+    Raises UserError if neither can be read.
     """
     if run.last.exists():
         try:
-            return run.last, load_checkpoint(run.last)
+            return load_checkpoint(run.last)
         except UserError as error:
             if not run.previous.exists():
                 raise
             get_logger("resume").warning("%s; falling back to %s", error, run.previous.name)
-    return run.previous, load_checkpoint(run.previous)
+    return load_checkpoint(run.previous)
+
+
+class Stateful(Protocol):
+    """Anything that can be saved and restored: `state_dict` gives tensors and plain values."""
+
+    def state_dict(self) -> Any: ...
+
+    def load_state_dict(self, state: Any, /) -> object: ...
+
+
+class Checkpointables:
+    """Everything of a training that must survive a stop, by the name it is saved under.
+
+    To add a thing, give it as one more keyword where this is constructed; it is restored in that order.
+    """
+
+    def __init__(self, **objects: Stateful | None):
+        self.objects = {name: thing for name, thing in objects.items() if thing is not None}
+
+    def state_dict(self) -> State:
+        return {name: thing.state_dict() for name, thing in self.objects.items()}
+
+    def load_state_dict(self, state: State) -> None:
+        """Restores all. A thing that the state lacks, because it is new in this process, stays as it was built."""
+        for name, thing in self.objects.items():
+            if name in state:
+                thing.load_state_dict(state[name])
+
+
+class ExactWeights:
+    """A network as a `Stateful` that takes exactly its own tensors, else raises UserError with the difference."""
+
+    def __init__(self, model: torch.nn.Module):
+        self.model = model
+
+    def state_dict(self) -> State:
+        return self.model.state_dict()
+
+    def load_state_dict(self, state: State) -> None:
+        load_model_state(self.model, state, "the checkpoint")
+
+
+class OptimizerState:
+    """An optimizer as a `Stateful` whose settings stay as they were built: those of the configuration."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer):
+        self.optimizer = optimizer
+
+    def state_dict(self) -> State:
+        return self.optimizer.state_dict()
+
+    def load_state_dict(self, state: State) -> None:
+        """Restores the state of the parameters, if these are as many and in the same groups as they were."""
+        groups = self.optimizer.param_groups
+        saved = state.get("param_groups", [])
+        if [len(group["params"]) for group in groups] != [len(group["params"]) for group in saved]:
+            get_logger("resume").warning("the optimizer starts anew: its saved state does not match")
+            return
+        # Settings come first, because where an optimizer keeps its state depends on them.
+        settings = [{key: value for key, value in group.items() if key != "params"} for group in groups]
+        merged = [old | new for old, new in zip(saved, settings, strict=True)]
+        self.optimizer.load_state_dict({**state, "param_groups": merged})
 
 
 def first_nonfinite(state: dict[str, torch.Tensor]) -> str | None:
-    """The name of a tensor with a NaN or an infinity in it, None where all is well."""
+    """Returns the name of a tensor with a NaN or an infinity in it, None if all are finite."""
     for name, tensor in state.items():
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             return name
@@ -80,7 +250,7 @@ def first_nonfinite(state: dict[str, torch.Tensor]) -> str | None:
 
 
 def load_model_state(model: torch.nn.Module, state: dict[str, torch.Tensor], source: str, assign: bool = False) -> None:
-    """Load weights into a network they fit exactly, else UserError with what does not fit.
+    """Loads weights that match a network exactly. Raises UserError with the difference if they do not.
 
     With `assign` the network takes the tensors themselves, not copies.
     """

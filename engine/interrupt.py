@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: stop at the next step boundary, where everything can be saved.
+"""Handles Ctrl-C and SIGTERM: stops at the next step boundary, where everything can be saved.
 
 Imports nothing heavy, so that the handlers are in place before torch is imported.
 """
@@ -8,20 +8,20 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 from utils.errors import Interrupted
 
 
 class StopNow(Interrupted):
-    """Asked a second time: stop at once, even within a step, and save nothing more."""
+    """A second request: stop at once, even within a step, and save nothing more."""
 
 
 class InterruptHandler:
-    """Handles SIGINT and SIGTERM between `with` and its end.
+    """A context manager that handles SIGINT and SIGTERM.
 
-    Outside `deferred()` a signal raises Interrupted at once. Inside, the first one is
-    only noted, and `poll()`, called where stopping is safe, raises; the second one
-    raises StopNow at once; the third ends the process.
+    Outside `deferred()` a signal raises Interrupted at once. Inside, the first one is only noted, and `poll()`,
+    called where stopping is safe, raises; the second one raises StopNow at once; the third ends the process.
     """
 
     signals = (signal.SIGINT, signal.SIGTERM)
@@ -29,7 +29,7 @@ class InterruptHandler:
     def __init__(self) -> None:
         self.received: list[int] = []
         self._deferring = False
-        self._previous: dict[int, object] = {}
+        self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> "InterruptHandler":
         self._previous = {number: signal.signal(number, self._handle) for number in self.signals}
@@ -41,6 +41,7 @@ class InterruptHandler:
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
+        """A block in which signals wait for `poll`."""
         self._deferring = True
         try:
             yield
@@ -48,7 +49,7 @@ class InterruptHandler:
             self._deferring = False
 
     def poll(self) -> None:
-        """Raise Interrupted if a signal has come."""
+        """Raises Interrupted if a signal has come."""
         if self.received:
             raise Interrupted(self.received[0])
 

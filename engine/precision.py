@@ -1,4 +1,4 @@
-"""Which arithmetic the network runs in."""
+"""Numeric precision: mixed precision, TF32 and deterministic algorithms."""
 
 import os
 from contextlib import AbstractContextManager
@@ -8,23 +8,23 @@ import torch
 from utils.errors import UserError
 
 
-def resolve_amp(setting: str, device: torch.device, on_cpu: str = "right") -> str:
-    """SOLVER.AMP as off, bf16 or fp16. Raises UserError for what the device cannot do well.
+def resolve_amp(setting: str, device: torch.device, cpu_bf16: str = "good") -> str:
+    """Resolves SOLVER.AMP to off, bf16 or fp16. Raises UserError for what the device does not support.
 
-    auto is bf16 where the device computes it natively, else fp16 on a GPU, else off. `on_cpu`
-    says what a CPU's bf16 does with the network: right, slow or wrong.
+    auto is bf16 where the device computes it natively, else fp16 on a GPU, else off. `cpu_bf16` tells how the network
+    does in bf16 on a CPU: good, slow or broken.
     """
-    native = _native_bf16(device)
+    native = has_native_bf16(device)
     if setting == "auto":
-        if device.type == "cpu" and on_cpu != "right":
+        if device.type == "cpu" and cpu_bf16 != "good":
             return "off"
         return "bf16" if native else "fp16" if device.type == "cuda" else "off"
     if setting == "bf16" and not native:
         raise UserError(f"SOLVER.AMP: this {device.type} device does not compute bf16 natively; set it to auto or off")
-    if setting == "bf16" and device.type == "cpu" and on_cpu == "wrong":
+    if setting == "bf16" and device.type == "cpu" and cpu_bf16 == "broken":
         raise UserError(
-            "SOLVER.AMP: on a CPU torch's bf16 gradients are wrong for images this narrow, which the network halves "
-            "to nothing; set it to auto or off, or enlarge INPUT.SIZE"
+            "SOLVER.AMP: torch's bf16 gradients on a CPU are incorrect for a strided convolution over an image one "
+            "pixel wide, which this network has; set it to auto or off, or enlarge INPUT.SIZE"
         )
     if setting == "fp16" and device.type != "cuda":
         raise UserError(f"SOLVER.AMP: fp16 needs a GPU, found {device.type}; set it to auto, bf16 or off")
@@ -32,10 +32,10 @@ def resolve_amp(setting: str, device: torch.device, on_cpu: str = "right") -> st
 
 
 def set_arithmetic(tf32: bool, deterministic: bool) -> None:
-    """torch's own switches, for the whole process.
+    """Sets torch's switches for the whole process.
 
-    TF32 multiplies float32 with ten bits of mantissa on GPUs that have it. Deterministic
-    algorithms give the same bits in every run on the same device, and raise where there are none.
+    TF32 multiplies float32 with ten bits of mantissa on GPUs that have it. Deterministic algorithms give the same
+    bits in every run on the same device, and raise where there are none.
     """
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
@@ -53,14 +53,15 @@ class Precision:
     def __init__(self, amp: str, device: torch.device):
         self.dtype = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}[amp]
         self.device_type = device.type
-        # Disabled it passes everything through, so that the training step is written once.
+        # A disabled scaler passes everything through, so that the training step is written once.
         self.scaler = torch.amp.GradScaler(device.type, enabled=amp == "fp16")
 
     def autocast(self) -> AbstractContextManager:
         return torch.autocast(self.device_type, dtype=self.dtype, enabled=self.dtype is not None)
 
 
-def _native_bf16(device: torch.device) -> bool:
+def has_native_bf16(device: torch.device) -> bool:
+    """Whether a device computes bf16 in hardware."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type != "cpu":

@@ -1,11 +1,32 @@
-"""The names that TEST.METRICS and HOOKS can use."""
+"""Registries of engine/: tasks, steps, hooks, metrics and the parts of a report, found by their names.
+
+A task (`TASK.NAME`) is a class derived from `engine.tasks.base.Task`.
+
+A step (`SOLVER.STEP.NAME`) is a class called like `engine.steps.standard.StandardStep`, with further arguments
+from the configuration behind those. An instance is called with a `Batch` and returns a `StepResult`.
+
+A hook (`HOOKS`) is a class derived from `engine.hooks.base.Hook`. Its constructor takes arguments from the
+configuration, and may name `run` (utils.run_folder.RunFolder), `classes` (list of names) and `config` (a plain
+nested dictionary, a copy) to be given these. Registered with `always=True` it belongs to every run.
+
+A metric (`TEST.METRICS`) is a function `Predictions -> float` over a whole split. Registered with
+`tasks=("classification",)` it appears in every report on these tasks.
+
+A report part is a function `(SplitResult, Page) -> None` that adds figures, tables or galleries to the page of a
+split, called in ascending `order`. `tasks` restricts it to these tasks.
+"""
+
+from typing import TYPE_CHECKING
 
 from utils.registry import Registry
 
-# A metric is called with (logits (N, classes), targets) and gives one number for each
-# sample, (N,); it is averaged over all samples of a split. One that is registered with
-# whole_set=True is called once, on the CPU, with all of a split, and gives a number.
-METRICS = Registry("metric")
+if TYPE_CHECKING:
+    from engine.hooks.base import Hook
+    from engine.steps.standard import StandardStep
+    from engine.tasks.base import Task
 
-# A hook is called with its own arguments and gives an `engine.hooks.base.Hook`.
-HOOKS = Registry("hook")
+TASKS: "Registry[Task]" = Registry("task", "engine.tasks")
+STEPS: "Registry[StandardStep]" = Registry("step", "engine.steps")
+HOOKS: "Registry[Hook]" = Registry("hook", "engine.hooks")
+METRICS: "Registry[float]" = Registry("metric", "engine.metrics")
+REPORT_PARTS: "Registry[None]" = Registry("report part", "engine.report.parts")

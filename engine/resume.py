@@ -1,55 +1,61 @@
-"""Which run to continue, and from which of its checkpoints."""
+"""Choosing the run to continue, the state to continue it from, and the checkpoint to test."""
 
+import math
+from collections.abc import Collection
 from pathlib import Path
-from typing import Any
 
-from engine.checkpoint import load_newest
+from engine.checkpoint import Checkpoint, State, load_newest
 from utils.atomic_file import link_over
 from utils.errors import UserError
 from utils.logger import get_logger
 from utils.run_folder import RunFolder, newest_runs, open_run
 
-_KEYS = {"optimizer", "schedule", "scaler", "hooks", "counters", "rng"}
+# A change of these keys changes the parameters of an optimizer, or their groups.
+_GROUP_KEYS = ("MODEL.NAME", "SOLVER.FREEZE", "SOLVER.HEAD_LR_MULT", "SOLVER.LAYER_DECAY", "SOLVER.OPTIMIZER.")
+_NEEDED = {"optimizer", "schedule", "scaler", "hooks", "progress", "rng"}
 
 
-def resume_run(path: Path) -> tuple[RunFolder, dict[str, Any]]:
-    """The run in a folder and the state to continue it from. Raises UserError where it cannot be."""
+def resume_run(path: Path) -> tuple[RunFolder, Checkpoint]:
+    """Opens the run in a folder, and returns it with the checkpoint to continue from. Raises UserError if it cannot."""
     if not RunFolder(path).has_weights:
         raise UserError(f"--resume {path}: no such run; expected a folder with weights/last.pth")
     run = open_run(path)
-    source, state = load_newest(run)
-    missing = _KEYS - set(state)
-    if missing:
-        raise UserError(f"{source}: cannot be resumed: it has no {', '.join(sorted(missing))}")
-    if source != run.last:
-        link_over(source, run.last)  # what is damaged must not be rotated over what is whole
-    return run, state
+    try:
+        checkpoint = load_newest(run)
+        if checkpoint.version == 1:
+            raise UserError(
+                f"{checkpoint.source}: cannot be resumed: saved by the first version of this project, whose code is in "
+                f"{run.code}; test_net.py and infer.py read it, and MODEL.WEIGHTS starts a new run from it"
+            )
+        missing = _NEEDED - checkpoint.state.keys()
+        if missing:
+            raise UserError(f"{checkpoint.source}: cannot be resumed: it has no {', '.join(sorted(missing))}")
+    except UserError:
+        run.unlock()
+        raise
+    if checkpoint.source != run.last:
+        link_over(checkpoint.source, run.last)  # a damaged file must not be rotated over an intact one
+    return run, checkpoint
 
 
-def newest_unfinished(folder: Path, max_epochs: int) -> tuple[RunFolder, dict[str, Any]] | None:
-    """The newest run of an experiment's folder that has begun, is not complete, and that no other process holds."""
+def newest_unfinished(folder: Path, max_epochs: int) -> tuple[RunFolder, Checkpoint] | None:
+    """Returns the newest run of an experiment's folder that has begun, is incomplete and is free; None without any."""
     for candidate in newest_runs(folder):
         try:
-            run, state = resume_run(candidate.path)
+            run, checkpoint = resume_run(candidate.path)
         except UserError as error:
             get_logger("resume").warning("passing over a run: %s", error)
             continue
-        if state["counters"]["step"] and not is_complete(state, max_epochs):
-            return run, state
+        if checkpoint.step and not checkpoint.is_complete(max_epochs):
+            return run, checkpoint
         run.unlock()
     return None
 
 
-def is_complete(state: dict[str, Any], max_epochs: int) -> bool:
-    """Whether there is nothing left to train after a checkpoint."""
-    counters = state["counters"]
-    return counters["epoch"] >= max_epochs or bool(counters["stop_reason"])
-
-
 def find_checkpoint(path: Path) -> Path:
-    """The weights to test or predict with: a checkpoint, a run's best, or those of the newest run in a folder.
+    """Returns the weights to test or predict with: a checkpoint, the best of a run, or of the newest run in a folder.
 
-    Raises UserError where there are none.
+    Raises UserError if there are none.
     """
     if path.is_file():
         return path
@@ -60,3 +66,34 @@ def find_checkpoint(path: Path) -> Path:
             return run.best
     problem = "no run with weights in it" if path.is_dir() else "no such run or checkpoint"
     raise UserError(f"{path}: {problem}; train one first: python tools/train_net.py")
+
+
+def check_data(checkpoint: Checkpoint, names: list[str], size: int) -> None:
+    """Raises UserError unless a training set has the outputs and the number of images of the checkpoint's."""
+    if names != checkpoint.classes:
+        raise UserError(f"the training set's classes differ from the checkpoint's: {', '.join(checkpoint.classes)}")
+    saved = checkpoint.state["progress"]["dataset_size"]
+    if size != saved:
+        raise UserError(
+            f"the training set has {size} images, the checkpoint's had {saved}, which changes their order: "
+            "restore the data, or start a new run without --resume"
+        )
+
+
+def continued_state(checkpoint: Checkpoint, changes: Collection[str], batch_size: int, has_ema: bool) -> State:
+    """Returns the state to continue from, without what the changed configuration keys invalidate."""
+    state = {**checkpoint.state, "progress": dict(checkpoint.state["progress"])}
+    progress = state["progress"]
+    if any(key.startswith(_GROUP_KEYS) for key in changes):
+        state["optimizer"] = {}  # optimizer state is not transferable
+    if any(key.startswith(("TEST.MONITOR", "LOSS.", "TASK.")) for key in changes):
+        progress |= {"best": None, "epochs_since_best": 0}  # values of another metric
+    if has_ema and "ema" not in state:
+        state["ema"] = state["model"]
+    if "SOLVER.BATCH_SIZE" in changes:
+        # The schedule continues where it was in epochs, which have another number of steps now.
+        size = progress["dataset_size"]
+        epochs = progress["epoch"] + progress["samples_seen"] / size
+        shift = round(epochs * math.ceil(size / batch_size)) - progress["step"]
+        state["schedule"] = {**state["schedule"], "shift": shift}
+    return state

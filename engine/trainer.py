@@ -1,243 +1,222 @@
 """The training loop."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from typing import Protocol
 
 import torch
-from torch import nn
 
-from engine.checkpoint import load_model_state
-from engine.ema import MovingAverage
+from engine.checkpoint import Checkpointables, ExactWeights, OptimizerState, State
 from engine.hooks.base import Hook
-from engine.precision import Precision
-from engine.rng import rng_state, set_rng_state
-from utils.logger import get_logger
+from engine.inference import SplitResult
+from engine.rng import RngState
+from engine.steps.standard import StandardStep
+from engine.tasks.base import StepResult
+from utils.contracts import Batch, Dataset
+
+
+class Loader(Protocol):
+    """Batches of the training set; see data/loaders.py."""
+
+    @property
+    def dataset(self) -> Dataset: ...
+
+    @property
+    def num_samples(self) -> int: ...
+
+    def __len__(self) -> int: ...
+
+    def batches(self, epoch: int = 0, start: int = 0, poll: Callable[[], None] | None = None) -> Iterator[Batch]: ...
+
+    def close(self) -> None: ...
+
+
+@dataclass
+class Progress:
+    """How far a training is: `step` counts updates, `samples_seen` the samples used of epoch `epoch`, both from 0."""
+
+    epoch: int = 0
+    samples_seen: int = 0
+    step: int = 0
+    best: float | None = None  # the best value of the monitored metric
+    epochs_since_best: int = 0  # 0 if the newest evaluation was the best one
+    stop_reason: str = ""  # why the training ended early, empty if it did not
+    dataset_size: int = 0
+
+    def state_dict(self) -> State:
+        return asdict(self)
+
+    def load_state_dict(self, state: State) -> None:
+        """Restores the counters; whether to stop early is decided anew, as the hooks may have changed."""
+        vars(self).update({**state, "stop_reason": ""})
 
 
 class Trainer:
-    """Trains a model for `max_epochs`; everything but the step itself is done by hooks.
+    """Trains a task for `max_epochs`, one `train_step` after the other; hooks do everything else.
 
-    It can be stopped and resumed between any two steps: `step` counts the updates of the
-    optimizer, `position` the samples used of the epoch `epoch`, both from 0. `poll` is
-    called where stopping is safe, and may raise. A step's batch goes through the network in
-    `accumulate` parts; 0 for `clip_norm` or `clip_value` leaves the gradients as they are.
+    It can be stopped between any two steps and be resumed bit for bit. `poll` is called where stopping is safe,
+    and may raise. `batch_transform(batch, epoch, samples_seen)` mixes batches on the device.
     """
 
     def __init__(
         self,
-        model: nn.Module,
-        normalize: nn.Module,
-        criterion: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        schedule: Any,
-        train_loader: Any,
-        precision: Precision,
+        train_step: StandardStep,
+        train_loader: Loader,
         device: torch.device,
         max_epochs: int,
-        batch_transform: Callable[[Any, int, int], Any] | None = None,
-        accumulate: int = 1,
-        clip_norm: float = 0.0,
-        clip_value: float = 0.0,
-        ema: MovingAverage | None = None,
+        batch_transform: Callable[[Batch, int, int], Batch] | None = None,
         hooks: Sequence[Hook] = (),
         poll: Callable[[], None] = lambda: None,
     ):
-        self.model = model
-        self.normalize = normalize
-        self.criterion = criterion
-        self.optimizer = optimizer
-        self.schedule = schedule
+        self.task = train_step.task
+        self.train_step = train_step
+        self.optimizer = train_step.optimizer
+        self.schedule = train_step.schedule
         self.train_loader = train_loader
-        self.precision = precision
         self.device = device
         self.max_epochs = max_epochs
         self.batch_transform = batch_transform
-        self.accumulate = accumulate
-        self.clip_norm = clip_norm
-        self.clip_value = clip_value
-        self.ema = ema
         self.hooks = list(hooks)
         self.poll = poll
-        self.epoch = self.position = self.step = 0
-        self.stop_reason = ""  # why the training ended early, empty if it did not
-        self.is_exact = True  # whether the state is that of a step boundary
-        self.metrics: dict[str, float] = {}  # of the newest evaluation
-        self.epochs_since_best = 0  # 0 where the newest evaluation was the best one
-        self.best: float | None = None  # the best value of the metric that chooses
-        self.evidence: Any = None  # what pictures of that evaluation show
-        self.latest: dict[str, Any] = {}  # the newest record of the training log
-        self.data_seconds = 0.0  # how long this process has waited for batches
-        # Of the newest step: its batch, loss (scalar), logits (N, classes), learning rate, and whether it counted.
-        self.batch: Any = None
-        self.loss = self.logits = torch.empty(0)
-        self.lr = 0.0
-        self.updated = False
+        self.progress = Progress(dataset_size=len(train_loader.dataset))
+        self.at_step_boundary = True  # whether the state is exact, and may be resumed
+        self.result: StepResult | None = None  # of the newest step
+        self.evaluation: SplitResult | None = None  # the newest one of the validation set
+        self.last_record: dict[str, float | str] = {}  # the newest record of the training log
+        self.data_seconds = 0.0  # time this process has waited for batches
+        train_step.after_backward = lambda: self._call("after_backward")
 
     def train(self) -> None:
-        """The loop, and the order in which hooks are called."""
-        self._call("before_train")
-        try:
-            while not self.is_complete:
-                self.model.train()
-                self.criterion.train()
-                self._call("before_epoch")
-                for batch in self._timed(self.train_loader.batches(self.epoch, self.position)):
-                    self.is_exact = False
-                    self.run_step(batch.to(self.device))
-                    self._call("after_step")
-                    self.is_exact = True
+        """Runs the loop, which shows the order in which hooks are called."""
+        with ExitStack() as cleanup:
+            cleanup.callback(self.train_loader.close)
+            opened: list[Hook] = []
+            try:
+                for hook in self.hooks:
+                    opened.append(hook)
+                    cleanup.callback(hook.after_train, self)
+                    hook.before_train(self)
+                while not self.is_complete:
+                    self.task.train()
+                    self._call("before_epoch")
+                    for batch in self._timed_batches():
+                        self.at_step_boundary = False
+                        self.run_step(batch.to(self.device))
+                        self._call("after_step")
+                        self.at_step_boundary = True
+                        self.poll()
+                    self._call("evaluate")
+                    self.at_step_boundary = False
+                    self.progress.epoch, self.progress.samples_seen = self.epoch + 1, 0
+                    self._call("after_epoch")
+                    self.at_step_boundary = True
                     self.poll()
-                self._call("evaluate")
-                self.is_exact = False
-                self.epoch, self.position = self.epoch + 1, 0
-                self._call("after_epoch")
-                self.is_exact = True
-                self.poll()
-        except BaseException as error:
-            self._call("on_failure", error)
-            self.poll()  # a worker may have died of the signal that is to stop us
-            raise
-        finally:
-            self._call("after_train")
-            self.train_loader.close()
+            except BaseException as error:
+                for hook in opened:
+                    hook.on_failure(self, error)
+                self.poll()  # a reader process may have died of the signal that is to stop us
+                raise
 
-    def run_step(self, batch: Any) -> None:
-        """One batch: forward, loss, backward, clipping, optimizer, schedule, moving average."""
+    def run_step(self, batch: Batch) -> None:
+        """Mixes a batch, if asked to, and updates the weights with it."""
         if self.batch_transform is not None:
-            batch = self.batch_transform(batch, self.epoch, self.position)
-        self.lr = self.schedule.lr
-        losses, logits = [], []
-        for part in batch.split(self.accumulate):
-            with self.precision.autocast():
-                loss, part_logits = self.forward(part)
-            loss = loss * (len(part) / len(batch))  # so that the gradients add up to those of the whole batch
-            self.precision.scaler.scale(loss).backward()
-            losses.append(loss.detach())
-            logits.append(part_logits.detach())
-        self._call("after_backward")
-        self.updated = self._update_weights()
-        self.position += len(batch)
-        if self.updated:
-            self.step += 1
-            self.schedule.set_step(self.step)
-            if self.ema is not None:
-                self.ema.update(self.model, self.step)
-        self.batch, self.loss, self.logits = batch, torch.stack(losses).sum(), torch.cat(logits)
+            batch = self.batch_transform(batch, self.epoch, self.progress.samples_seen)
+        self.result = self.train_step(batch)
+        self.progress.samples_seen += len(batch)
+        self.progress.step += self.result.updated
 
-    def _update_weights(self) -> bool:
-        """Whether the update counts: the scaler leaves out one whose gradients overflowed."""
-        scaler = self.precision.scaler
-        scale = scaler.get_scale()
-        if self.clip_norm or self.clip_value:
-            scaler.unscale_(self.optimizer)
-            parameters = self.parameters_with_gradients()
-            if self.clip_value:
-                nn.utils.clip_grad_value_(parameters, self.clip_value)
-            if self.clip_norm:
-                nn.utils.clip_grad_norm_(parameters, self.clip_norm)
-        scaler.step(self.optimizer)
-        scaler.update()
-        self.optimizer.zero_grad(set_to_none=True)
-        return scaler.get_scale() >= scale
-
-    def forward(self, batch: Any) -> tuple[torch.Tensor, torch.Tensor]:
-        """(loss, logits (N, classes)) of a batch. The method to override for another kind of training."""
-        outputs = self.model(self.normalize(batch.images))
-        logits = outputs if isinstance(outputs, torch.Tensor) else outputs[0]  # others are of auxiliary heads
-        return self.criterion(outputs, batch), logits
-
-    def parameters_with_gradients(self) -> list[nn.Parameter]:
-        """What this step updates."""
-        return [p for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Loss and metrics of the newest evaluation; empty before the first."""
+        return self.evaluation.scores if self.evaluation else {}
 
     def stop(self, reason: str) -> None:
-        """End the training after this epoch."""
-        self.stop_reason = reason
+        """Ends the training after this epoch."""
+        self.progress.stop_reason = reason
+
+    @property
+    def epoch(self) -> int:
+        """Completed epochs."""
+        return self.progress.epoch
+
+    @property
+    def step(self) -> int:
+        """Completed updates of the weights."""
+        return self.progress.step
 
     @property
     def is_best(self) -> bool:
-        return self.epochs_since_best == 0
+        """Whether the newest evaluation was the best so far; also without any."""
+        return self.progress.epochs_since_best == 0
 
     @property
     def is_complete(self) -> bool:
-        return self.epoch >= self.max_epochs or bool(self.stop_reason)
+        return self.epoch >= self.max_epochs or bool(self.progress.stop_reason)
 
     @property
     def is_epoch_consumed(self) -> bool:
-        """Whether every sample of the epoch is used, and its evaluation is what comes next."""
-        return self.position >= self.train_loader.num_samples
+        """Whether every sample of the epoch has been used, and its evaluation comes next."""
+        return self.progress.samples_seen >= self.train_loader.num_samples
 
     @property
-    def progress(self) -> float:
+    def epochs_done(self) -> float:
         """Epochs done, with a fraction."""
-        return self.epoch + self.position / self.train_loader.num_samples
+        return self.epoch + self.progress.samples_seen / self.train_loader.num_samples
 
-    def state_dict(self) -> dict[str, Any]:
-        """All that the rest of the training depends on: plain values and tensors."""
-        counters = {
-            "epoch": self.epoch,
-            "position": self.position,
-            "step": self.step,
-            "best": self.best,
-            "epochs_since_best": self.epochs_since_best,
-            "stop_reason": self.stop_reason,
-            "dataset_size": len(self.train_loader.dataset),
-        }
-        return {
-            "model": self.model.state_dict(),
-            "ema": self.ema.module.state_dict() if self.ema is not None else None,
-            "optimizer": self.optimizer.state_dict(),
-            "schedule": self.schedule.state_dict(),
-            "scaler": self.precision.scaler.state_dict(),
-            "hooks": {name: hook.state_dict() for name, hook in self._named_hooks()},
-            "counters": counters,
-            "rng": rng_state(),
-        }
+    @property
+    def checkpointables(self) -> Checkpointables:
+        """Everything that the rest of the training depends on."""
+        ema = self.train_step.ema
+        return Checkpointables(
+            model=ExactWeights(self.task.model),
+            ema=None if ema is None else ExactWeights(ema.module),
+            criterion=self.task.criterion,
+            optimizer=OptimizerState(self.optimizer),
+            scaler=self.train_step.precision.scaler,
+            schedule=self.schedule,
+            progress=self.progress,
+            hooks=_HookStates(self.hooks),
+            rng=RngState(),
+        )
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over a state. Settings of the optimizer stay as they were built: the configuration's."""
-        load_model_state(self.model, state["model"], "the checkpoint")
-        if _has_groups(self.optimizer, state["optimizer"]):
-            # Settings come first, because where an optimizer keeps its state depends on them.
-            settings = [{k: v for k, v in group.items() if k != "params"} for group in self.optimizer.param_groups]
-            groups = [old | new for old, new in zip(state["optimizer"]["param_groups"], settings, strict=True)]
-            self.optimizer.load_state_dict({**state["optimizer"], "param_groups": groups})
-        else:
-            get_logger("resume").warning("the optimizer starts anew: its saved state does not fit")
-        self.precision.scaler.load_state_dict(state["scaler"])
-        for name, hook in self._named_hooks():
-            if name in state["hooks"]:
-                hook.load_state_dict(state["hooks"][name])
-        counters = state["counters"]
-        self.epoch, self.position, self.step = counters["epoch"], counters["position"], counters["step"]
-        self.best, self.epochs_since_best = counters["best"], counters["epochs_since_best"]
-        if self.ema is not None:
-            self.ema.restore(state["ema"] or state["model"], self.step)
-        self.schedule.load_state_dict(state["schedule"])
+    def load_state_dict(self, state: State) -> None:
+        """Continues from what `checkpointables` saved."""
+        self.checkpointables.load_state_dict(state)
         self.schedule.set_step(self.step)
-        set_rng_state(state["rng"])
+        if self.train_step.ema is not None:
+            self.train_step.ema.set_step(self.step)
 
-    def _timed(self, batches: Iterable[Any]) -> Iterator[Any]:
-        """The batches; `data_seconds` counts the wait for them."""
-        iterator = iter(batches)
+    def _timed_batches(self) -> Iterator[Batch]:
+        """The rest of the epoch's batches; `data_seconds` adds up the wait for them."""
+        batches = self.train_loader.batches(self.epoch, self.progress.samples_seen, self.poll)
         while True:
             started = time.perf_counter()
-            batch = next(iterator, None)
+            batch = next(batches, None)
             self.data_seconds += time.perf_counter() - started
             if batch is None:
                 return
             yield batch
 
-    def _named_hooks(self) -> list[tuple[str, Hook]]:
-        return [(type(hook).__name__, hook) for hook in self.hooks]
-
-    def _call(self, name: str, *arguments: Any) -> None:
+    def _call(self, name: str) -> None:
         for hook in self.hooks:
-            getattr(hook, name)(self, *arguments)
+            getattr(hook, name)(self)
 
 
-def _has_groups(optimizer: torch.optim.Optimizer, state: dict[str, Any] | None) -> bool:
-    """Whether an optimizer's saved state is of as many parameters in as many groups."""
-    own = [len(group["params"]) for group in optimizer.param_groups]
-    return state is not None and own == [len(group["params"]) for group in state["param_groups"]]
+class _HookStates:
+    """The states of all hooks, by class name, numbered where there are several of a kind."""
+
+    def __init__(self, hooks: Sequence[Hook]):
+        names = [type(hook).__name__ for hook in hooks]
+        keys = [
+            f"{name}-{names[: i + 1].count(name)}" if names.count(name) > 1 else name for i, name in enumerate(names)
+        ]
+        self.hooks = dict(zip(keys, hooks, strict=True))
+
+    def state_dict(self) -> State:
+        return {key: hook.state_dict() for key, hook in self.hooks.items()}
+
+    def load_state_dict(self, state: State) -> None:
+        for key in self.hooks.keys() & state.keys():
+            self.hooks[key].load_state_dict(state[key])

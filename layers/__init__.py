@@ -1,1 +1,1 @@
-"""Reusable building blocks, each an nn.Module that takes plain arguments."""
+"""Reusable network layers: each an nn.Module with plain arguments."""

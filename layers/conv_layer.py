@@ -1,14 +1,19 @@
-"""Convolution, normalisation and activation, the brick that most networks are built of."""
+"""Convolution, normalisation and activation: the building block of most convolutional networks."""
 
 from collections.abc import Callable
 
 from torch import nn
 
-from layers.activation import activation
+_ACTIVATIONS: dict[str, Callable[..., nn.Module]] = {"relu": nn.ReLU, "hardswish": nn.Hardswish, "silu": nn.SiLU}
+
+
+def activation(name: str) -> nn.Module:
+    """Returns an in-place activation: relu, hardswish (arXiv:1905.02244) or silu (arXiv:1606.08415)."""
+    return _ACTIVATIONS[name](inplace=True)
 
 
 def init_convolutions(model: nn.Module) -> None:
-    """Fresh weights for every convolution, for ReLU-like activations: K. He et al., 2015, arXiv:1502.01852."""
+    """Initialises all convolutions for ReLU-like activations: K. He et al., 2015, arXiv:1502.01852."""
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -19,8 +24,8 @@ def init_convolutions(model: nn.Module) -> None:
 class ConvNormAct(nn.Sequential):
     """(N, in_channels, H, W) -> (N, out_channels, H / stride, W / stride), "same" padding, no bias.
 
-    The members are numbered 0 (convolution), 1 (norm) and 2 (activation, where there is
-    one), as in torchvision's Conv2dNormActivation.
+    The children are numbered 0 (convolution), 1 (norm) and 2 (activation, unless `act` is None), as in
+    torchvision's Conv2dNormActivation.
     """
 
     def __init__(

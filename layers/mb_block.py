@@ -1,4 +1,4 @@
-"""The inverted residual block of MobileNet and EfficientNet.
+"""The inverted residual block of MobileNet and EfficientNet, with its squeeze-and-excitation and stochastic depth.
 
 M. Sandler et al., MobileNetV2, 2018, arXiv:1801.04381. Parameter names are torchvision's.
 """
@@ -8,15 +8,51 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from layers.conv_layer import ConvNormAct
-from layers.drop_path import DropPath
+from layers.conv_layer import ConvNormAct, activation
+
+
+class SqueezeExcitation(nn.Module):
+    """Scales each channel by a factor computed from the whole image: (N, C, H, W) -> (N, C, H, W).
+
+    `scale_act` maps the factors to 0..1: nn.Sigmoid, or nn.Hardsigmoid in MobileNetV3. J. Hu et al., 2017,
+    arXiv:1709.01507.
+    """
+
+    def __init__(self, channels: int, squeezed: int, act: str, scale_act: type[nn.Module]):
+        super().__init__()
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.fc1 = nn.Conv2d(channels, squeezed, 1)
+        self.fc2 = nn.Conv2d(squeezed, channels, 1)
+        self.activation = activation(act)
+        self.scale_activation = scale_act()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        scale = self.fc2(self.activation(self.fc1(self.avgpool(x))))  # (N, C, 1, 1)
+        return x * self.scale_activation(scale)
+
+
+class DropPath(nn.Module):
+    """Stochastic depth for a residual branch (N, C, H, W): G. Huang et al., 2016, arXiv:1603.09382.
+
+    In training each sample is set to 0 with probability `p`; surviving samples are scaled by 1 / (1 - p).
+    """
+
+    def __init__(self, p: float):
+        super().__init__()
+        self.p = p
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if not self.training or self.p == 0:
+            return x
+        keep = torch.empty(len(x), 1, 1, 1, dtype=x.dtype, device=x.device).bernoulli_(1 - self.p)
+        return x * keep / (1 - self.p)
 
 
 class MBBlock(nn.Module):
-    """(N, in, H, W) -> (N, out, H / stride, W / stride): expand, convolve each channel, gate, project.
+    """Expansion, depthwise convolution, `se`, projection: (N, in, H, W) -> (N, out, H / stride, W / stride).
 
-    There is a shortcut where the shape stays the same. `gate` is the squeeze and
-    excitation of the `expanded` channels, or None; `drop_path` the chance of dropping the branch.
+    The input is added where the shape stays the same. `se` is a SqueezeExcitation of the `expanded` channels
+    or None, `drop_path` the probability of dropping the branch.
     """
 
     def __init__(
@@ -27,7 +63,7 @@ class MBBlock(nn.Module):
         kernel_size: int,
         stride: int,
         act: str,
-        gate: nn.Module | None = None,
+        se: nn.Module | None = None,
         norm: Callable[[int], nn.Module] = nn.BatchNorm2d,
         drop_path: float = 0.0,
     ):
@@ -36,8 +72,8 @@ class MBBlock(nn.Module):
         if expanded != in_channels:
             layers.append(ConvNormAct(in_channels, expanded, 1, norm=norm, act=act))
         layers.append(ConvNormAct(expanded, expanded, kernel_size, stride, groups=expanded, norm=norm, act=act))
-        if gate is not None:
-            layers.append(gate)
+        if se is not None:
+            layers.append(se)
         layers.append(ConvNormAct(expanded, out_channels, 1, norm=norm, act=None))
         self.block = nn.Sequential(*layers)
         self.has_shortcut = stride == 1 and in_channels == out_channels
@@ -48,6 +84,6 @@ class MBBlock(nn.Module):
 
 
 def make_divisible(channels: float, divisor: int = 8) -> int:
-    """Channels rounded to a multiple of `divisor`, by no more than a tenth downwards."""
+    """Rounds a number of channels to a multiple of `divisor`, down by at most a tenth."""
     rounded = max(divisor, int(channels + divisor / 2) // divisor * divisor)
     return rounded + divisor if rounded < 0.9 * channels else rounded

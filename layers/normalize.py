@@ -1,4 +1,4 @@
-"""Bytes -> the floats a network expects, a whole batch at a time on its device."""
+"""Normalisation of a batch of images on the device."""
 
 from collections.abc import Sequence
 
@@ -7,18 +7,24 @@ from torch import nn
 
 
 class Normalize(nn.Module):
-    """uint8 (N, C, H, W) in 0..255 -> float32 (N, channels, H, W), (x / 255 - mean) / std.
+    """(x / 255 - mean) / std per channel: (N, C, H, W) in 0..255 -> float32 (N, channels, H, W).
 
-    Gray images (C = 1) are repeated to three channels for a network that takes three.
+    C is the length of `mean` and of `std`, which are for pixels in 0..1. Images are uint8, or float32 after
+    MixUp. Gray images (C = 1) are repeated to the `channels` that the network takes, any number of them.
+
+    Raises RuntimeError for other images whose C is not `channels`.
     """
+
+    scale: torch.Tensor
+    shift: torch.Tensor
 
     def __init__(self, mean: Sequence[float], std: Sequence[float], channels: int):
         super().__init__()
         self.channels = channels
-        mean, std = (torch.tensor(values, dtype=torch.float32).view(1, -1, 1, 1) for values in (mean, std))
-        # One multiplication and one addition a pixel: x * scale + shift.
-        self.register_buffer("scale", 1 / (255 * std), persistent=False)
-        self.register_buffer("shift", -mean / std, persistent=False)
+        means, stds = (torch.tensor(values, dtype=torch.float32).view(1, -1, 1, 1) for values in (mean, std))
+        # One multiplication and one addition per pixel: x * scale + shift.
+        self.register_buffer("scale", 1 / (255 * stds), persistent=False)
+        self.register_buffer("shift", -means / stds, persistent=False)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         pixels = torch.addcmul(self.shift, images.float(), self.scale)

@@ -1,7 +1,7 @@
-"""The residual blocks of ResNet, with torchvision's parameter names.
+"""Residual blocks of ResNet, with torchvision's parameter names.
 
-K. He et al., Deep residual learning for image recognition, 2015, arXiv:1512.03385. The
-bottleneck strides in its 3x3 convolution, as torchvision's does.
+K. He et al., Deep residual learning for image recognition, 2015, arXiv:1512.03385. The stride of a bottleneck
+is in its 3x3 convolution, as in torchvision.
 """
 
 import torch
@@ -17,7 +17,10 @@ def conv1x1(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
 
 
 class _Residual(nn.Module):
-    """relu(body(x) + shortcut(x)); the shortcut is a 1x1 convolution where the shape changes."""
+    """relu(body(x) + shortcut(x)): (N, in, H, W) -> (N, out, H / stride, W / stride).
+
+    The shortcut is a 1x1 convolution where the shape changes.
+    """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int):
         super().__init__()
@@ -32,7 +35,7 @@ class _Residual(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         shortcut = x if self.downsample is None else self.downsample(x)
-        return self.relu(self.body(x) + shortcut)  # (N, in, H, W) -> (N, out, H / stride, W / stride)
+        return self.relu(self.body(x) + shortcut)
 
 
 class BasicBlock(_Residual):
@@ -51,9 +54,9 @@ class BasicBlock(_Residual):
 
 
 class Bottleneck(_Residual):
-    """1x1, 3x3, 1x1 convolutions (ResNet-50 on), the last to 4 * width channels.
+    """1x1, 3x3 and 1x1 convolutions, the last to 4 * width channels (ResNet-50 and deeper).
 
-    `groups` make it ResNeXt's, `base_width` a wide ResNet's.
+    `groups` gives ResNeXt, `base_width` a wide ResNet.
     """
 
     def __init__(self, in_channels: int, width: int, stride: int = 1, groups: int = 1, base_width: int = 64):

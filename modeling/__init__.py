@@ -1,5 +1,1 @@
-"""Networks and losses, one file per family; each file here is found by itself."""
-
-from utils.registry import import_submodules
-
-import_submodules(__name__, __path__)
+"""Networks, losses and initial weights: one file per architecture family."""

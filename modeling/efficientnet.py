@@ -10,11 +10,10 @@ import torch
 from torch import nn
 
 from layers.conv_layer import ConvNormAct, init_convolutions
-from layers.mb_block import MBBlock, make_divisible
-from layers.se_block import SqueezeExcitation
+from layers.mb_block import MBBlock, SqueezeExcitation, make_divisible
 from modeling.registry import MODELS
 
-# Of B0: expansion, kernel size, stride, out channels, blocks.
+# Stages of B0: expansion, kernel size, stride, out channels, blocks.
 _STAGES = [
     (1, 3, 1, 16, 1),
     (6, 3, 2, 24, 2),
@@ -40,8 +39,8 @@ _VARIANTS = {
 class EfficientNet(nn.Module):
     """(N, in_channels, H, W) -> (N, num_classes); the last feature map is 1/32 of the input.
 
-    `width` and `depth` scale B0's channels and blocks; `drop_path` is the chance of
-    dropping the last block's branch, which falls to 0 towards the first.
+    `width` and `depth` scale the channels and blocks of B0; `drop_path` is the probability of dropping the
+    branch of the last block, which falls linearly to 0 at the first.
     """
 
     def __init__(
@@ -55,7 +54,7 @@ class EfficientNet(nn.Module):
         drop_path: float = 0.2,
     ):
         super().__init__()
-        # The three largest were trained with TensorFlow's settings of batch norm.
+        # The weights of B5 to B7 were trained with TensorFlow's settings of batch norm.
         norm = partial(nn.BatchNorm2d, eps=0.001, momentum=0.01) if width >= 1.6 else nn.BatchNorm2d
         channels = make_divisible(32 * width)
         features: list[nn.Module] = [ConvNormAct(in_channels, channels, 3, 2, norm=norm, act="silu")]
@@ -64,7 +63,7 @@ class EfficientNet(nn.Module):
             stage = []
             for i in range(math.ceil(blocks * depth)):
                 expanded, out_channels = make_divisible(channels * expansion), make_divisible(base_channels * width)
-                gate = SqueezeExcitation(expanded, max(1, channels // 4), "silu", nn.Sigmoid)
+                se = SqueezeExcitation(expanded, max(1, channels // 4), "silu", nn.Sigmoid)
                 block = MBBlock(
                     channels,
                     expanded,
@@ -72,7 +71,7 @@ class EfficientNet(nn.Module):
                     kernel_size,
                     stride=stride if i == 0 else 1,
                     act="silu",
-                    gate=gate,
+                    se=se,
                     norm=norm,
                     drop_path=drop_path * done / total,
                 )
@@ -82,11 +81,12 @@ class EfficientNet(nn.Module):
         features.append(ConvNormAct(channels, 4 * channels, 1, norm=norm, act="silu"))
         self.features = nn.Sequential(*features)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
-        self.classifier = nn.Sequential(nn.Dropout(dropout), nn.Linear(4 * channels, num_classes))
+        head = nn.Linear(4 * channels, num_classes)
+        self.classifier = nn.Sequential(nn.Dropout(dropout), head)
         init_convolutions(self)
         bound = 1 / math.sqrt(num_classes)
-        nn.init.uniform_(self.classifier[-1].weight, -bound, bound)
-        nn.init.zeros_(self.classifier[-1].bias)
+        nn.init.uniform_(head.weight, -bound, bound)
+        nn.init.zeros_(head.bias)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.avgpool(self.features(x)).flatten(1)  # (N, in_channels, H, W) -> (N, 4 * channels)

@@ -1,4 +1,4 @@
-"""The head of a network: the linear layers that give the logits, wherever they are."""
+"""The head of a network: the linear layers that compute the outputs."""
 
 from torch import nn
 
@@ -9,21 +9,21 @@ class Head(nn.Sequential):
     """Linear, ReLU, Dropout, Linear in place of a single linear layer."""
 
 
-def find_head(model: nn.Module, num_classes: int) -> str:
-    """The name of the head: a Head, or the last layer, which must be linear and give the logits.
+def find_head(model: nn.Module, num_outputs: int) -> str:
+    """Returns the name of the head: a Head, or the last layer, which must be linear with `num_outputs` outputs.
 
-    Raises UserError for a network that ends otherwise, or in several classifiers.
+    Raises UserError for a network that ends in another layer, or in several classifiers.
     """
     modules = dict(model.named_modules())
     heads = [name for name, module in modules.items() if isinstance(module, Head)]
     if heads:
         return heads[0]
     name, last = [(n, m) for n, m in modules.items() if list(m.parameters(recurse=False))][-1]
-    classifier = model.get_classifier() if hasattr(model, "get_classifier") else last  # timm's networks say it
+    classifier = getattr(model, "get_classifier", lambda: last)()  # a method of timm's networks
     if not isinstance(last, nn.Linear):
         found = f"{type(last).__name__} '{name}', not in a linear layer"
-    elif classifier is not last or last.out_features != num_classes:
-        found = f"'{name}', which alone does not give the logits of {num_classes} classes"
+    elif classifier is not last or last.out_features != num_outputs:
+        found = f"'{name}', which does not compute all {num_outputs} outputs"
     else:
         return name
     raise UserError(
@@ -32,15 +32,19 @@ def find_head(model: nn.Module, num_classes: int) -> str:
     )
 
 
-def replace_head(model: nn.Module, num_classes: int, hidden: int, dropout: float) -> None:
-    """Put `hidden` units and dropout before the logits: Linear, ReLU, Dropout, Linear. 0 leaves either out."""
-    name = find_head(model, num_classes)
+def replace_head(model: nn.Module, num_outputs: int, hidden: int, dropout: float) -> None:
+    """Replaces the head by Linear, ReLU, Dropout, Linear, in place; 0 leaves out `hidden` units or `dropout`.
+
+    Raises UserError as `find_head`.
+    """
+    name = find_head(model, num_outputs)
     parent, _, child = name.rpartition(".")
     linear = model.get_submodule(name)
+    assert isinstance(linear, nn.Linear)
     layers: list[nn.Module] = []
     if hidden:
         layers += [nn.Linear(linear.in_features, hidden), nn.ReLU(inplace=True)]
     if dropout:
         layers.append(nn.Dropout(dropout))
-    layers.append(nn.Linear(hidden or linear.in_features, linear.out_features))
+    layers.append(nn.Linear(hidden or linear.in_features, num_outputs))
     setattr(model.get_submodule(parent), child, Head(*layers))

@@ -16,11 +16,14 @@ from layers.conv_layer import init_convolutions
 from layers.residual import BasicBlock, Bottleneck
 from modeling.registry import MODELS
 
+Block = Callable[[int, int, int], BasicBlock | Bottleneck]
+
 
 class ResNet(nn.Module):
     """(N, in_channels, H, W) -> (N, num_classes); the last feature map is 1/32 of the input.
 
-    `block(in_channels, width, stride)` makes a block, `depths` are the blocks of each of the four stages.
+    `block(in_channels, width, stride)` returns a block, `depths` are the numbers of blocks in the four stages.
+    `zero_init_residual`: each block starts as the identity, arXiv:1706.02677.
     """
 
     def __init__(
@@ -28,7 +31,7 @@ class ResNet(nn.Module):
         num_classes: int,
         in_channels: int = 3,
         *,
-        block: Callable[[int, int, int], BasicBlock | Bottleneck],
+        block: Block,
         depths: Sequence[int],
         zero_init_residual: bool = False,
     ):
@@ -38,13 +41,15 @@ class ResNet(nn.Module):
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
         channels = 64
-        for number, (depth, width) in enumerate(zip(depths, (64, 128, 256, 512), strict=True), start=1):
-            blocks = []
+        stages: list[nn.Sequential] = []
+        for depth, width in zip(depths, (64, 128, 256, 512), strict=True):
+            blocks: list[BasicBlock | Bottleneck] = []
             for i in range(depth):
-                stride = 2 if i == 0 and number > 1 else 1
+                stride = 2 if i == 0 and stages else 1
                 blocks.append(block(channels, width, stride))
                 channels = blocks[-1].out_channels
-            setattr(self, f"layer{number}", nn.Sequential(*blocks))
+            stages.append(nn.Sequential(*blocks))
+        self.layer1, self.layer2, self.layer3, self.layer4 = stages
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Linear(channels, num_classes)
         init_convolutions(self)
@@ -52,7 +57,7 @@ class ResNet(nn.Module):
             for module in self.modules():
                 if isinstance(module, (BasicBlock, Bottleneck)):
                     last = module.bn3 if isinstance(module, Bottleneck) else module.bn2
-                    nn.init.zeros_(last.weight)  # each block starts as the identity, arXiv:1706.02677
+                    nn.init.zeros_(last.weight)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))  # (N, 64, H / 4, W / 4)
@@ -60,18 +65,18 @@ class ResNet(nn.Module):
         return self.fc(self.avgpool(x).flatten(1))
 
 
-_VARIANTS = {
-    "resnet18": {"block": BasicBlock, "depths": (2, 2, 2, 2)},
-    "resnet34": {"block": BasicBlock, "depths": (3, 4, 6, 3)},
-    "resnet50": {"block": Bottleneck, "depths": (3, 4, 6, 3)},
-    "resnet101": {"block": Bottleneck, "depths": (3, 4, 23, 3)},
-    "resnet152": {"block": Bottleneck, "depths": (3, 8, 36, 3)},
-    "resnext50_32x4d": {"block": partial(Bottleneck, groups=32, base_width=4), "depths": (3, 4, 6, 3)},
-    "resnext101_32x8d": {"block": partial(Bottleneck, groups=32, base_width=8), "depths": (3, 4, 23, 3)},
-    "resnext101_64x4d": {"block": partial(Bottleneck, groups=64, base_width=4), "depths": (3, 4, 23, 3)},
-    "wide_resnet50_2": {"block": partial(Bottleneck, base_width=128), "depths": (3, 4, 6, 3)},
-    "wide_resnet101_2": {"block": partial(Bottleneck, base_width=128), "depths": (3, 4, 23, 3)},
+_VARIANTS: dict[str, tuple[Block, tuple[int, ...]]] = {
+    "resnet18": (BasicBlock, (2, 2, 2, 2)),
+    "resnet34": (BasicBlock, (3, 4, 6, 3)),
+    "resnet50": (Bottleneck, (3, 4, 6, 3)),
+    "resnet101": (Bottleneck, (3, 4, 23, 3)),
+    "resnet152": (Bottleneck, (3, 8, 36, 3)),
+    "resnext50_32x4d": (partial(Bottleneck, groups=32, base_width=4), (3, 4, 6, 3)),
+    "resnext101_32x8d": (partial(Bottleneck, groups=32, base_width=8), (3, 4, 23, 3)),
+    "resnext101_64x4d": (partial(Bottleneck, groups=64, base_width=4), (3, 4, 23, 3)),
+    "wide_resnet50_2": (partial(Bottleneck, base_width=128), (3, 4, 6, 3)),
+    "wide_resnet101_2": (partial(Bottleneck, base_width=128), (3, 4, 23, 3)),
 }
 
-for _name, _options in _VARIANTS.items():
-    MODELS.register(_name)(partial(ResNet, **_options))
+for _name, (_block, _depths) in _VARIANTS.items():
+    MODELS.register(_name)(partial(ResNet, block=_block, depths=_depths))

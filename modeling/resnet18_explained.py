@@ -1,6 +1,7 @@
-"""ResNet-18 spelled out, to be read beside the paper: arXiv:1512.03385, section 3.3.
+"""ResNet-18 written out in full, for reading beside the paper: arXiv:1512.03385, section 3.3.
 
-`modeling/resnet.py` builds the same network, and its whole family, from `layers/`.
+It differs from `resnet18` of `modeling/resnet.py` in one place: its first convolution has a bias, 64 parameters
+more; `bias=False` gives the same network. Textbooks call the two blocks common and special.
 """
 
 import torch
@@ -9,8 +10,8 @@ from torch import nn
 from modeling.registry import MODELS
 
 
-class CommonBlock(nn.Module):
-    """Two 3x3 convolutions that keep the shape: (N, C, H, W) -> (N, C, H, W). The input is added to their output."""
+class IdentityBlock(nn.Module):
+    """Two 3x3 convolutions, whose output the input is added to: (N, C, H, W) -> (N, C, H, W)."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -25,10 +26,10 @@ class CommonBlock(nn.Module):
         return torch.relu(out + x)
 
 
-class SpecialBlock(nn.Module):
-    """Halves the image and doubles the channels: (N, C, H, W) -> (N, 2C, H / 2, W / 2).
+class DownsampleBlock(nn.Module):
+    """Halves the resolution and doubles the channels: (N, C, H, W) -> (N, 2C, H / 2, W / 2).
 
-    The input no longer has the shape of the output, so that a 1x1 convolution brings it there first.
+    A 1x1 convolution gives the input the shape of the output before the two are added.
     """
 
     def __init__(self, channels: int):
@@ -49,7 +50,7 @@ class SpecialBlock(nn.Module):
 
 @MODELS.register("resnet18_explained")
 class ExplainedResNet18(nn.Module):
-    """(N, in_channels, H, W) -> (N, num_classes). Seventeen convolutions in a row, and a linear layer."""
+    """(N, in_channels, H, W) -> (N, num_classes). Seventeen convolutions in a row and a linear layer."""
 
     def __init__(self, num_classes: int, in_channels: int = 3, bias: bool = True):
         super().__init__()
@@ -59,10 +60,10 @@ class ExplainedResNet18(nn.Module):
             nn.ReLU(inplace=True),
             nn.MaxPool2d(3, stride=2, padding=1),
         )
-        self.stage1 = nn.Sequential(CommonBlock(64), CommonBlock(64))  # (N, 64, H / 4, W / 4)
-        self.stage2 = nn.Sequential(SpecialBlock(64), CommonBlock(128))  # (N, 128, H / 8, W / 8)
-        self.stage3 = nn.Sequential(SpecialBlock(128), CommonBlock(256))  # (N, 256, H / 16, W / 16)
-        self.stage4 = nn.Sequential(SpecialBlock(256), CommonBlock(512))  # (N, 512, H / 32, W / 32)
+        self.stage1 = nn.Sequential(IdentityBlock(64), IdentityBlock(64))  # (N, 64, H / 4, W / 4)
+        self.stage2 = nn.Sequential(DownsampleBlock(64), IdentityBlock(128))  # (N, 128, H / 8, W / 8)
+        self.stage3 = nn.Sequential(DownsampleBlock(128), IdentityBlock(256))  # (N, 256, H / 16, W / 16)
+        self.stage4 = nn.Sequential(DownsampleBlock(256), IdentityBlock(512))  # (N, 512, H / 32, W / 32)
         self.pool = nn.AdaptiveAvgPool2d(1)  # (N, 512, 1, 1)
         self.fc = nn.Linear(512, num_classes)
 

@@ -1,7 +1,6 @@
-"""A small, fast network for small images.
+"""A small, fast network for small images: a narrower ResNet-9 that downsamples early, for training on a CPU.
 
-After the ResNet-9 of D. Page, How to train your ResNet, 2018 (myrtle.ai), made for a CPU:
-narrower, and shrinking the image early.
+D. Page, How to train your ResNet, 2018 (myrtle.ai).
 """
 
 import torch
@@ -11,13 +10,13 @@ from layers.conv_layer import ConvNormAct
 from modeling.registry import MODELS
 
 
-def _halved(channels: int) -> nn.Module:
-    """Pooling before the norm, which then has a quarter of the pixels to look at."""
+def _pool_norm(channels: int) -> nn.Module:
+    """Returns pooling and batch norm, in this order, so that the norm processes a quarter of the pixels."""
     return nn.Sequential(nn.MaxPool2d(2), nn.BatchNorm2d(channels))
 
 
-class _Shortcut(nn.Module):
-    """x + body(x) for a body of two convolutions that keeps the shape."""
+class _Residual(nn.Module):
+    """x + body(x), the body two 3x3 convolutions: (N, C, H, W) -> (N, C, H, W)."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -31,22 +30,21 @@ class _Shortcut(nn.Module):
 class ResNet9(nn.Module):
     """(N, in_channels, H, W) -> (N, num_classes). Eight convolutions and a linear layer.
 
-    `width` is the channels of the first convolution; the others have 2, 4 and 8 times as many.
+    The first convolution has `width` channels, the others 2, 4 and 8 times as many.
     """
 
     def __init__(self, num_classes: int, in_channels: int = 3, width: int = 16):
         super().__init__()
         self.features = nn.Sequential(
-            ConvNormAct(in_channels, width, norm=_halved),
-            ConvNormAct(width, 2 * width, norm=_halved),
-            _Shortcut(2 * width),
+            ConvNormAct(in_channels, width, norm=_pool_norm),
+            ConvNormAct(width, 2 * width, norm=_pool_norm),
+            _Residual(2 * width),
             ConvNormAct(2 * width, 4 * width),
-            ConvNormAct(4 * width, 8 * width, norm=_halved),
-            _Shortcut(8 * width),
+            ConvNormAct(4 * width, 8 * width, norm=_pool_norm),
+            _Residual(8 * width),
         )
-        self.pool = nn.AdaptiveMaxPool2d(1)
         self.fc = nn.Linear(8 * width, num_classes)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.features(x)  # (N, 8 * width, H / 8, W / 8)
-        return self.fc(self.pool(x).flatten(1))
+        return self.fc(x.amax(dim=(2, 3)))  # adaptive max pooling has no deterministic backward on a GPU

@@ -1,41 +1,43 @@
-"""Any classifier of timm, by the name timm/NAME; timm is imported only when one is named."""
+"""Classifiers of timm, named timm/NAME; timm is imported only when one is named."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import nn
 
+from modeling.registry import NetworkFacts
+from utils.contracts import InputSpec
 from utils.errors import UserError, did_you_mean, one_line
-from utils.input_spec import InputSpec
 
 
-def facts(name: str) -> dict[str, Any]:
-    """Default size and normalisation, from the metadata of the library's own weights."""
+def facts(name: str) -> NetworkFacts:
+    """Returns default size and normalisation from the metadata of the library's weights."""
     preset = _preset(name)
-    _, *size = preset.input_size
-    return {"size": tuple(size), "mean": preset.mean, "std": preset.std}
+    _, height, width = preset.input_size
+    return NetworkFacts((height, width), tuple(preset.mean), tuple(preset.std))
 
 
-def build(name: str, num_classes: int, spec: InputSpec, arguments: dict[str, Any]) -> nn.Module:
-    """The network with fresh weights, for as many channels as the images have."""
+def build(name: str, num_outputs: int, spec: InputSpec, arguments: Mapping[str, Any]) -> nn.Module:
+    """Returns the network with fresh weights, for images of any number of channels."""
     import timm
 
     try:
-        return timm.create_model(name, **_shape(name, spec) | {"num_classes": num_classes} | arguments)
+        return timm.create_model(name, **_shape(name, spec), **{"num_classes": num_outputs, **arguments})
     except (TypeError, ValueError, AssertionError, RuntimeError) as error:
         raise UserError(f"MODEL.NAME 'timm/{name}': {one_line(error)}") from error
 
 
 def pretrained(name: str, spec: InputSpec) -> dict[str, torch.Tensor]:
-    """The state dict of the weights that the name stands for, from the hub's cache or downloaded into it.
+    """Returns the state dict of the named weights, from the hub's cache or downloaded into it.
 
-    timm fits them to the size and the channels of the images.
+    timm adapts them to the size and the channels of the images. Raises UserError for weights that cannot be had.
     """
     import timm
 
     preset = _preset(name)
     if not preset.has_weights:
-        raise UserError(f"MODEL.PRETRAINED: there are no pretrained weights for timm/{name}; set it to false")
+        raise UserError(f"MODEL.PRETRAINED: no pretrained weights exist for timm/{name}; set it to false")
     try:
         return timm.create_model(name, pretrained=True, **_shape(name, spec)).state_dict()
     except Exception as error:  # the hub's client raises many kinds
@@ -47,16 +49,16 @@ def pretrained(name: str, spec: InputSpec) -> dict[str, torch.Tensor]:
 
 def _shape(name: str, spec: InputSpec) -> dict[str, Any]:
     size = {"img_size": spec.size} if _preset(name).fixed_input_size else {}
-    return {"in_chans": spec.channels} | size
+    return {"in_chans": spec.channels, **size}
 
 
-def _preset(name: str) -> Any:
+def _preset(name: str) -> Any:  # timm.models.PretrainedCfg
     import timm
 
     base = name.partition(".")[0]
     try:
         preset = timm.get_pretrained_cfg(name) if timm.is_model(base) else None
-    except RuntimeError:  # no such weights of a model that there is
+    except RuntimeError:  # the model exists, the weights do not
         preset = None
     if preset is None:
         known = timm.list_models(f"{base}*" if timm.is_model(base) else "", pretrained=timm.is_model(base))

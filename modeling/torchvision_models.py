@@ -1,65 +1,68 @@
-"""Any classifier of torchvision, by the name torchvision/NAME, and the weights of its library."""
+"""Classifiers of torchvision, named torchvision/NAME, and the library's weights."""
 
 import os
-from typing import Any
+from collections.abc import Mapping
 
 import torch
 from torch import nn
 
+from modeling.registry import NetworkFacts
+from utils.contracts import InputSpec
 from utils.errors import UserError, did_you_mean, one_line
-from utils.input_spec import InputSpec
 
-# The weight of the auxiliary heads' losses, as their papers have it (arXiv:1409.4842, arXiv:1512.00567).
+# Weights of the auxiliary losses, as in the papers (arXiv:1409.4842, arXiv:1512.00567).
 _AUXILIARY = {"googlenet": 0.3, "inception_v3": 0.4}
 
 
-def preset(name: str) -> dict[str, Any]:
-    """Size and normalisation that the library's own weights were trained with."""
-    transform = _weights(name).transforms()
-    return {"size": (transform.crop_size[0],) * 2, "mean": transform.mean, "std": transform.std}
-
-
-def facts(name: str) -> dict[str, Any]:
-    """What is known of a network without building it; see modeling/registry.py."""
-    min_size = _weights(name).meta.get("min_size", (1, 1))
-    if name.startswith(("vit_", "swin_", "maxvit_")):  # the metadata say what the weights were trained with
+def facts(name: str) -> NetworkFacts:
+    """Returns size and normalisation of the library's weights, and the limits of the network."""
+    weights = _weights(name)
+    transform = weights.transforms()
+    min_size = weights.meta.get("min_size", (1, 1))
+    if name.startswith(("vit_", "swin_", "maxvit_")):  # the metadata give the size that the weights were trained with
         min_size = (32, 32)
-    elif name == "inception_v3":  # its auxiliary head, in training
+    elif name == "inception_v3":  # required by its auxiliary head in training
         min_size = (299, 299)
-    return preset(name) | {"min_size": min_size, "in_channels": 3, "auxiliary": _AUXILIARY.get(name, 0.0)}
+    size, mean, std = (transform.crop_size[0],) * 2, tuple(transform.mean), tuple(transform.std)
+    return NetworkFacts(size, mean, std, min_size, in_channels=3, auxiliary=_AUXILIARY.get(name, 0.0))
 
 
-def build(name: str, num_classes: int, spec: InputSpec, arguments: dict[str, Any]) -> nn.Module:
-    """The network with fresh weights, for images of three channels."""
+def build(name: str, num_outputs: int, spec: InputSpec, arguments: Mapping[str, object]) -> nn.Module:
+    """Returns the network with fresh weights, for images of three channels."""
     import torchvision
 
-    given: dict[str, Any] = {"num_classes": num_classes}
+    given: dict[str, object] = {"num_classes": num_outputs}
     if name in _AUXILIARY:
         # Their weights were trained with another normalisation, which they apply themselves.
         given |= {"init_weights": True, "transform_input": True}
     elif name.startswith("vit_"):
         given |= {"image_size": spec.size[0]}
         if spec.size[0] != spec.size[1]:
-            raise UserError(f"INPUT.SIZE: found {list(spec.size)}, torchvision/{name} takes squares only")
+            raise UserError(
+                f"INPUT.SIZE: found {list(spec.size)}, torchvision/{name} takes square images; set two equal numbers"
+            )
     elif name.startswith("maxvit"):
         given |= {"input_size": spec.size}
     try:
-        return torchvision.models.get_model(name, weights=None, **given | arguments)
+        return torchvision.models.get_model(name, weights=None, **{**given, **arguments})
     except (TypeError, ValueError, AssertionError) as error:
         raise UserError(f"MODEL.NAME torchvision/{name}, INPUT.SIZE {list(spec.size)}: {one_line(error)}") from error
 
 
 def pretrained(name: str, spec: InputSpec) -> dict[str, torch.Tensor]:
-    """The state dict of the library's best ImageNet weights, from torch hub's cache or downloaded into it."""
+    """Returns the state dict of the library's best ImageNet weights, from torch hub's cache or downloaded into it.
+
+    Raises UserError for a file that is missing and cannot be downloaded, or that is corrupt.
+    """
     import torchvision
 
     weights = _weights(name)
     file = os.path.join(torch.hub.get_dir(), "checkpoints", os.path.basename(weights.url))
     auxiliary = {"aux_logits": True} if name in _AUXILIARY else {}
-    try:  # into a network of the library's, which knows the names that its older files have
+    try:  # through the library's own network, which translates the names in its older files
         state = torchvision.models.get_model(name, weights=weights, **auxiliary).state_dict()
-    except Exception as error:  # of the network, of the file system, of a damaged file
-        problem = "is damaged" if os.path.exists(file) else "is not there, and the download failed"
+    except Exception as error:  # from the connection, the file system or a corrupt file
+        problem = "is corrupt" if os.path.exists(file) else "does not exist, and the download failed"
         raise UserError(
             f"MODEL.PRETRAINED: the weights of {name}: {file} {problem} ({one_line(error)[:200]}); "
             f"put {weights.url} there"
@@ -72,12 +75,13 @@ def pretrained(name: str, spec: InputSpec) -> dict[str, torch.Tensor]:
 
 
 def has_weights(name: str) -> bool:
+    """Returns whether torchvision has a classifier of that name, and so weights for it."""
     import torchvision
 
     return name in torchvision.models.list_models(module=torchvision.models)
 
 
-def _weights(name: str) -> Any:
+def _weights(name: str):  # -> torchvision.models.WeightsEnum
     import torchvision
 
     if not has_weights(name):

@@ -1,7 +1,8 @@
-"""Weights from elsewhere into a network that they need not fit entirely."""
+"""Initial weights from a file: reading, and loading the tensors that match."""
 
 import os
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,31 +15,32 @@ from utils.errors import UserError, one_line
 from utils.logger import get_logger
 from utils.run_folder import RunFolder
 
-# What training wrappers put before the names of parameters.
+# Prefixes that training wrappers add to the names of parameters.
 _PREFIXES = ("module.", "_orig_mod.", "model.", "backbone.")
 
 
 class NoRandomInit(TorchFunctionMode):
-    """Between `with` and its end no tensor is filled with random numbers, for a network that gets its weights next.
+    """Context manager that skips random initialisation, for networks whose weights are loaded next.
 
-    That is most of the time a network takes to build, and on torch's meta device it takes longer.
+    Initialisation is most of the time that building a network takes; on torch's meta device building is slower.
     """
 
-    # The methods, and those functions of torch.nn.init that come here before they call one.
+    # Methods of tensors, and those functions of torch.nn.init that are dispatched before they call one.
     _FILLING = (
         *(torch.Tensor.normal_, torch.Tensor.uniform_, torch.Tensor.erfinv_),
         *(nn.init.normal_, nn.init.uniform_, nn.init.kaiming_uniform_),
     )
 
-    def __torch_function__(self, function: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+    def __torch_function__(self, function: Callable[..., Any], types, args=(), kwargs=None):
         kwargs = kwargs or {}
         return (args or tuple(kwargs.values()))[0] if function in self._FILLING else function(*args, **kwargs)
 
 
 def read_weights(path: str) -> dict[str, torch.Tensor]:
-    """The state dict in a file, on the CPU: a run or checkpoint of ours, others', a bare one, or safetensors.
+    """Returns the state dict in a file, on the CPU, without executing code from the file.
 
-    Raises UserError for a file that is missing, damaged, or has no weights; nothing in it can run code.
+    The file is a checkpoint of this or another project, a bare state dict, or safetensors; a run stands for its
+    best checkpoint. Raises UserError for a file that is missing or corrupt, or has no weights.
     """
     path = os.path.expanduser(path)
     if RunFolder(Path(path)).has_weights:
@@ -49,21 +51,21 @@ def read_weights(path: str) -> dict[str, torch.Tensor]:
         if path.lower().endswith(".safetensors"):
             from safetensors.torch import load_file
 
-            state: Any = load_file(path)
+            state: object = load_file(path)
         else:
-            if zipfile.is_zipfile(path):  # files of old versions are not archives
+            if zipfile.is_zipfile(path):  # files of old torch versions are not archives
                 check_archive(Path(path))
             state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # each reader has its own kinds
+    except Exception as error:  # each reader raises its own kinds
         raise UserError(f"MODEL.WEIGHTS: {path}: cannot read weights: {one_line(error)[:200]}") from error
     tensors = _tensors(state)
     if not tensors:
-        raise UserError(f"MODEL.WEIGHTS: {path}: there are no weights in it")
+        raise UserError(f"MODEL.WEIGHTS: {path}: the file has no weights; name a checkpoint or a state dict")
     return tensors
 
 
-def _tensors(state: Any) -> dict[str, torch.Tensor]:
-    """The first dict that has tensors: the state itself, what it calls ema, model or state_dict, or anything else."""
+def _tensors(state: object) -> dict[str, torch.Tensor]:
+    """Returns the first dict with tensors: the state itself, its entries ema, model, state_dict, or any other."""
     if not isinstance(state, dict):
         return {}
     inner = [state.get(key) for key in ("ema", "model", "state_dict")] + list(state.values())
@@ -75,31 +77,31 @@ def _tensors(state: Any) -> dict[str, torch.Tensor]:
 
 
 def load_matching(model: nn.Module, state: dict[str, torch.Tensor], source: str, min_match: float) -> None:
-    """Load what fits by name and shape, and log what did not.
+    """Loads the tensors that match by name and shape, in place, and logs the others.
 
-    Prefixes of wrappers are taken off; the first convolution of an RGB network is summed over
-    its colours for a gray one. Raises UserError when less than `min_match` of the tensors fit.
+    Prefixes of wrappers are removed; the first convolution of an RGB network is summed over its colours for a
+    gray one. Raises UserError if less than the share `min_match` of the network's tensors match.
     """
     own = model.state_dict()
     named = {_without_prefixes(name, own): tensor for name, tensor in state.items()}
     first = next((name for name, tensor in own.items() if tensor.ndim == 4), None)
     if first in named and own[first].shape[1] == 1 and named[first].ndim == 4 and named[first].shape[1] == 3:
         named[first] = named[first].sum(dim=1, keepdim=True)
-    fitting = {name: tensor for name, tensor in named.items() if name in own and own[name].shape == tensor.shape}
-    others = [name for name in named if name in own and name not in fitting]
-    if len(fitting) < min_match * len(own):
+    matching = {name: tensor for name, tensor in named.items() if name in own and own[name].shape == tensor.shape}
+    others = [name for name in named if name in own and name not in matching]
+    if len(matching) < min_match * len(own):
         raise UserError(
-            f"{source}: {len(fitting)} of {len(own)} tensors fit the network, less than MODEL.WEIGHTS_MIN_MATCH "
-            f"{min_match}: it is of another network; name that one, or lower the key"
+            f"{source}: {len(matching)} of {len(own)} tensors match the network, less than MODEL.WEIGHTS_MIN_MATCH "
+            f"{min_match}; name the network of these weights in MODEL.NAME, or lower the key"
         )
     log = get_logger("weights")
-    log.info("%s: %d of %d tensors loaded", source, len(fitting), len(own))
+    log.info("%s: %d of %d tensors loaded", source, len(matching), len(own))
     for name in others[:4]:
         log.warning("skipped %s: found %s, expected %s", name, list(named[name].shape), list(own[name].shape))
     for kind, names in (("missing", own.keys() - named.keys()), ("unexpected", named.keys() - own.keys())):
         if names:
             log.warning("%s: %d, such as %s", kind, len(names), min(names))
-    own.update(fitting)  # as a whole, which keeps what networks note down in their state dicts
+    own.update(matching)  # the whole state dict, with the version numbers that some networks keep in it
     model.load_state_dict(own)
 
 

@@ -1,19 +1,31 @@
-"""Which parameters learn how fast, and which decay."""
+"""Optimizer parameter groups: per-layer learning rates, weight-decay exclusions."""
 
+import re
 from collections import defaultdict
 from collections.abc import Sequence
+from fnmatch import fnmatch
 from typing import Any
 
 from torch import nn
+
+ParamGroup = dict[str, Any]
+
+# Names, without those of their modules, of tensors with several dimensions that act like biases: positional
+# embeddings (pos_embed, pos_embedding), class, distillation, register and mask tokens, tables of relative position
+# biases, and scales of layers and of attention logits. Weights of nn.Embedding modules of these names too.
+_NO_DECAY = re.compile(
+    r"(.*\.)?((\w+_)?pos(ition)?_emb(ed|edding|eddings)?|(cls|class|dist|reg|register|mask)_tokens?"
+    r"|relative_position_bias_table|(layer|logit)_scale)(\.weight)?"
+)
 
 
 def learning_rates(
     model: nn.Module, base_lr: float, head: str | None = None, head_mult: float = 1.0, layer_decay: float = 1.0
 ) -> dict[str, float]:
-    """Parameter name -> its learning rate.
+    """Returns the learning rate of each parameter by name.
 
-    The parameters of the layer `head` learn `head_mult` times as fast; each layer further from
-    the end learns `layer_decay` times as fast as the next (J. Howard and S. Ruder, 2018, arXiv:1801.06146).
+    Parameters of the layer `head` get `head_mult` times the rate; each layer further from the end gets
+    `layer_decay` times the rate of the next (J. Howard and S. Ruder, 2018, arXiv:1801.06146).
     """
     layers = _layers(model, sum(p.numel() for p in model.parameters()) / 2)
     rates = {}
@@ -25,20 +37,33 @@ def learning_rates(
     return rates
 
 
-def parameter_groups(model: nn.Module, rates: dict[str, float], weight_decay: float) -> list[dict[str, Any]]:
-    """Trainable parameters in groups of one learning rate each; norms and biases (one dimension) do not decay."""
+def parameter_groups(model: nn.Module, rates: dict[str, float], weight_decay: float) -> list[ParamGroup]:
+    """Returns the trainable parameters in groups of one learning rate and weight decay each.
+
+    Without decay: norms and biases (one dimension), parameters listed by the network's `no_weight_decay()`
+    (patterns, as in timm), positional embeddings, class tokens and the like by name.
+    """
+    excluded = sorted(getattr(model, "no_weight_decay", set)())
     groups: dict[tuple[float, bool], list[nn.Parameter]] = defaultdict(list)
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            groups[rates[name], parameter.ndim > 1].append(parameter)
+            is_listed = any(fnmatch(name, pattern) for pattern in excluded)
+            decays = parameter.ndim > 1 and not is_listed and not _NO_DECAY.fullmatch(name)
+            groups[rates[name], decays].append(parameter)
     return [
         {"params": parameters, "lr": lr, "weight_decay": weight_decay if decays else 0.0}
         for (lr, decays), parameters in groups.items()
     ]
 
 
-def describe_groups(groups: Sequence[dict[str, Any]], rates: Sequence[float]) -> list[str]:
-    """A table with a line for each group of parameters and its learning rate of `rates`."""
+def criterion_groups(criterion: nn.Module | None, lr: float) -> list[ParamGroup]:
+    """Returns a criterion's own trainable parameters as one group without weight decay; no group without any."""
+    parameters = [p for p in criterion.parameters() if p.requires_grad] if criterion is not None else []
+    return [{"params": parameters, "lr": lr, "weight_decay": 0.0}] if parameters else []
+
+
+def describe_groups(groups: Sequence[ParamGroup], rates: Sequence[float]) -> list[str]:
+    """Returns the lines of a table of parameter groups, with their learning rates `rates`."""
     rows = [("learning rate", "weight decay", "tensors", "parameters")]
     for group, rate in zip(groups, rates, strict=True):
         count = sum(p.numel() for p in group["params"])
@@ -47,9 +72,9 @@ def describe_groups(groups: Sequence[dict[str, Any]], rates: Sequence[float]) ->
 
 
 def _layers(module: nn.Module, half: float, prefix: str = "") -> list[str]:
-    """The names of a network's layers in order: its members, and those of its sequences.
+    """Returns the names of a network's layers in order: its children, with those of sequences in their place.
 
-    So are those of a member that holds more than `half` of all parameters, such as the encoder of a transformer.
+    The same holds for a child with more than `half` of all parameters, such as the encoder of a transformer.
     """
     names = [f"{prefix}{name}" for name, _ in module.named_parameters(recurse=False)]
     for name, child in module.named_children():

@@ -1,18 +1,21 @@
-"""Optimizers by name: the classes of torch.optim, and timm/NAME for those of timm, imported only when one is named."""
+"""Optimizers by name: the classes of torch.optim, and timm/NAME for timm's, imported only when one is named."""
 
 import inspect
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
 
 import torch
 from torch.optim import Optimizer
 
+from solver.groups import ParamGroup
 from utils.errors import UserError, did_you_mean, one_line
-from utils.registry import WRONG_VALUE, call
+from utils.registry import call
 
-_UNFIT = {
-    "LBFGS": "it needs to evaluate the loss several times a step",
+_KEY = "SOLVER.OPTIMIZER"
+Factory = Callable[..., Optimizer]
+
+_UNSUITABLE = {
+    "LBFGS": "it needs several evaluations of the loss per step",
     "SparseAdam": "it takes sparse gradients only",
     "Rprop": "it needs the gradient of the whole training set",
     "Muon": "it takes matrices only, and convolutions are not; timm/muon takes both",
@@ -22,95 +25,103 @@ _UNFIT = {
 
 
 def make_optimizer(
-    name: str, groups: list[dict[str, Any]], arguments: Mapping[str, Any], key: str, lr: float, weight_decay: float
+    name: str,
+    groups: list[ParamGroup],
+    arguments: Mapping[str, object],
+    lr: float,
+    weight_decay: float,
+    fused: bool = True,
 ) -> Optimizer:
-    """The optimizer `name` of `groups` of parameters, each with its learning rate and weight decay.
+    """Returns the optimizer `name` for parameter groups, each with its learning rate and weight decay.
 
-    timm/lookahead_NAME is timm/NAME with `add_lookahead`. Raises UserError, about the key `key`, for a name that
-    is unknown or cannot serve, and for `arguments` that the class does not take.
+    timm/lookahead_NAME is timm/NAME with `add_lookahead`. `fused` allows a fused kernel if all parameters are on
+    a GPU. Raises UserError for a name that is unknown or unsuitable, and for `arguments` that the class does not
+    accept.
     """
     base = name.replace("timm/lookahead_", "timm/", 1)
-    factory = _find(base, f"{key}.NAME")
-    given = {"lr": lr, "weight_decay": weight_decay}
-    takes = inspect.signature(factory).parameters.keys() - arguments.keys()
+    factory = _find(base)
+    given: dict[str, object] = {"lr": lr, "weight_decay": weight_decay}
+    free = inspect.signature(factory).parameters.keys() - arguments.keys()
     on_gpu = all(parameter.is_cuda for group in groups for parameter in group["params"])
-    # Lookahead would count the steps that a fused optimizer leaves out by itself when fp16 overflows.
-    if on_gpu and takes >= {"fused", "foreach", "differentiable"} and name == base:
+    # Lookahead would count the steps that a fused optimizer skips by itself when fp16 overflows.
+    if fused and on_gpu and free >= {"fused", "foreach", "differentiable"} and name == base:
         given["fused"] = True
-    optimizer = call(factory, arguments, key, groups, **given)
-    _try_step(call(factory, arguments, key, [_probe(groups)], **given), key)
+    optimizer = call(factory, arguments, _KEY, groups, **given)
+    _try_step(call(factory, arguments, _KEY, [_probe(groups)], **given))
     if name != base:
         add_lookahead(optimizer)
     return optimizer
 
 
-def _probe(groups: list[dict[str, Any]]) -> torch.nn.Parameter:
+def _probe(groups: list[ParamGroup]) -> torch.nn.Parameter:
     probe = torch.nn.Parameter(torch.ones(4, 4, device=groups[0]["params"][0].device))
     probe.grad = torch.ones_like(probe)
     return probe
 
 
-def _try_step(optimizer: Optimizer, key: str) -> None:
-    """One step of a parameter that nobody needs, for values that an optimizer stumbles over only then."""
+def _try_step(optimizer: Optimizer) -> None:
+    """Takes one step with a throw-away parameter, because some values fail only then."""
     try:
         optimizer.step()
-    except WRONG_VALUE as error:
-        raise UserError(f"{key}: {type(optimizer).__name__}: {one_line(error)}") from error
+    except Exception as error:  # the classes are a library's: the argument is at fault
+        raise UserError(f"{_KEY}: {type(optimizer).__name__}: {one_line(error)}") from error
 
 
-def _find(name: str, key: str) -> Callable[..., Optimizer]:
-    """The class of that name, under its library's own defaults."""
+def _find(name: str) -> Factory:
+    """Returns the class of that name, with the defaults of its library."""
     library = "timm" if name.startswith("timm/") else "torch.optim"
-    classes = _timm_classes() if library == "timm" else _torch_classes()
+    classes: Mapping[str, Factory | str] = _timm_classes() if library == "timm" else _torch_classes()
     packages = {n: f"it needs the package {c.split('.')[0]}" for n, c in classes.items() if isinstance(c, str)}
-    unfit = _UNFIT | packages
-    if name in classes.keys() & unfit.keys():
-        raise UserError(f"{key}: {name} cannot serve here: {unfit[name]}; use SGD or AdamW")
+    unsuitable = _UNSUITABLE | packages
+    if name in classes.keys() & unsuitable.keys():
+        raise UserError(f"{_KEY}.NAME: {name} cannot be used here: {unsuitable[name]}; use SGD or AdamW")
     if name not in classes:
         others = "" if library == "timm" else " (those of timm are timm/NAME)"
-        nearest = did_you_mean(name, classes.keys() - unfit.keys())
-        raise UserError(f"{key} '{name}': no such optimizer in {library}{others}; {nearest}")
+        nearest = did_you_mean(name, classes.keys() - unsuitable.keys())
+        raise UserError(f"{_KEY}.NAME '{name}': no such optimizer in {library}{others}; {nearest}")
+    factory = classes[name]
+    assert not isinstance(factory, str)
     if library == "torch.optim":
-        return classes[name]
+        return factory
     from timm.optim import get_optimizer_info
 
     info = get_optimizer_info(name.removeprefix("timm/"))
-    momentum = {"momentum": 0.9} if info.has_momentum else {}  # as timm's own factory has it
-    return partial(info.opt_class, **momentum, **(info.defaults or {}))
+    momentum = {"momentum": 0.9} if info.has_momentum else {}  # the default of timm's own factory
+    return partial(factory, **momentum, **(info.defaults or {}))
 
 
-def _torch_classes() -> dict[str, type]:
+def _torch_classes() -> dict[str, Factory]:
     classes = {name: c for name, c in vars(torch.optim).items() if inspect.isclass(c) and issubclass(c, Optimizer)}
     return {name: c for name, c in classes.items() if c is not Optimizer}
 
 
-def _timm_classes() -> dict[str, type | str]:
-    """Those of other packages are strings."""
+def _timm_classes() -> dict[str, Factory | str]:
+    """Returns timm's optimizers by name; classes of other packages are strings."""
     from timm.optim import get_optimizer_info, list_optimizers
 
-    return {f"timm/{name}": get_optimizer_info(name).opt_class for name in list_optimizers()}
+    return {f"timm/{name}": get_optimizer_info(name).opt_class for name in map(str, list_optimizers())}
 
 
 def add_lookahead(optimizer: Optimizer, alpha: float = 0.5, k: int = 6) -> None:
-    """At every `k`-th step, move slow weights by `alpha` towards the optimizer's, and put these back to them.
+    """Moves slow weights by `alpha` towards the optimizer's at every `k`-th step, and resets the latter to them.
 
-    M. Zhang et al., arXiv:1907.08610; over RAdam it is known as Ranger. timm's own counts in the settings of the
-    groups, which a resumed run sets anew. Here all is in the optimizer's state of each parameter, which its
-    state_dict has, so that a parameter that is frozen for a while starts later.
+    M. Zhang et al., arXiv:1907.08610; over RAdam it is known as Ranger. timm's implementation counts steps in the
+    settings of the groups, which a resumed run sets again. Here everything is in the optimizer's state of each
+    parameter, which is part of its state_dict, so that a parameter that is frozen for a while starts later.
     """
     first: dict[torch.Tensor, torch.Tensor] = {}
 
     def moving() -> list[torch.Tensor]:
         return [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
 
-    def before_step(*_: Any) -> None:
+    def before_step(*_: object) -> None:
         first.update((p, p.detach().clone()) for p in moving() if "slow" not in optimizer.state.get(p, {}))
 
     @torch.no_grad()
-    def after_step(*_: Any) -> None:
+    def after_step(*_: object) -> None:
         for p in moving():
             state = optimizer.state[p]
-            if p in first:  # only now, because an optimizer takes an empty state for its first step
+            if p in first:  # only now, because optimizers recognise their first step by an empty state
                 state["slow"], state["slow_steps"] = first.pop(p), 0
             state["slow_steps"] += 1
             if state["slow_steps"] % k == 0:

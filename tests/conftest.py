@@ -1,8 +1,13 @@
 """A toy data set, a toy network and a toy experiment that trains in a blink."""
 
+from __future__ import annotations
+
+import csv
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -11,11 +16,13 @@ from torch import nn
 
 from config import CfgNode, load_config
 from data.registry import DATASETS, MissingSplit
-from engine.build import build_trainer
-from engine.trainer import Trainer
 from modeling.registry import MODELS
 from utils.logger import close_logging
 from utils.run_folder import RunFolder, open_run
+
+if TYPE_CHECKING:
+    from engine.checkpoint import Checkpoint
+    from engine.trainer import Trainer
 
 
 @DATASETS.register("toy", size=(6, 6), channels=1, train_transforms=[{"RandomCrop": {"padding": 1}}, "HFlip"])
@@ -91,11 +98,13 @@ def toy_cfg() -> Callable[..., CfgNode]:
 
 @pytest.fixture
 def make_trainer(tmp_path: Path, toy_cfg) -> Callable[..., Trainer]:
-    """make_trainer("KEY", "VALUE", ..., run=name, state=...) -> a trainer of the toy experiment."""
+    """make_trainer("KEY", "VALUE", ..., run=name, checkpoint=...) -> a trainer of the toy experiment."""
 
-    def make(*overrides: str, run: str | RunFolder = "run", state: dict | None = None, **options) -> Trainer:
+    def make(*overrides: str, run: str | RunFolder = "run", checkpoint: Checkpoint | None = None, **options) -> Trainer:
+        from engine.build import build_trainer
+
         folder = open_run(tmp_path / run) if isinstance(run, str) else run
-        return build_trainer(toy_cfg(*overrides), folder, state, **options)
+        return build_trainer(toy_cfg(*overrides), folder, checkpoint, **options)
 
     return make
 
@@ -108,3 +117,19 @@ def _one_thread_and_no_handlers():
     yield
     torch.set_num_threads(threads)
     close_logging()
+
+
+@pytest.fixture
+def spots(tmp_path: Path) -> Path:
+    """A CSV table of images with a bright spot, and its column and row as numbers."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for i in range(160):
+        x, y = rng.uniform(2, 13, 2)
+        columns, lines = np.meshgrid(np.arange(16), np.arange(16))
+        image = 250 * np.exp(-((columns - x) ** 2 + (lines - y) ** 2) / 6)
+        cv2.imwrite(str(tmp_path / f"{i}.png"), image.astype(np.uint8))
+        rows.append((f"{i}.png", f"{x:.3f}", f"{y:.3f}", "test" if i % 4 == 0 else "train"))
+    with (tmp_path / "labels.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("path", "x", "y", "split"), *rows])
+    return tmp_path

@@ -12,13 +12,30 @@ import cv2
 import numpy as np
 import pytest
 
+from config.defaults import default_config
+from config.node import leaves
+
 ROOT = Path(__file__).resolve().parent.parent
-HOUSE = ("config", "configs", "data", "engine", "layers", "modeling", "solver", "tools", "utils")
+FOLDERS = ("config", "configs", "data", "engine", "layers", "modeling", "solver", "tools", "utils")
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = ("README.md", "README.zh.md", "CONTRIBUTING.md", "docs/extending.md")
 
 
 def blocks(name: str) -> list[tuple[str, str]]:
     """(language, code) of every fenced block."""
     return re.findall(r"^```(\w+)\n(.*?)^```$", (ROOT / name).read_text(encoding="utf-8"), re.M | re.S)
+
+
+def place_files(folder: Path, page: list[tuple[str, str]]) -> None:
+    """Writes each file of a page where its first line, a comment, says."""
+    for language, code in page:
+        if language not in ("bash", "text"):
+            (folder / re.match(r"# (\S+)\n", code)[1]).write_text(code, encoding="utf-8")
+
+
+def write_image(path: Path) -> None:
+    path.parent.mkdir(exist_ok=True)
+    cv2.imwrite(str(path), np.zeros((40, 40, 3), np.uint8))
 
 
 def test_both_languages_have_the_same_code():
@@ -27,7 +44,14 @@ def test_both_languages_have_the_same_code():
         for name in ("README.md", "README.zh.md")
     ]
     assert without_comments[0] == without_comments[1]
-    assert len(without_comments[0]) == 9
+    assert len(without_comments[0]) == 7
+
+
+def test_both_languages_have_the_same_structure():
+    def outline(name: str) -> list[str]:
+        return re.findall(r"^(#+ |\||- |```)", (ROOT / name).read_text(encoding="utf-8"), re.M)
+
+    assert outline("README.md") == outline("README.zh.md")
 
 
 def test_both_languages_have_the_same_links_and_numbers():
@@ -40,20 +64,40 @@ def test_both_languages_have_the_same_links_and_numbers():
     assert english == chinese
 
 
-def test_every_file_that_is_linked_exists():
-    for name in ("README.md", "README.zh.md", "CONTRIBUTING.md"):
-        for target in re.findall(r"\]\(([\w/.]+)\)", (ROOT / name).read_text(encoding="utf-8")):
-            assert (ROOT / target).exists(), f"{name}: {target}"
+def anchors(text: str) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in re.findall(r"^#+ (.*)$", text, re.M)}
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_links_lead_to_files_and_headings(name):
+    page = ROOT / name
+    for target, anchor in re.findall(r"\]\(([\w/.]*)(?:#([\w-]+))?\)", page.read_text(encoding="utf-8")):
+        file = page.parent / target if target else page
+        assert file.exists(), f"{name}: {target}"
+        assert not anchor or anchor in anchors(file.read_text(encoding="utf-8")), f"{name}: {target}#{anchor}"
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_files_and_keys_that_are_named_exist(name):
+    """In inline code: files and folders of the project, and keys of the configuration."""
+    text = re.sub(r"^```.*?^```$", "", (ROOT / name).read_text(encoding="utf-8"), flags=re.M | re.S)
+    known = leaves(default_config())
+    sections = {key.rpartition(".")[0] for key in known}
+    for code in re.findall(r"`([^`\n]+)`", text):
+        if re.fullmatch(rf"({'|'.join((*FOLDERS, 'tests', 'docs'))})/[\w/.-]*", code):
+            assert (ROOT / code).exists(), f"{name}: {code}"
+        for key in re.findall(r"\b[A-Z]+\.[A-Z_.]+[A-Z]\b", code):
+            assert key in known or key in sections, f"{name}: {key}"
 
 
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("clone")
-    for name in HOUSE:
+    for name in FOLDERS:
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    (folder / "images").mkdir()
     for name in ("image.jpg", "images/other.png"):
-        cv2.imwrite(str(folder / name), np.zeros((40, 40, 3), np.uint8))
+        write_image(folder / name)
     return folder
 
 
@@ -72,12 +116,9 @@ for line in sys.argv[1].splitlines():
 
 def test_the_code_runs(clone):
     """The files are put where they say, then the commands run in order, in one process to import torch only once."""
-    commands = ""
-    for language, code in blocks("README.md"):
-        if language == "python":
-            (clone / re.match(r"# (\S+\.py)\n", code)[1]).write_text(code, encoding="utf-8")
-        elif language == "bash":
-            commands += code
+    page = blocks("README.md")
+    place_files(clone, page)
+    commands = "".join(code for language, code in page if language == "bash")
     done = subprocess.run(
         [sys.executable, "-c", f"import sys; sys.path.insert(0, 'tools')\n{DRIVER}", commands],
         cwd=clone,
@@ -87,7 +128,14 @@ def test_the_code_runs(clone):
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert len(list((clone / "runs/digits").iterdir())) == 2  # trained, and started afresh by --resume
-    assert len(list((clone / "runs/default").iterdir())) == 2  # the model and the data set that were added
-    metrics = (max((clone / "runs/default").iterdir()) / "report/metrics.json").read_text()
-    assert json.loads(metrics)["top1"] > 0.95  # the stripes are learnt
+    first, resumed = sorted((clone / "runs/digits").iterdir())  # trained, and started afresh by --resume
+    assert (first / "report/val/index.html").exists()
+    scores = json.loads((resumed / "report/test/metrics.json").read_text())  # of the newest run
+    assert scores["task"] == "classification" and scores["top1"] > 0.5
+    (added,) = (clone / "runs/default").iterdir()
+    assert "MyNet" in (added / "overrides.yml").read_text()
+    for name in re.findall(r"^\| `([^|]+)` \|", re.search(r"in a run folder.*?\n\n", README, re.S)[0], re.M):
+        for file in name.split("`, `"):
+            assert (added / file).exists(), file
+    labels = re.findall(r"'(\d)'", done.stdout.splitlines()[-1])  # printed by predict.py
+    assert len(set(labels)) == 3

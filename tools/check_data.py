@@ -1,107 +1,124 @@
-"""Look at every image of a data set: what is broken, odd, doubled or leaked; sizes, classes, mean and deviation.
+"""Check every image of a data set: corrupt, unusual, duplicate, or leaked across splits; sizes, classes, mean, std.
 
-The exit code is 1 if something is wrong: a broken image, one picture under two labels or in two splits.
+The exit code is 1 if there are errors: corrupt images, and equal images with different labels or in two splits.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import _path  # noqa: F401
-from _experiment import channels_of, own_splits, parse
+from _common import build_own_splits, image_channels, parse_experiment
 
-from utils.cli import run, show_table
+from utils.cli import print_table, progress_bar, run
 
-# What is shown at most: findings of a kind; classes in the table; classes and images in the picture.
+if TYPE_CHECKING:
+    from data.check import Record
+    from utils.contracts import Dataset
+
+# Limits of what is shown: findings of a kind; classes in the table; rows and columns of images in samples.png.
 _FINDINGS, _CLASSES, _ROWS, _COLUMNS = 5, 30, 20, 10
 
 
 def main(argv: Sequence[str]) -> int:
-    args, cfg = parse(argv, __doc__, "data_check")
-    from tqdm import tqdm
-
-    from data.check import KINDS, class_members, class_warning, judge, mean_std, scan
+    args, cfg = parse_experiment(argv, __doc__, "data_check")
+    from data.check import SEVERITY, class_members, class_warning, flag_issues, mean_std, scan
     from utils.atomic_file import write_csv
 
-    channels, datasets = channels_of(cfg), own_splits(cfg)
-    classes, records = datasets["train"].classes, {}
-    for split, dataset in datasets.items():
-        found = scan(dataset, split, channels, cfg.DATASETS.MAX_PIXELS)
-        records[split] = list(tqdm(found, split, len(dataset), unit="img", unit_scale=True, disable=None))
+    channels, datasets, max_pixels = image_channels(cfg), build_own_splits(cfg), cfg.DATASETS.MAX_PIXELS
+    records = {
+        split: list(progress_bar(scan(dataset, split, channels, max_pixels), len(dataset)))
+        for split, dataset in datasets.items()
+    }
     whole = list(chain(*records.values()))
-    judge(whole)
-    members = {split: class_members(records[split], len(classes)) for split in records}
-    counts = {split: [len(images) for images in members[split]] for split in records}
-
+    flag_issues(whole)
     args.output.mkdir(parents=True, exist_ok=True)
     header = ("split", "file", "class", "height", "width", "channels", "status", "reason")
-    write_csv(args.output / "images.csv", header, rows_of(whole))
-    draw_samples(args.output / "samples.png", datasets["train"], members["train"], channels)
-    show_splits(records, KINDS)
-    show_classes(counts, classes)
-    show_findings(whole, KINDS)
-    for split in records:
-        if warning := class_warning(counts[split], classes):
-            print(f"{split}: {warning}")
-    if usable := [record for record in records["train"] if record.digest]:
+    write_csv(args.output / "images.csv", header, table_rows(whole))
+
+    print_splits(records, SEVERITY)
+    usable = [record for record in records["train"] if record.digest]
+    samples = {f"train: {len(records['train']):,} images": usable}
+    has_masks = any(getattr(record.target, "ndim", 0) > 1 for record in usable)
+    classes = [] if has_masks else list(getattr(datasets["train"], "classes", ()))
+    if classes:
+        members = {split: class_members(records[split], len(classes)) for split in records}
+        counts = {split: [len(images) for images in members[split]] for split in records}
+        print_classes(counts, classes)
+        samples = {
+            f"{name}: {len(images):,} images": images for name, images in zip(classes, members["train"], strict=True)
+        }
+    print_findings(whole, SEVERITY)
+    if classes:
+        for split in records:
+            if warning := class_warning(counts[split], classes):
+                print(f"{split}: {warning}")
+    if usable:
         mean, std = (", ".join(f"{value:.4f}" for value in values) for values in mean_std(usable))
-        print(f'of the training set: INPUT.MEAN "[{mean}]" INPUT.STD "[{std}]"')
-    print(f"a row an image in {args.output / 'images.csv'}, samples of the classes in samples.png")
-    return int(any(KINDS.get(record.status) for record in whole))
+        print(f'training set: INPUT.MEAN "[{mean}]" INPUT.STD "[{std}]"')
+    draw_samples(args.output / "samples.png", datasets["train"], samples, channels, max_pixels)
+    print(f"one row per image in {args.output / 'images.csv'}, samples of the training set in samples.png")
+    return int(any(SEVERITY.get(record.status) == "error" for record in whole))
 
 
-def rows_of(records: Iterable[Any]) -> Iterator[tuple]:
+def table_rows(records: "Iterable[Record]") -> Iterator[tuple]:
+    """Yields the rows of images.csv."""
     for r in records:
         reason = "; ".join(f"{kind}: {why}" for kind, why in r.findings)
         yield r.split, r.name, r.label, r.height, r.width, r.channels, r.status, reason
 
 
-def draw_samples(path: Path, dataset: Any, members: Sequence[Sequence[Any]], channels: int) -> None:
-    """A row of images for each class."""
+def draw_samples(
+    path: Path, dataset: "Dataset", samples: "Mapping[str, Sequence[Record]]", channels: int, max_pixels: int
+) -> None:
+    """Writes an image with a row of samples under each title."""
     import numpy as np
 
     from data.image_io import to_pixels
-    from utils.annotate import grid, write_png
+    from utils.drawing import grid, write_png
 
     rows = []
-    for label in spread([label for label, images in enumerate(members) if images], _ROWS):
-        images = (to_pixels(dataset[record.index][0], channels) for record in spread(members[label], _COLUMNS))
-        rows.append(grid(images, _COLUMNS, (112, 112), f"{dataset.classes[label]}: {len(members[label]):,} images"))
+    for title in evenly_spaced([title for title, records in samples.items() if records], _ROWS):
+        indices = [record.index for record in evenly_spaced(samples[title], _COLUMNS)]
+        images = (to_pixels(dataset[i][0], channels, max_pixels) for i in indices)
+        rows.append(grid(images, _COLUMNS, (112, 112), title))
     if rows:
         write_png(path, np.concatenate(rows))
 
 
-def spread(items: Sequence[Any], most: int) -> list[Any]:
-    """At most so many of the items, at even steps."""
-    count = min(len(items), most)
+def evenly_spaced(items: Sequence, limit: int) -> list:
+    """Returns at most `limit` of the items, at even distances."""
+    count = min(len(items), limit)
     return [items[number * len(items) // count] for number in range(count)]
 
 
-def show_splits(records: dict[str, list[Any]], kinds: Iterable[str]) -> None:
+def print_splits(records: "dict[str, list[Record]]", kinds: Iterable[str]) -> None:
+    """Prints the number of images and findings, and the range of sizes, of each split."""
     import numpy as np
 
     rows = [("split", "images", *kinds, "height", "width")]
     for split, images in records.items():
         found = [sum(kind in dict(record.findings) for record in images) for kind in kinds]
         sizes = np.percentile([(r.height, r.width) for r in images if r.digest] or [(0, 0)], (0, 50, 100), axis=0)
-        extents = (f"{least:g} to {most:g}, median {median:g}" for least, median, most in sizes.T)
+        extents = (f"{low:g} to {high:g}, median {median:g}" for low, median, high in sizes.T)
         rows.append((split, *(f"{count:,}" for count in (len(images), *found)), *extents))
-    show_table(rows)
+    print_table(rows)
 
 
-def show_classes(counts: dict[str, list[int]], classes: Sequence[str]) -> None:
-    """The classes by size; where there are too many, the largest and the smallest."""
+def print_classes(counts: dict[str, list[int]], classes: Sequence[str]) -> None:
+    """Prints the classes by size; if there are too many, the largest and the smallest."""
     order = sorted(range(len(classes)), key=lambda label: -counts["train"][label])
     half = _CLASSES // 2
     rows = [(f"{len(classes)} classes", *counts, "")]
     for label in order if len(order) <= _CLASSES else (*order[:half], *order[-half:]):
         bar = "#" * round(30 * counts["train"][label] / max(*counts["train"], 1))
         rows.append((classes[label], *(f"{split[label]:,}" for split in counts.values()), f"{bar:<30}"))
-    show_table(rows)
+    print_table(rows)
 
 
-def show_findings(records: Iterable[Any], kinds: Iterable[str]) -> None:
+def print_findings(records: "Iterable[Record]", kinds: Iterable[str]) -> None:
+    """Prints the first findings of each kind."""
     for kind in kinds:
         lines = [f"{kind}: {r.split}: {r.name}: {why}" for r in records for found, why in r.findings if found == kind]
         print(*lines[:_FINDINGS], sep="\n", end="\n" if lines else "")

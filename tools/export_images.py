@@ -1,4 +1,4 @@
-"""Unpack any data set into folders of PNG files, without loss: PATH/<split>/<class>/<name>.png."""
+"""Export any classification data set losslessly as PNG files: PATH/<split>/<class>/<name>.png."""
 
 import itertools
 import os
@@ -8,68 +8,78 @@ from collections import defaultdict
 from collections.abc import Sequence
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import _path  # noqa: F401
-from _experiment import channels_of, own_splits, parse
+from _common import build_own_splits, image_channels, parse_experiment
 
-from utils.cli import run
+from config import CfgNode
+from utils.cli import progress_bar, run
 from utils.errors import UserError
+
+if TYPE_CHECKING:
+    from utils.contracts import Dataset
 
 
 def main(argv: Sequence[str]) -> None:
-    args, cfg = parse(argv, __doc__, "exported")
+    args, cfg = parse_experiment(argv, __doc__, "exported")
     if args.output.exists() and (not args.output.is_dir() or any(args.output.iterdir())):
         raise UserError(f"--output {args.output}: not an empty folder; name another one")
-    import numpy as np
+    from data.build import dataset_defaults
 
-    from data.build import native_input
-
-    channels, datasets = channels_of(cfg), own_splits(cfg)
-    if np.ndim(datasets["train"][0][1]):
-        raise UserError(f"DATASETS.NAME {cfg.DATASETS.NAME}: several labels an image do not fit into a folder a class")
+    channels, datasets = image_channels(cfg), build_own_splits(cfg)
+    check(cfg, datasets["train"], channels)
     for split, dataset in datasets.items():
-        export(dataset, split, args.output / split, channels)
+        export(dataset, args.output / split, channels, cfg.DATASETS.MAX_PIXELS)
     words = ["DATASETS.NAME", "image_folder", "DATASETS.ROOT", str(args.output), "INPUT.CHANNELS", str(channels)]
-    if size := native_input(cfg).get("size"):
+    if size := dataset_defaults(cfg).get("size"):
         words += ["INPUT.SIZE", str(list(size))]
     print("to train on them:", shlex.join(["python", "tools/train_net.py", *words]))
 
 
-def export(dataset: Any, split: str, folder: Path, channels: int) -> None:
-    from tqdm import tqdm
+def check(cfg: CfgNode, dataset: "Dataset", channels: int) -> None:
+    """Raises UserError for a data set that folders of PNG files cannot hold."""
+    import numpy as np
 
+    if not hasattr(dataset, "classes") or np.ndim(dataset[0][1]):
+        raise UserError(f"DATASETS.NAME {cfg.DATASETS.NAME}: expected one class per image, which becomes its folder")
+    if channels not in (1, 3):
+        raise UserError(f"INPUT.CHANNELS: found {channels}, expected 1 or 3, which PNG files can hold")
+
+
+def export(dataset: "Dataset", folder: Path, channels: int, max_pixels: int) -> None:
+    """Writes all images of a split. Raises UserError at the first one that cannot be read."""
     from data.image_io import to_pixels
-    from utils.annotate import write_png
+    from utils.drawing import write_png
 
     files = file_names(dataset)
 
     def write(i: int) -> None:
-        write_png(folder / files[i], to_pixels(dataset[i][0], channels)[..., ::-1])
+        write_png(folder / files[i], to_pixels(dataset[i][0], channels, max_pixels)[..., ::-1])
 
     with ThreadPool() as pool:
-        done = pool.imap(write, range(len(files)), 32)
-        list(tqdm(done, split, len(files), unit="img", unit_scale=True, disable=None))
+        for _ in progress_bar(pool.imap(write, range(len(files)), 32), len(files)):
+            pass
     print(f"{folder}: {len(files):,} images")
 
 
-def file_names(dataset: Any) -> list[str]:
-    """<class>/<name>.png of every sample, each a name that any file system takes, and no two alike."""
-    from data.targets import targets_of
+def file_names(dataset: "Dataset") -> list[str]:
+    """Returns <class>/<name>.png for every sample, unique and valid on any file system."""
+    from utils.contracts import output_names, targets_of
 
     taken: set[str] = set()
-    folders = [unlike(name, taken) for name in dataset.classes]
-    taken_in = defaultdict(set)
+    folders = [unique_filename(name, taken) for name in output_names(dataset)]
+    taken_in: dict[int, set[str]] = defaultdict(set)
     stems = (Path(dataset.name(i)).stem for i in range(len(dataset)))
     targets = targets_of(dataset).tolist()
-    return [f"{folders[t]}/{unlike(stem, taken_in[t])}.png" for t, stem in zip(targets, stems, strict=True)]
+    return [f"{folders[t]}/{unique_filename(stem, taken_in[t])}.png" for t, stem in zip(targets, stems, strict=True)]
 
 
-def unlike(name: str, taken: set[str]) -> str:
-    """`name` made fit for a file and unlike those in `taken`, which it joins; capitals make no difference."""
-    fit = re.sub(r'[\x00-\x1f/\\:*?"<>|]', "_", name).strip(". ")
-    fit = os.fsencode(fit)[:200].decode("utf-8", "ignore") or "_"  # file systems take 255 bytes
-    names = itertools.chain([fit], (f"{fit}_{number}" for number in itertools.count(2)))
+def unique_filename(name: str, taken: set[str]) -> str:
+    """Returns `name` without reserved characters, numbered if it is `taken` regardless of case, and adds it to them."""
+    valid = re.sub(r'[\x00-\x1f/\\:*?"<>|]', "_", name).strip(". ")
+    valid = os.fsencode(valid)[:200].decode("utf-8", "ignore") or "_"  # file systems take 255 bytes
+    names = itertools.chain([valid], (f"{valid}_{number}" for number in itertools.count(2)))
     name = next(name for name in names if name.lower() not in taken)
     taken.add(name.lower())
     return name

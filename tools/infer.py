@@ -1,47 +1,42 @@
-"""Classify images: the top classes in the terminal, a table, annotated pictures, and what the network looked at."""
+"""Predict images: top classes in the terminal, a table, annotated images, and Grad-CAM maps."""
 
 import json
 import os
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import _path  # noqa: F401
 
-from config import CfgNode
 from config.defaults import default_config
-from utils.cli import ArgumentParser, progress, run, say
+from utils.cli import ArgumentParser, print_above_bar, progress_bar, run
 from utils.errors import UserError
 from utils.logger import get_logger, setup_logging
 
+if TYPE_CHECKING:
+    from engine.classifier import Classifier, Prediction
+
 log = get_logger("infer")
-_PREDICTED, _CAM = "predicted", "cam"  # the ends of pictures' names
-_FEW = 64  # so many images are read before a worker process has started
+_PREDICTED, _CAM = "predicted", "cam"  # endings of the names of annotated images
+_FEW = 64  # images that are read before a reader process would have started
 
 
 def main(argv: Sequence[str]) -> int:
     args = parse(argv)
     setup_logging()
-    for end in (_PREDICTED, _CAM):
-        for old in args.output.glob(f"images/[0-9][0-9][0-9][0-9][0-9]_*_{end}.png"):
-            old.unlink()  # of the last time, before they are taken for images to predict
+    for ending in (_PREDICTED, _CAM):
+        for old in args.output.glob(f"images/[0-9][0-9][0-9][0-9][0-9]_*_{ending}.png"):
+            old.unlink()  # of the last call, before they are taken for images to predict
     files = image_files(args.images)
     args.output.mkdir(parents=True, exist_ok=True)
-    from engine.build_inference import build_predictor, checkpoint_config, resolve_device
-    from engine.checkpoint import load_checkpoint
-    from engine.resume import find_checkpoint
+    from engine.classifier import Classifier
 
-    checkpoint = find_checkpoint(Path(args.weights or default_config().OUTPUT_DIR))
-    log.info("predicting with %s", checkpoint)
-    state = load_checkpoint(checkpoint, mapped=True)
-    # An image that cannot be read is reported and left out, however many they are.
-    overrides = ["DATASETS.ON_ERROR", "skip", "DATASETS.MAX_SKIPPED", "1"]
-    overrides += ["TEST.FLIP", "true"] if args.tta else []
+    overrides = ["TEST.TTA_FLIP", "true"] if args.tta else []
     overrides += ["DATALOADER.NUM_WORKERS", "0"] if len(files) < _FEW else []
-    cfg = checkpoint_config(state, checkpoint, overrides)
-    predictor = build_predictor(cfg, state, checkpoint, resolve_device(args.device))
-    return predict(args, cfg, predictor, files, state["classes"])
+    classifier = Classifier.load(args.weights or default_config().OUTPUT_DIR, args.device, overrides)
+    log.info("predicting with %s", classifier.source)
+    return predict(args, classifier, files)
 
 
 def parse(argv: Sequence[str]) -> Namespace:
@@ -51,9 +46,9 @@ def parse(argv: Sequence[str]) -> Namespace:
     parser.add_argument("--topk", metavar="K", type=int, default=5, help="classes shown for each image (5)")
     parser.add_argument("--output", metavar="DIR", type=Path, default=Path("predictions"), help="default: predictions")
     parser.add_argument("--device", metavar="D", default="auto", help="auto, cpu, cuda, cuda:1, mps")
-    parser.add_argument("--tta", action="store_true", help="average each image's outputs and its mirror image's")
-    parser.add_argument("--draw", action="store_true", help="annotated pictures of the images in folders too")
-    parser.add_argument("--cam", action="store_true", help="draw where the network looked for each class, by Grad-CAM")
+    parser.add_argument("--tta", action="store_true", help="average the outputs for each image and its mirror image")
+    parser.add_argument("--draw", action="store_true", help="also annotate the images in folders")
+    parser.add_argument("--cam", action="store_true", help="draw a Grad-CAM map for each of the top classes")
     parser.add_argument("--json", action="store_true", help="print one JSON object a line, for other programs")
     args = parser.parse_args(argv)
     if args.topk < 1:
@@ -62,10 +57,10 @@ def parse(argv: Sequence[str]) -> Namespace:
 
 
 def image_files(paths: Sequence[Path]) -> list[Path]:
-    """Every image that was named, and every one below a folder that was named."""
+    """Returns every image that was named, and every one below a folder that was named."""
     from data.file_scan import is_image, walk_files
 
-    files = []
+    files: list[Path] = []
     for path in paths:
         if not path.exists():
             raise UserError(f"{path}: no such image or folder")
@@ -76,69 +71,73 @@ def image_files(paths: Sequence[Path]) -> list[Path]:
     return files
 
 
-def predict(args: Namespace, cfg: CfgNode, predictor: Any, files: list[Path], classes: list[str]) -> int:
-    """Predict, show and write down; 2 if some image could not be read, else 0."""
-    from data.build import build_eval_loader
+def predict(args: Namespace, classifier: "Classifier", files: list[Path]) -> int:
+    """Predicts, prints and writes the table; returns 2 if some image could not be read, else 0."""
     from data.image_io import printable
-    from data.labelled_images import ImageFiles
-    from engine.build_inference import checkpoint_spec
-    from engine.report.tables import top_k, top_text
+    from engine.report.tables import top_text
     from utils.atomic_file import write_csv
 
-    rows: list[tuple] = []
+    rows: list[Sequence[str]] = []
     named_files = set(args.images)
-    loader = build_eval_loader(cfg, ImageFiles(files), checkpoint_spec(cfg))
-    for batch, outputs in predictor.predict(progress(loader.batches(), len(files))):
-        answers = top_k(predictor.probabilities(outputs), args.topk)
-        for image, index, top in zip(batch.images, batch.indices.tolist(), answers, strict=True):
-            path, name = files[index], printable(files[index])
-            named = [(classes[label], probability) for label, probability in top]
-            show(name, named, args.json)
-            rows.append((name, named[0][0], f"{named[0][1]:.6f}", top_text(named)))
-            if args.draw or path in named_files:
-                draw(path, named, picture_path(args.output, index, path, _PREDICTED))
-            if args.cam:
-                explain(predictor, image, top, classes, picture_path(args.output, index, path, _CAM))
-    write_csv(args.output / "predictions.csv", ("file", "label", "probability", "top_k"), rows)
-    log.info("%d of %d images predicted; predictions.csv and pictures in %s", len(rows), len(files), args.output)
+    has_labels = classifier.has_labels
+    for index, prediction in classifier.stream(files, lambda batches, total: progress_bar(batches, total, len)):
+        if prediction.values is None:
+            continue  # the loader has reported it
+        path, name = files[index], printable(files[index])
+        pairs = zip(classifier.names, prediction.values.tolist(), strict=True)
+        top = prediction.top(args.topk) if has_labels else list(pairs)
+        show(name, top, has_labels, args.json)
+        cells = (top[0][0], f"{top[0][1]:.6f}", top_text(top)) if has_labels else [f"{value:.9g}" for _, value in top]
+        rows.append((name, *cells))
+        if args.draw or path in named_files:
+            draw(path, top, image_path(args.output, index, path, _PREDICTED))
+        if args.cam:
+            explain(classifier, prediction, top, image_path(args.output, index, path, _CAM))
+    header = ("file", "label", "probability", "top_k") if has_labels else ("file", *classifier.names)
+    write_csv(args.output / "predictions.csv", header, rows)
+    log.info("%d of %d images predicted; predictions.csv and images in %s", len(rows), len(files), args.output)
     return 0 if len(rows) == len(files) else 2
 
 
-def picture_path(output: Path, index: int, path: Path, end: str) -> Path:
-    """A file in images/ with a name of at most 255 bytes, which is what file systems take."""
+def image_path(output: Path, index: int, path: Path, ending: str) -> Path:
+    """Returns a file in images/ with a name of at most 255 bytes, the limit of file systems."""
     stem = os.fsencode(path.stem)[:200].decode("utf-8", "ignore")
-    return output / "images" / f"{index:05d}_{stem}_{end}.png"
+    return output / "images" / f"{index:05d}_{stem}_{ending}.png"
 
 
-def show(name: str, top: list[tuple[str, float]], as_json: bool) -> None:
-    if as_json:
+def show(name: str, top: Sequence[tuple[str, float]], has_labels: bool, as_json: bool) -> None:
+    """Prints a prediction: classes with their probabilities, or named numbers."""
+    if not as_json:
+        print_above_bar(f"{name}: " + ", ".join(f"{label} {value:.4f}" for label, value in top))
+    elif has_labels:
         line = {"file": name, "label": top[0][0], "probability": top[0][1], "top_k": top}
-        say(json.dumps(line, ensure_ascii=False))
+        print_above_bar(json.dumps(line, ensure_ascii=False))
     else:
-        say(f"{name}: " + ", ".join(f"{label} {probability:.4f}" for label, probability in top))
+        print_above_bar(json.dumps({"file": name, **dict(top)}, ensure_ascii=False))
 
 
-def draw(path: Path, top: list[tuple[str, float]], target: Path) -> None:
-    """Write the image with its classes above it."""
+def draw(path: Path, top: Sequence[tuple[str, float]], target: Path) -> None:
+    """Writes the image with its prediction above it."""
     from data.image_io import EncodedImage
-    from utils.annotate import annotate, write_png
+    from utils.drawing import annotate, write_png
 
-    picture = annotate(EncodedImage.open(path).read(3), [f"{label} {probability:.3f}" for label, probability in top])
-    write_png(target, picture)
+    lines = [f"{label} {value:.3f}" for label, value in top]
+    write_png(target, annotate(EncodedImage.open(path).read(3), lines))
 
 
-def explain(predictor: Any, image: Any, top: list[tuple[int, float]], classes: list[str], target: Path) -> None:
-    """Write the image as the network saw it, uint8 (C, H, W), beside where it looked for each of its top classes."""
-    from _experiment import cell_of
-
+def explain(classifier: "Classifier", prediction: "Prediction", top: Sequence[tuple[str, float]], target: Path) -> None:
+    """Writes the image as the network saw it, beside a Grad-CAM map for each of its top classes."""
     from engine.grad_cam import grad_cam
-    from utils.annotate import grid, heat, write_png
+    from utils.drawing import grid, overlay_cam, thumbnail_size, write_png
 
-    maps = grad_cam(predictor.model, predictor.normalize(image[None]), [label for label, _ in top])
+    image = prediction.image
+    assert image is not None
+    labels = [classifier.names.index(label) for label, _ in top]
+    maps = grad_cam(classifier.task.model, classifier.task.normalize(image[None].to(classifier.device)), labels)
     pixels = image.expand(3, -1, -1).permute(1, 2, 0).cpu().numpy()  # (1 or 3, H, W) -> (H, W, 3)
-    pictures = [pixels, *(heat(pixels, seen) for seen in maps.cpu().numpy())]
-    labels = ["image", *(f"{probability:.3f} {classes[label]}" for label, probability in top)]
-    write_png(target, grid(pictures, len(pictures), cell_of(pixels.shape[:2]), "Grad-CAM", labels))
+    images = [pixels, *(overlay_cam(pixels, cam) for cam in maps.cpu().numpy())]
+    titles = ["image", *(f"{probability:.3f} {label}" for label, probability in top)]
+    write_png(target, grid(images, len(images), thumbnail_size(pixels.shape[:2]), "Grad-CAM", titles))
 
 
 if __name__ == "__main__":

@@ -1,17 +1,20 @@
-"""Show a network: its layers, parameters, multiply-adds, memory, and how fast it is on this machine."""
+"""Describe a network: layers, parameters, multiply-adds, memory, and its speed on this machine's CPU."""
 
 import fnmatch
 import statistics
 import time
 from argparse import Namespace
 from collections.abc import Callable, Sequence
-from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING
 
 import _path  # noqa: F401
 
-from config.loader import load_config, split_overrides
+from config import CfgNode, load_config
+from config.loader import split_overrides
 from utils.cli import ArgumentParser, run
+
+if TYPE_CHECKING:
+    from utils.contracts import Batch
 
 
 def main(argv: Sequence[str]) -> None:
@@ -22,7 +25,7 @@ def main(argv: Sequence[str]) -> None:
         return
     size = ["INPUT.SIZE", f"[{args.size},{args.size}]"] if args.size else []
     classes = ["MODEL.NUM_CLASSES", str(args.classes)]
-    show(load_config(None, ["MODEL.NAME", args.name, *size, *classes, *overrides]), args.batch)
+    describe(load_config(None, ["MODEL.NAME", args.name, *size, *classes, *overrides]), args.batch)
 
 
 def parse(words: Sequence[str]) -> Namespace:
@@ -43,54 +46,71 @@ def parse(words: Sequence[str]) -> Namespace:
 
 
 def all_names() -> list[str]:
+    """Returns every value that MODEL.NAME accepts."""
     import timm
     import torchvision
 
     from modeling.registry import MODELS
 
-    theirs = [f"torchvision/{name}" for name in torchvision.models.list_models(module=torchvision.models)]
-    return [*MODELS.names(), *theirs, *(f"timm/{name}" for name in timm.list_models())]
+    library = [f"torchvision/{name}" for name in torchvision.models.list_models(module=torchvision.models)]
+    return [*MODELS.names(), *library, *(f"timm/{name}" for name in timm.list_models())]
 
 
-def show(cfg: Any, batch_size: int) -> None:
+def describe(cfg: CfgNode, batch_size: int) -> None:
+    """Prints the layers of a network, its costs, and the time of its passes."""
     import torch
     import torchinfo
     from torch.utils.flop_counter import FlopCounterMode
 
-    from modeling.build import build_criterion, build_model, build_normalize, input_spec
+    from modeling.build import build_criterion, build_input_spec, build_model, build_normalize
 
-    spec = input_spec(cfg, native={})
+    spec = build_input_spec(cfg, defaults={})
     model = build_model(cfg, spec, cfg.MODEL.NUM_CLASSES)
-    normalize, criterion = build_normalize(cfg, spec), build_criterion(cfg)
-    images = torch.randint(0, 256, (batch_size, spec.channels, *spec.size), dtype=torch.uint8)
-    batch = SimpleNamespace(targets=torch.arange(batch_size) % cfg.MODEL.NUM_CLASSES, weights=None)
+    normalize, criterion = build_normalize(cfg, spec), build_criterion(cfg, cfg.LOSS.NAME or "cross_entropy")
+    batch = random_batch(cfg, (batch_size, spec.channels, *spec.size))
     columns = ("output_size", "num_params", "mult_adds")
-    print(torchinfo.summary(model.eval(), input_data=normalize(images[:1]), col_names=columns, depth=6, verbose=0))
+    image = normalize(batch.images[:1])
+    print(torchinfo.summary(model.eval(), input_data=image, col_names=columns, depth=6, verbose=0))
 
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model(normalize(images[:1]))
-    print(f"multiply-adds of an image, attention too: {counter.get_total_flops() / 2e9:.3g} G")
+        model(image)
+    print(f"multiply-adds per image, attention included: {counter.get_total_flops() / 2e9:.3g} G")
 
     def forward() -> None:
         with torch.inference_mode():
-            model(normalize(images))
+            model(normalize(batch.images))
 
     def training_step() -> None:
-        criterion(model(normalize(images)), batch).backward()
+        criterion(model(normalize(batch.images)), batch).backward()
         model.zero_grad()
 
-    def report(what: str, function: Callable[[], None]) -> None:
-        seconds = median_seconds(function)
-        print(
-            f"{what}: {1000 * seconds:.1f} ms for {batch_size} images on the CPU, {batch_size / seconds:.1f} images/s"
-        )
-
-    report("forward", forward)
+    print_speed("forward", forward, batch_size)
     model.train()
-    report("forward and backward", training_step)
+    print_speed("forward and backward", training_step, batch_size)
+
+
+def random_batch(cfg: CfgNode, shape: Sequence[int]) -> "Batch":
+    """Returns random images uint8 of a shape (N, C, H, W) with targets for the loss of the configuration."""
+    import torch
+
+    from modeling.build import loss_task
+    from utils.contracts import Batch
+
+    targets = torch.arange(shape[0]) % cfg.MODEL.NUM_CLASSES
+    if loss_task(cfg) in ("multilabel", "regression"):
+        targets = torch.nn.functional.one_hot(targets, cfg.MODEL.NUM_CLASSES).float()
+    images = torch.randint(0, 256, tuple(shape), dtype=torch.uint8)
+    return Batch(images, targets, torch.arange(shape[0]))
+
+
+def print_speed(name: str, function: Callable[[], None], batch_size: int) -> None:
+    """Prints the duration of a function that processes a batch, the median of several calls."""
+    seconds = median_seconds(function)
+    print(f"{name}: {1000 * seconds:.1f} ms for {batch_size} images on the CPU, {batch_size / seconds:.1f} images/s")
 
 
 def median_seconds(function: Callable[[], None], repeats: int = 5) -> float:
+    """Returns the median duration of a function, after a call that warms it up."""
     function()
     times = []
     for _ in range(repeats):

@@ -1,33 +1,34 @@
-"""Draw the learning rate of an experiment over its epochs: SOLVER.BASE_LR times its schedule."""
+"""Plot the learning rate of an experiment over its epochs."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import _path  # noqa: F401
-from _experiment import parse
+from _common import parse_experiment
 
+from config import CfgNode
 from utils.cli import run
 from utils.errors import UserError
 
 
 def main(argv: Sequence[str]) -> None:
-    args, cfg = parse(argv, __doc__, "lr.png", steps_per_epoch=None)
+    args, cfg = parse_experiment(argv, __doc__, "lr.png", steps_per_epoch=None)
     if args.output.suffix not in (".png", ".pdf", ".svg"):
         raise UserError(f"--output {args.output}: found '{args.output.suffix}', expected a .png, .pdf or .svg file")
 
     from solver.build import schedule_factor
-    from utils.plotting import learning_rate
+    from utils.plotting import learning_rate, render
 
     steps = args.steps_per_epoch or steps_per_epoch(cfg)
     factor = schedule_factor(cfg, steps)
     rates = [cfg.SOLVER.BASE_LR * factor(step) for step in range(cfg.SOLVER.MAX_EPOCHS * steps)]
-    title = f"{cfg.EXPERIMENT.NAME}: {cfg.SOLVER.SCHEDULER.NAME}, {steps} steps an epoch"
-    epochs = [step / steps for step in range(len(rates))]
-    args.output.write_bytes(learning_rate(epochs, rates, title, file_format=args.output.suffix[1:]))
-    print(f"{args.output}: least {min(rates):.6g}, highest {max(rates):.6g}, last {rates[-1]:.6g}")
+    title = f"{cfg.EXPERIMENT.NAME}: {cfg.SOLVER.SCHEDULER.NAME}, {steps} steps per epoch"
+    figure = learning_rate([step / steps for step in range(len(rates))], rates, title)
+    args.output.write_bytes(render(figure, args.output.suffix[1:]))
+    print(f"{args.output}: lowest {min(rates):.6g}, highest {max(rates):.6g}, last {rates[-1]:.6g}")
 
 
-def steps_per_epoch(cfg: Any) -> int:
+def steps_per_epoch(cfg: CfgNode) -> int:
+    """Returns the number of steps in an epoch of the training set. Raises UserError if it cannot be read."""
     from data.build import build_train_and_val
     from data.samplers import usable_samples
 

@@ -1,9 +1,9 @@
-"""Draw what a network is trained on: the first batch, and one of its images under 16 draws of the augmentation."""
+"""Draw the first training batch, and one of its images under 16 random augmentations."""
 
 from collections.abc import Sequence
 
 import _path  # noqa: F401
-from _experiment import COLUMNS, cell_of, first_batch, parse
+from _common import parse_experiment
 
 from utils.cli import run
 
@@ -11,26 +11,29 @@ _DRAWS = 16
 
 
 def main(argv: Sequence[str]) -> None:
-    args, cfg = parse(argv, __doc__, "batch.png", count=32)
+    args, cfg = parse_experiment(argv, __doc__, "batch.png", count=32)
     import numpy as np
 
-    from data.build import build_reader, build_train_and_val, native_input
+    from data.build import build_reader, build_train_and_val, dataset_defaults
     from data.samplers import SampleKey
-    from modeling.build import input_spec
-    from utils.annotate import grid, write_png
-    from utils.labels import label_text
+    from engine.build_report import draw_first_batch
+    from modeling.build import build_input_spec
+    from utils.drawing import draw_batch, write_png
+    from utils.labels import target_text
 
-    spec = input_spec(cfg, native_input(cfg))
+    spec = build_input_spec(cfg, dataset_defaults(cfg))
     dataset, _ = build_train_and_val(cfg)
-    above, batch, index = first_batch(cfg, dataset, spec, args.count)
-    # As if the image came first in epochs 0, 1, 2, ...; so the first of these draws is the one in the batch.
-    reader = build_reader(cfg, dataset, spec, "TRAIN_TRANSFORMS")
-    draws = [reader.read(SampleKey(index, epoch, position=0))[0] for epoch in range(_DRAWS)]
-    title = f"{dataset.name(index)} ({label_text(dataset[index][1], dataset.classes)}) under {_DRAWS} draws"
-    below = grid(draws, COLUMNS, cell_of(spec.size), f"{title} of the augmentation")
+    above, batch, broken = draw_first_batch(cfg, spec, dataset, args.count)
+    indices = batch.indices.tolist()
+    index = next((i for i in indices if i not in broken), indices[0])
+    # As if the image came first in epochs 0, 1, 2, ..., so that the first of these draws is the one in the batch.
+    reader = build_reader(cfg, dataset, spec, train=True, spatial_targets=np.ndim(dataset[index][1]) > 1)
+    draws = [reader.read_sample(SampleKey(index, epoch, position=0))[0] for epoch in range(_DRAWS)]
+    title = f"{dataset.name(index)} ({target_text(dataset[index][1], getattr(dataset, 'classes', ()))})"
+    below = draw_batch(draws, None, f"{title} under {_DRAWS} augmentations", spec.size)
     write_png(args.output, np.concatenate([above, below]))
     shown = min(args.count, len(batch))
-    print(f"{args.output}: {shown} images of the first batch, and {_DRAWS} draws of {dataset.name(index)}")
+    print(f"{args.output}: {shown} images of the first batch, and {_DRAWS} augmentations of {dataset.name(index)}")
 
 
 if __name__ == "__main__":

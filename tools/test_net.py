@@ -1,59 +1,70 @@
-"""Test a trained network: numbers, pictures and predictions in the run's report folder."""
+"""Test a trained network: scores, figures and predictions in the run's report folder."""
 
 import os
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import _path  # noqa: F401
-from _report import report, test
 
 from config import CfgNode
 from config.loader import output_dir, split_overrides
-from utils.cli import ArgumentParser, run, show_table
+from utils.cli import ArgumentParser, print_table, progress_bar, run
 from utils.errors import UserError
 from utils.logger import get_logger, setup_logging
-from utils.run_folder import run_of
+
+if TYPE_CHECKING:
+    from engine.inference import SplitResult
+    from utils.contracts import Dataset
 
 log = get_logger("test")
 _CLASSES, _NAME = 30, 40  # classes shown in the terminal, and letters of their names
 
 
 def main(argv: Sequence[str]) -> None:
-    words, overrides = split_overrides(argv)
+    words, overrides = split_overrides(argv, ("--output",))
     args = parse(words)
     setup_logging()
     from engine.build_inference import checkpoint_config
+    from engine.build_report import report_folder, report_on_split, score_checkpoint
     from engine.checkpoint import load_checkpoint
     from engine.resume import find_checkpoint
 
-    checkpoint = find_checkpoint(Path(os.path.expanduser(args.run or output_dir(overrides))))
-    state = load_checkpoint(checkpoint)
-    cfg = checkpoint_config(state, checkpoint, overrides)
+    path = find_checkpoint(Path(os.path.expanduser(args.run or output_dir(overrides))))
+    checkpoint = load_checkpoint(path)
+    cfg = checkpoint_config(checkpoint, overrides)
     other_data = bool({"DATASETS.NAME", "DATASETS.ROOT"} & set(overrides))
-    split, dataset = choose_split(args.split, cfg, state["classes"], other_data)
-    log.info("testing %s on the %s split of %s (%d images)", checkpoint, split, cfg.DATASETS.NAME, len(dataset))
-    folder = report_folder(checkpoint, split)
-    results = test(checkpoint, state, cfg, split, dataset)
-    show(results, folder)
-    report(folder, checkpoint, state, cfg, results)
+    if args.output is None and (other_data or cfg.TEST.TTA_FLIP):
+        raise UserError(
+            "--output: needed for a test of other data or with test-time augmentation, which does not belong in the "
+            "run's report; name a folder"
+        )
+    split, dataset = choose_split(args.split, cfg, checkpoint.classes, other_data)
+    log.info("testing %s on the %s split of %s (%d images)", path, split, cfg.DATASETS.NAME, len(dataset))
+    folder = args.output or report_folder(path, split)
+    bar = lambda batches, total: progress_bar(batches, total, len)  # noqa: E731
+    result = score_checkpoint(checkpoint, cfg, split, dataset, bar)
+    show(result, path, folder)
+    report_on_split(folder, checkpoint, cfg, result)
 
 
 def parse(words: Sequence[str]) -> Namespace:
     parser = ArgumentParser(description=__doc__, epilog="KEY VALUE pairs, such as TEST.BATCH_SIZE 64, change any key.")
     parser.add_argument("run", metavar="RUN_OR_CHECKPOINT", nargs="?", help="default: the newest run's best weights")
     parser.add_argument("--split", choices=("train", "val", "test"), help="default: test, or val where there is none")
+    parser.add_argument("--output", metavar="DIR", type=Path, help="folder for the report; default: in the run")
     return parser.parse_args(words)
 
 
-def choose_split(name: str | None, cfg: CfgNode, classes: list[str], other_data: bool) -> tuple[str, Any]:
-    """(name, data set) of the split that is asked for, with the classes of the checkpoint.
+def choose_split(name: str | None, cfg: CfgNode, classes: list[str], other_data: bool) -> "tuple[str, Dataset]":
+    """Returns (name, data set) of the split to test, with the classes of the checkpoint.
 
-    Without a name the validation set may stand in, unless the network was trained on other data.
+    Without a name the validation set may replace a missing test set, unless the data are not those of the training.
     """
     from data.build import build_split, build_train_and_val
     from data.registry import MissingSplit
+    from utils.contracts import output_names
 
     try:
         if name != "val":
@@ -65,30 +76,28 @@ def choose_split(name: str | None, cfg: CfgNode, classes: list[str], other_data:
     dataset = build_train_and_val(cfg)[1]
     if dataset is None:
         raise UserError("DATASETS.VAL_RATIO 0: there is no validation set to test")
-    if list(dataset.classes) != classes:
-        raise UserError(f"the data set's classes are not those of the checkpoint: {', '.join(classes)}")
+    if output_names(dataset) not in ([], classes):
+        raise UserError(f"the data set's classes differ from the checkpoint's: {', '.join(classes)}")
     return "val", dataset
 
 
-def report_folder(checkpoint: Path, split: str) -> Path:
-    """`report/` of the run, or a folder beside a checkpoint that is in no run; other sets have their own."""
-    run = run_of(checkpoint)
-    folder = run.report if run else checkpoint.with_name(f"{checkpoint.stem}_report")
-    return folder if split == "test" else folder / split
-
-
-def show(results: Any, folder: Path) -> None:
-    """The numbers in the terminal; of many classes those that went worst."""
+def show(result: "SplitResult", checkpoint: Path, folder: Path) -> None:
+    """Prints the scores; of many classes those with the lowest F1."""
+    from engine.predictions import LabelPredictions
     from engine.report.tables import class_rows, worst_classes
 
-    classes, columns = results.dataset.classes, results.scores.per_class
-    worst = worst_classes(results.scores, _CLASSES)
-    labels = sorted(worst) if len(worst) == len(classes) else worst
-    rows = [(name[:_NAME], *cells) for name, *cells in class_rows(classes, columns, 4, labels)]
-    show_table([(f"{len(labels)} of {len(classes)} classes", *columns), *rows])
-    width = max(12, *(len(name) + 2 for name in results.metrics))
-    for name, value in {**results.metrics, "report": folder / "index.html"}.items():
-        print(f"{name:<{width}}{value:.4f}" if isinstance(value, float) else f"{name:<{width}}{value}")
+    if isinstance(result.predictions, LabelPredictions):
+        columns, names = result.predictions.per_class, result.names
+        worst = worst_classes(result.predictions, _CLASSES)
+        labels = sorted(worst) if len(worst) == len(names) else worst
+        rows = [(name[:_NAME], *cells) for name, *cells in class_rows(names, columns, 4, labels)]
+        print_table([(f"{len(labels)} of {len(names)} classes", *columns), *rows])
+    facts = {"checkpoint": str(checkpoint), "split": result.split, "num_samples": str(result.num_samples)}
+    facts |= {"num_skipped": str(result.num_skipped)} if result.num_skipped else {}
+    facts |= {name: f"{value:.4f}" for name, value in result.scores.items()}
+    width = max(12, *(len(name) + 2 for name in facts))
+    for name, value in {**facts, "report": folder / "index.html"}.items():
+        print(f"{name:<{width}}{value}")
 
 
 if __name__ == "__main__":

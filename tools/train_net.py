@@ -7,21 +7,25 @@ import sys
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import _path  # noqa: F401
 
 from config.loader import CfgNode, dump_marked, load_config, split_overrides
 from engine.interrupt import InterruptHandler
-from utils.cli import ArgumentParser, run
+from utils.cli import ArgumentParser, progress_bar, run
 from utils.errors import Interrupted, UserError
 from utils.logger import get_logger, log_to_file, setup_logging
 from utils.run_folder import RunFolder, create_run, open_run
 
+if TYPE_CHECKING:
+    from engine.checkpoint import Checkpoint
+    from engine.trainer import Trainer
+
 log = get_logger("train")
 
 
-def main(argv: Sequence[str]) -> int | None:
+def main(argv: Sequence[str]) -> None:
     args, cfg = parse(argv)
     if args.print_config:
         print(dump_marked(cfg), end="")
@@ -30,46 +34,37 @@ def main(argv: Sequence[str]) -> int | None:
     with InterruptHandler() as interrupt:
         from engine.build import build_trainer
 
-        folder, state = choose_run(args, cfg)
+        folder, checkpoint = choose_run(args, cfg)
         log_to_file(folder.log, cfg.LOG.FORMAT, cfg.LOG.DAILY)
-        if state is None:
-            log.info("starting fresh in %s", folder)
-        elif state["counters"]["epoch"] >= cfg.SOLVER.MAX_EPOCHS:
-            log.info("%s is complete: nothing to do", folder)
+        if checkpoint is None:
+            log.info("starting a new run in %s", folder)
+        elif checkpoint.epoch >= cfg.SOLVER.MAX_EPOCHS:
+            log.info("%s is complete: nothing to train", folder)
             if cfg.TEST.REPORT and not (folder.report / "index.html").exists():
-                look_back(folder, cfg)  # the process was stopped before it came to that
+                report(folder, cfg)  # the process was stopped before its report
             return
         else:
-            counters = state["counters"]
-            log.info("resuming %s from epoch %d, step %d", folder, counters["epoch"], counters["step"])
+            log.info("resuming %s from epoch %d, step %d", folder, checkpoint.epoch, checkpoint.step)
         try:
-            trainer = build_trainer(cfg, folder, state, args.allow_change, interrupt.poll, show_bar=sys.stderr.isatty())
+            trainer = build_trainer(cfg, folder, checkpoint, args.allow_change, interrupt.poll)
         except UserError:
-            if state is None and not args.run_dir:
+            if checkpoint is None and not args.run_dir:
                 shutil.rmtree(folder.path)  # a run that never began
             raise
         train(trainer, folder, interrupt)
         if cfg.TEST.REPORT:
-            look_back(folder, cfg)
+            report(folder, cfg)
 
 
 def parse(argv: Sequence[str]) -> tuple[Namespace, CfgNode]:
     words, overrides = split_overrides(argv, ("--config-file", "--run-dir", "--allow-change"))
     parser = ArgumentParser(description=__doc__, epilog="KEY VALUE pairs, such as SOLVER.BASE_LR 0.05, change any key.")
-    parser.add_argument(
-        "--config-file", metavar="FILE", help="the experiment; without it the bundled digits are trained"
-    )
+    parser.add_argument("--config-file", metavar="FILE", help="the experiment; default: the bundled digits")
     parser.add_argument("--run-dir", metavar="DIR", help="the run's folder, instead of a new one under OUTPUT_DIR")
-    parser.add_argument(
-        "--resume",
-        metavar="RUN",
-        nargs="?",
-        const=True,
-        help="continue RUN, or the newest unfinished run if there is one",
-    )
-    parser.add_argument(
-        "--allow-change", metavar="KEY", action="append", default=[], help="let a resumed run differ in this key"
-    )
+    resume = "continue RUN, or the newest unfinished run if there is one"
+    parser.add_argument("--resume", metavar="RUN", nargs="?", const=True, help=resume)
+    allow = "let a resumed run differ in this key"
+    parser.add_argument("--allow-change", metavar="KEY", action="append", default=[], help=allow)
     parser.add_argument("--print-config", action="store_true", help="print the configuration and stop")
     args = parser.parse_args(words)
     for option in ("config_file", "run_dir", "resume"):
@@ -81,8 +76,8 @@ def parse(argv: Sequence[str]) -> tuple[Namespace, CfgNode]:
     return args, load_config(file, overrides)
 
 
-def choose_run(args: Namespace, cfg: CfgNode) -> tuple[RunFolder, dict | None]:
-    """The folder to train in and, for a run that is continued, its checkpoint."""
+def choose_run(args: Namespace, cfg: CfgNode) -> "tuple[RunFolder, Checkpoint | None]":
+    """Returns the folder to train in and, for a run to continue, its checkpoint."""
     from engine.resume import newest_unfinished, resume_run
 
     experiment = Path(os.path.expanduser(cfg.OUTPUT_DIR)) / cfg.EXPERIMENT.NAME
@@ -102,40 +97,24 @@ def choose_run(args: Namespace, cfg: CfgNode) -> tuple[RunFolder, dict | None]:
     return open_run(folder), None
 
 
-def train(trainer: Any, folder: RunFolder, interrupt: InterruptHandler) -> None:
-    """Train, and say how it ended and what to do next."""
+def train(trainer: "Trainer", folder: RunFolder, interrupt: InterruptHandler) -> None:
+    """Trains, and logs how it ended and what to do next."""
     try:
         with interrupt.deferred():
             trainer.train()
     except Interrupted:
-        command = shlex.join(["python", sys.argv[0], "--resume", str(folder)])
-        log.info("stopped; to resume: %s", command)
+        log.info("stopped; to resume: %s", shlex.join(["python", sys.argv[0], "--resume", str(folder)]))
         raise
-    if trainer.stop_reason:
-        log.info("stopped early: %s", trainer.stop_reason)
+    if trainer.progress.stop_reason:
+        log.info("stopped early: %s", trainer.progress.stop_reason)
     log.info("done: %s; to test it: python tools/test_net.py %s", folder.best_weights, shlex.quote(str(folder)))
 
 
-def look_back(folder: RunFolder, now: CfgNode) -> None:
-    """The report of a training: its curves, and how its best weights do on the validation set.
+def report(folder: RunFolder, cfg: CfgNode) -> None:
+    """Writes the report on the training, with its best weights on the validation set."""
+    from engine.build_report import report_on_training
 
-    The best weights may be of before a stop: where the data are and how to test is what it is `now`.
-    """
-    from _report import draw_data, report, test
-
-    from data.build import build_train_and_val
-    from engine.build_inference import checkpoint_config
-    from engine.checkpoint import load_checkpoint
-
-    best = folder.best_weights
-    state = load_checkpoint(best)
-    cfg = checkpoint_config(state, best).clone()
-    cfg.DATASETS.ROOT, cfg.MODEL.DEVICE = now.DATASETS.ROOT, now.MODEL.DEVICE
-    cfg.DATALOADER, cfg.TEST = now.DATALOADER, now.TEST
-    train_set, val_set = build_train_and_val(cfg)
-    results = None if val_set is None else test(best, state, cfg, "val", val_set)
-    report(folder.report, best, state, cfg, results, draw_data(cfg, train_set, val_set))
-    log.info("to look at: %s", folder.report / "index.html")
+    log.info("report: %s", report_on_training(folder, cfg, lambda batches, total: progress_bar(batches, total, len)))
 
 
 if __name__ == "__main__":

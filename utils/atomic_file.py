@@ -1,4 +1,4 @@
-"""Files that matter: written whole, on disk, or not at all, and checked when read."""
+"""Atomic, durable file writes, and checksums when reading."""
 
 import csv
 import os
@@ -13,15 +13,14 @@ _TEMPORARY = ".tmp"
 
 @contextmanager
 def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
-    """A file to write to that takes the place of `path` when the block ends.
+    """Opens a file for writing that replaces `path` when the block ends.
 
-    Until then, and if the block raises, `path` is left as it was. Afterwards the data
-    have reached the disk, and so has the name. Raises OSError as writing does.
+    If the block raises, `path` stays as it was. On return data and name are on the disk. Raises OSError.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}{_TEMPORARY}")  # two processes may write the same file
     encoding = None if "b" in mode else "utf-8"
     try:
-        errors = None if encoding is None else "surrogateescape"  # a file's name need not be text
+        errors = None if encoding is None else "surrogateescape"  # file names need not be valid text
         with open(temporary, mode, encoding=encoding, errors=errors, newline=None if encoding is None else "") as file:
             yield file
             file.flush()
@@ -30,13 +29,13 @@ def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
     except BaseException as error:
         temporary.unlink(missing_ok=True)
         if isinstance(error, OSError) and error.filename is None:
-            error.filename = str(path)  # writing to a full disk does not say where
+            error.filename = str(path)  # ENOSPC from a write carries no file name
         raise
     _sync_folder(path.parent)
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Write a table, as carefully."""
+    """Writes a CSV table atomically."""
     with atomic_write(path) as file:
         writer = csv.writer(file)
         writer.writerow(header)
@@ -44,33 +43,30 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) 
 
 
 def link_over(source: Path, target: Path) -> None:
-    """Make `target` another name of the file `source`, in place of what it was before."""
+    """Atomically replaces `target` by a hard link to `source`, or by a copy where there are no hard links."""
     temporary = target.with_name(f".{target.name}{_TEMPORARY}")
     temporary.unlink(missing_ok=True)
     try:
         os.link(source, temporary)
-    except OSError:  # a file system without hard links: a copy, as carefully written
+    except OSError:  # a file system without hard links
         with atomic_write(target, "wb") as file:
             file.write(source.read_bytes())
         return
     os.replace(temporary, target)
-    temporary.unlink(missing_ok=True)  # it stays where both were names of one file already
+    temporary.unlink(missing_ok=True)  # os.replace does nothing if both are links to one file
     _sync_folder(target.parent)
 
 
 def check_archive(path: Path) -> None:
-    """Raise BadZipFile for an archive whose content does not fit its CRCs.
-
-    torch.load does not notice flipped bits in the archives that it reads.
-    """
+    """Raises BadZipFile for an archive whose content does not match its CRCs, which torch.load does not check."""
     with zipfile.ZipFile(path) as archive:
         damaged = archive.testzip()
     if damaged is not None:
-        raise zipfile.BadZipFile(f"the CRC of '{damaged}' does not fit")
+        raise zipfile.BadZipFile(f"the CRC of '{damaged}' does not match")
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Delete what a killed process left half-written in a folder of ours."""
+    """Deletes the half-written files that a killed process left in a run's folder."""
     for path in folder.glob(f".*{_TEMPORARY}"):
         path.unlink(missing_ok=True)
 

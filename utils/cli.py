@@ -1,38 +1,41 @@
-"""What every tool has: its options, tables and bar, and how it ends.
+"""The common frame of every tool: argument errors, exit codes, tables and a progress bar.
 
 Exit code 0: done, 2: a user's mistake, 128 + n: stopped by signal n.
 """
 
 import argparse
+import io
 import logging
+import os
 import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, NoReturn
+from typing import NoReturn, TypeVar
 
-from utils.errors import Interrupted, UserError
+from utils.errors import Interrupted, UserCodeError, UserError
 from utils.logger import get_logger
+
+T = TypeVar("T")
 
 
 class ArgumentParser(argparse.ArgumentParser):
-    """argparse whose mistakes are one line, as all others are."""
+    """An argparse parser whose errors are UserErrors of one line."""
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message}; see {self.prog} --help")
 
 
 def run(main: Callable[[Sequence[str]], int | None]) -> NoReturn:
-    """Call `main` with the command line and end the process. A traceback from here means a bug."""
+    """Calls `main` with the command line and exits with its code. A traceback from here means a bug."""
+    os.environ.setdefault("OPENCV_FOR_THREADS_NUM", "1")  # readers are the parallelism; read when cv2 is imported
     for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace")  # a file's name need not be text
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # file names need not be valid text
     try:
         code = main(sys.argv[1:]) or 0
     except UserError as error:
-        if get_logger("cli").isEnabledFor(logging.DEBUG):  # LOG.LEVEL DEBUG
-            traceback.print_exception(error)
-        print(f"error: {error}", file=sys.stderr)
-        code = 2
+        code = _report(error)
     except (Interrupted, KeyboardInterrupt) as stop:
         signum = getattr(stop, "signum", signal.SIGINT)
         print(f"stopped by {signal.Signals(signum).name}", file=sys.stderr)
@@ -41,25 +44,37 @@ def run(main: Callable[[Sequence[str]], int | None]) -> NoReturn:
         missing = next((name for name in ("libGL", "libgthread") if name in str(error)), None)
         if missing is None:
             raise
-        print(
-            f"error: opencv-python needs {missing}, which this machine lacks: "
-            "pip uninstall opencv-python && pip install opencv-python-headless",
-            file=sys.stderr,
+        code = _report(
+            UserError(
+                f"opencv-python needs {missing}, which this machine lacks: "
+                "pip uninstall opencv-python && pip install opencv-python-headless"
+            )
         )
-        code = 2
     except BrokenPipeError:
-        sys.stderr.close()  # the reader of our output, such as `head`, went away
+        sys.stderr.close()  # the reader of our output, such as `head`, has gone
         code = 128 + 13
-    except OSError as error:  # a folder that cannot be written, a disk that is full
+    except OSError as error:  # a folder that cannot be written, a full disk
         if not error.strerror:
             raise
-        print(f"error: {error.filename or 'input or output'}: {error.strerror}", file=sys.stderr)
-        code = 2
+        code = _report(UserError(f"{error.filename or 'input or output'}: {error.strerror}"))
     sys.exit(code)
 
 
-def show_table(rows: Sequence[Sequence[str]]) -> None:
-    """Print rows of as many cells, the first column to the left, the others to the right."""
+def _report(error: UserError) -> int:
+    """Prints an error as one line, followed by the frames of the user's own code if it failed there; exit code 2."""
+    if get_logger("cli").isEnabledFor(logging.DEBUG):  # LOG.LEVEL DEBUG
+        traceback.print_exception(error)
+    print(f"error: {error}", file=sys.stderr)
+    cause = error.__cause__
+    if isinstance(error, UserCodeError) and cause is not None:
+        frames = traceback.extract_tb(cause.__traceback__)[1:]  # the first frame is the call itself
+        print("".join(traceback.format_list(frames)), end="", file=sys.stderr)
+        print("".join(traceback.format_exception_only(cause)), end="", file=sys.stderr)
+    return 2
+
+
+def print_table(rows: Sequence[Sequence[str]]) -> None:
+    """Prints rows of equal length, the first column aligned left, the others right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for first, *cells in rows:
         line = "  ".join(cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True))
@@ -67,18 +82,18 @@ def show_table(rows: Sequence[Sequence[str]]) -> None:
     print()
 
 
-def say(line: str) -> None:
-    """Print a line, above the bar if there is one."""
+def print_above_bar(line: str) -> None:
+    """Prints a line, above the progress bar if there is one."""
     from tqdm import tqdm
 
     tqdm.write(line)
 
 
-def progress(batches: Iterable[Any], total: int) -> Iterator[Any]:
-    """The batches, with a bar of their `total` samples for a person who watches."""
+def progress_bar(items: Iterable[T], total: int, size: Callable[[T], int] = lambda item: 1) -> Iterator[T]:
+    """Yields the items under a bar of `total` images, each item counting `size(item)`; no bar without a terminal."""
     from tqdm import tqdm
 
     with tqdm(total=total, unit="img", unit_scale=True, dynamic_ncols=True, leave=False, disable=None) as bar:
-        for batch in batches:
-            yield batch
-            bar.update(len(batch))
+        for item in items:
+            yield item
+            bar.update(size(item))

@@ -1,21 +1,27 @@
-"""The two exceptions that end a program on purpose, and the wording they share."""
+"""The exceptions that end a program on purpose, and the wording they share."""
 
 import difflib
 from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """A mistake that the user can mend: shown as one line, exit code 2.
+    """A mistake that the user can correct: shown as one line, exit code 2.
 
-    The message says which file and line or which key, what was found, what was
-    expected, and what to do.
+    The message names the file and line or the key, what was found, what was expected, and what to do.
+    """
+
+
+class UserCodeError(UserError):
+    """An exception inside a user's own class or function: its line is followed by the frames of that code.
+
+    Raised `from` the original exception.
     """
 
 
 class Interrupted(BaseException):
     """The process was asked to stop by a signal: exit code 128 + signal number.
 
-    Like KeyboardInterrupt it is no `Exception`, so that no handler on the way swallows it.
+    Like KeyboardInterrupt it is not an `Exception`, so that no handler on the way swallows it.
     """
 
     def __init__(self, signum: int):
@@ -24,7 +30,7 @@ class Interrupted(BaseException):
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """The end of an "unknown name" message: the nearest known names, else all of them."""
+    """The end of an "unknown name" message: the closest known names, or else all of them."""
     known = sorted(known)
     by_lower = {k.lower(): k for k in known}
     close = [by_lower[match] for match in difflib.get_close_matches(name.lower(), by_lower, n=2)]
@@ -37,5 +43,6 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def one_line(error: BaseException) -> str:
-    """The text of an exception of some library, fit for the end of a one-line message."""
-    return " ".join(str(error).split()) or type(error).__name__
+    """The message of any exception on one line; a KeyError's with its type, as it is only a key."""
+    text = " ".join(str(error).split())
+    return text if text and not isinstance(error, KeyError) else f"{type(error).__name__} {text}".strip()

@@ -1,26 +1,34 @@
-"""The classes of a sample, and how they are said."""
+"""Targets as class indices and as text."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from utils.errors import UserError
 
 
-def class_indices(target: Any, num_classes: int) -> list[int]:
-    """The classes of a target: its index, or the places above 0 of a vector of several labels.
+def class_indices(target: ArrayLike, num_classes: int) -> list[int]:
+    """Returns the classes of a target: a class index (), or a vector (num_classes,), positive where one is present.
 
-    Raises UserError for a target that does not fit the number of classes.
+    Raises UserError for any other shape, and for an index out of range.
     """
-    target = np.asarray(target)
-    if target.ndim == 0 and 0 <= target < num_classes:
-        return [int(target)]
-    if target.shape == (num_classes,):
-        return np.flatnonzero(target > 0).tolist()
-    raise UserError(f"found the target {target}, expected an index below {num_classes}, or {num_classes} numbers")
+    values = np.asarray(target)
+    if values.ndim == 0 and 0 <= values < num_classes:
+        return [int(values)]
+    if values.shape == (num_classes,):
+        return np.flatnonzero(values > 0).tolist()
+    raise UserError(f"found the target {values}, expected an index below {num_classes}, or {num_classes} numbers")
 
 
-def label_text(target: Any, classes: Sequence[str]) -> str:
-    """A target in words: its class, or the classes that are present."""
+def label_text(target: ArrayLike, classes: Sequence[str]) -> str:
+    """Returns the names of a target's classes, joined by `|`. Raises UserError as `class_indices`."""
     return "|".join(classes[label] for label in class_indices(target, len(classes)))
+
+
+def target_text(target: ArrayLike, classes: Sequence[str]) -> str:
+    """Returns any target as text: its classes if it has some, the numbers of a vector, the shape of a mask."""
+    values = np.asarray(target)
+    if values.ndim > 1:
+        return f"{values.dtype} {values.shape}"
+    return label_text(target, classes) if classes else ", ".join(f"{value:g}" for value in values.ravel())

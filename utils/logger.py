@@ -1,20 +1,23 @@
-"""Named loggers side by side, to the terminal and to a file."""
+"""Named loggers that write to the terminal and to a file."""
 
 import logging
 import sys
 from logging.handlers import TimedRotatingFileHandler
 from pathlib import Path
+from typing import TextIO
 
 _ROOT = "strata"
 
 
 def get_logger(name: str) -> logging.Logger:
-    """The logger called `name` ("train", "test", "data"); all of them write to the same places."""
+    """Returns the logger called `name` ("train", "test", "data"); all of them share their handlers."""
     return logging.getLogger(f"{_ROOT}.{name}")
 
 
-def setup_logging(level: str = "INFO", line_format: str = "%(asctime)s %(name)s: %(message)s", stream=None) -> None:
-    """Send every logger to `stream` (the terminal's error channel). May be called again to change it."""
+def setup_logging(
+    level: str = "INFO", line_format: str = "%(asctime)s %(name)s: %(message)s", stream: TextIO | None = None
+) -> None:
+    """Sends every logger to `stream`, by default stderr. May be called again to change it."""
     root = logging.getLogger(_ROOT)
     root.setLevel(level)
     root.propagate = False
@@ -23,14 +26,18 @@ def setup_logging(level: str = "INFO", line_format: str = "%(asctime)s %(name)s:
 
 
 def log_to_file(path: Path, line_format: str, daily: bool = False) -> None:
-    """Also append every line to a file; with `daily` yesterday's file is put aside at midnight."""
-    handler = TimedRotatingFileHandler(path, "midnight", encoding="utf-8") if daily else None
-    handler = handler or logging.FileHandler(path, encoding="utf-8")
+    """Also appends every line to a file; with `daily` the file is rotated at midnight."""
+    handler: logging.Handler
+    handler = (
+        TimedRotatingFileHandler(path, "midnight", encoding="utf-8")
+        if daily
+        else logging.FileHandler(path, encoding="utf-8")
+    )
     logging.getLogger(_ROOT).addHandler(_formatted(handler, line_format))
 
 
 def close_logging() -> None:
-    """Take every handler away, and close the files."""
+    """Removes every handler and closes the files."""
     root = logging.getLogger(_ROOT)
     for handler in root.handlers[:]:
         root.removeHandler(handler)
@@ -43,12 +50,12 @@ def _formatted(handler: logging.Handler, line_format: str) -> logging.Handler:
 
 
 class _Terminal(logging.StreamHandler):
-    """Writes around a progress bar, and leaves out what the bar shows where a person watches it."""
+    """Writes above a progress bar, and omits on a terminal what the bar shows."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        if getattr(record, "shown_by_bar", False) and self.stream.isatty():
+        tqdm = sys.modules.get("tqdm")  # imported only by a bar
+        if tqdm is not None and getattr(record, "shown_by_bar", False) and self.stream.isatty():
             return
-        tqdm = sys.modules.get("tqdm")  # without a bar there is none
         if tqdm is None:
             super().emit(record)
         else:
@@ -56,7 +63,7 @@ class _Terminal(logging.StreamHandler):
 
 
 class _ShortName(logging.Formatter):
-    """Shows a logger by the name it was asked for, and the level where it is not INFO."""
+    """Shows loggers by their short names, and the level from WARNING up."""
 
     def format(self, record: logging.LogRecord) -> str:
         record = logging.makeLogRecord(vars(record))

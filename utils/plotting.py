@@ -1,64 +1,66 @@
-"""Pictures of a training and of its results, by matplotlib without a display.
+"""Figures of training and of results, drawn by matplotlib without a display and legible on a phone.
 
-Each function gives the bytes of a picture, a PNG unless `file_format` says otherwise, which
-can be read at the width of a phone.
+Each function returns a matplotlib Figure, which TensorBoard takes as it is; `render` encodes it.
 """
 
-import functools
 import io
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import numpy as np
-from matplotlib import font_manager, rc_context
+from matplotlib import font_manager, rc, rc_context
 from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure  # not pyplot, which looks for a display
 
+Curve = tuple[Sequence[float], Sequence[float]]  # epochs, values
 _WIDTH, _HEIGHT, _DPI = 5.2, 3.4, 160
-_BARS = 40  # more classes than these are not labelled
-_CELLS = 20  # nor more cells of a matrix
-CURVES = 10  # nor are more curves drawn
+_MAX_BARS = 40  # classes are labelled, and bars drawn, up to this number
+_MAX_CELLS = 20  # a confusion matrix of up to this many classes shows its numbers
+MAX_CURVES = 10  # precision-recall curves are drawn for up to this many classes
 _GRAY = "0.55"
 # Fonts with Chinese, Japanese and Korean letters, on the systems that have them.
 _FONTS = ("Noto Sans CJK SC", "Noto Sans CJK JP", "PingFang SC", "Hiragino Sans GB", "Microsoft YaHei", "SimHei")
 
 
-def _picture(draw: Callable[..., Figure]) -> Callable[..., bytes]:
-    """Decorator: a function that draws a figure -> one that gives its bytes; class names may be in any language."""
-
-    @functools.wraps(draw)
-    def drawn(*args, file_format: str = "png", **kwargs) -> bytes:
-        installed = {font.name for font in font_manager.fontManager.ttflist}
-        style = {
-            "font.family": ["DejaVu Sans", *(font for font in _FONTS if font in installed)],
-            "font.size": 9,
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-            "axes.titlesize": 10,
-            "legend.frameon": False,
-            "figure.constrained_layout.use": True,
-        }
-        buffer = io.BytesIO()
-        with rc_context(style), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Glyph .* missing")  # drawn as a box where no font has it
-            draw(*args, **kwargs).savefig(buffer, format=file_format, dpi=_DPI)
-        return buffer.getvalue()
-
-    return drawn
+@contextmanager
+def _style() -> Iterator[None]:
+    """The style of all figures, with fonts for class names in any language."""
+    installed = {font.name for font in font_manager.fontManager.ttflist}
+    with rc_context(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # drawn as a box if no font has it
+        rc("font", size=9, family=["DejaVu Sans", *(font for font in _FONTS if font in installed)])
+        rc("axes", titlesize=10)
+        rc("axes.spines", top=False, right=False)
+        rc("legend", frameon=False)
+        rc("figure.constrained_layout", use=True)
+        yield
 
 
-@_picture
-def learning_curves(curves: Mapping[str, Mapping[str, Sequence[float]]], chosen: float | None) -> Figure:
-    """Panel title -> {name of a curve: (epochs, values)}; the epoch that was `chosen` is marked."""
-    figure = Figure(figsize=(_WIDTH, _HEIGHT * (0.3 + 0.7 * len(curves))))
-    for axes, (title, named) in zip(
-        np.atleast_1d(figure.subplots(len(curves), sharex=True)), curves.items(), strict=True
-    ):
+class _Figure(Figure):
+    """A figure that keeps the style wherever it is drawn, because matplotlib makes tick labels only then."""
+
+    draw = _style()(Figure.draw)
+
+
+def render(figure: Figure, file_format: str = "png") -> bytes:
+    """Encodes a figure as png, svg or pdf."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=file_format, dpi=_DPI)
+    return buffer.getvalue()
+
+
+@_style()
+def learning_curves(curves: Mapping[str, Mapping[str, Curve]], chosen: float | None) -> Figure:
+    """Panel title -> {name of a curve: (epochs, values)}; the `chosen` epoch is marked."""
+    figure = _Figure(figsize=(_WIDTH, _HEIGHT * (0.3 + 0.7 * len(curves))))
+    panels = np.atleast_1d(figure.subplots(len(curves), sharex=True))
+    for axes, (title, named) in zip(panels, curves.items(), strict=True):
         for name, (epochs, values) in named.items():
             axes.plot(epochs, values, label=name, marker="o" if len(values) < 20 else None, markersize=3)
         if chosen is not None:
-            axes.axvline(chosen, color=_GRAY, linestyle=":", label=f"chosen: epoch {chosen:g}")
+            axes.axvline(chosen, color=_GRAY, linestyle=":", label=f"best: epoch {chosen:g}")
         shown = [value for _, values in named.values() for value in values]
         if title == "loss" and min(shown) > 0 and max(shown) > 20 * min(shown):
             axes.set_yscale("log")
@@ -70,8 +72,9 @@ def learning_curves(curves: Mapping[str, Mapping[str, Sequence[float]]], chosen:
     return figure
 
 
-@_picture
+@_style()
 def learning_rate(epochs: Sequence[float], rates: Sequence[float], title: str) -> Figure:
+    """Learning rates (n,) over epochs (n,)."""
     figure, axes = _axes()
     axes.plot(epochs, rates)
     axes.set(title=_plain(title), xlabel="epoch", ylabel="learning rate")
@@ -79,103 +82,112 @@ def learning_rate(epochs: Sequence[float], rates: Sequence[float], title: str) -
     return figure
 
 
-@_picture
+@_style()
 def confusion_matrix(counts: np.ndarray, classes: Sequence[str], normalised: bool) -> Figure:
-    """Images of each class (row) that were taken for each class (column): (classes, classes)."""
+    """Confusion matrix (classes, classes), rows the true classes; `normalised`: each row divided by its sum."""
     figure, axes = _axes(height=_WIDTH)
     shares = counts / counts.sum(axis=1, keepdims=True).clip(min=1)
     shown = shares if normalised else counts
-    norm = PowerNorm(1 if len(classes) <= _CELLS else 0.5, vmin=0, vmax=1 if normalised else None)  # few stay visible
+    gamma = 1 if len(classes) <= _MAX_CELLS else 0.5  # small values stay visible
+    norm = PowerNorm(gamma, vmin=0, vmax=1 if normalised else None)
     image = axes.imshow(shown, cmap="Blues", norm=norm, interpolation="nearest")
-    axes.set(title="share of the class" if normalised else "images", xlabel="predicted", ylabel="target")
+    axes.set(title="share of the true class" if normalised else "images", xlabel="predicted", ylabel="true")
     axes.spines[:].set_visible(False)
-    if len(classes) <= _BARS:
+    if len(classes) <= _MAX_BARS:
         axes.set_xticks(range(len(classes)), [_short(name) for name in classes], rotation=90)
         axes.set_yticks(range(len(classes)), [_short(name) for name in classes])
-        axes.tick_params(length=0, labelsize=9 if len(classes) <= _CELLS else 6)
-    if len(classes) <= _CELLS:
-        high = shown.max(initial=0) / 2
+        axes.tick_params(length=0, labelsize=9 if len(classes) <= _MAX_CELLS else 6)
+    if len(classes) <= _MAX_CELLS:
         size = min(9, 90 / len(classes))
         for row, column in np.argwhere(counts):
             text = f"{shares[row, column]:.2f}".lstrip("0") if normalised else f"{counts[row, column]:g}"
-            color = "white" if shown[row, column] > high else "black"
+            color = "white" if 2 * shown[row, column] > shown.max() else "black"
             axes.text(column, row, text, ha="center", va="center", fontsize=size, color=color)
     else:
         figure.colorbar(image, shrink=0.7)
     return figure
 
 
-@_picture
+@_style()
 def reliability_diagram(confidence: np.ndarray, accuracy: np.ndarray, counts: np.ndarray, error: float) -> Figure:
-    """Accuracy of the images whose probability fell into each bin, nan for an empty one, and how many they are."""
-    figure = Figure(figsize=(_WIDTH, _WIDTH))
+    """Mean confidence, accuracy (NaN in empty bins) and number of images, each (bins,); calibration `error` (ECE)."""
+    figure = _Figure(figsize=(_WIDTH, _WIDTH))
     upper, lower = figure.subplots(2, sharex=True, height_ratios=(3, 1))
     edges = np.linspace(0, 1, len(counts) + 1)[:-1]
     upper.bar(edges, np.nan_to_num(accuracy), 1 / len(counts), align="edge", edgecolor="white", label="accuracy")
-    upper.plot([0, 1], [0, 1], color=_GRAY, linestyle=":", label="perfect")
-    upper.plot(confidence, accuracy, ".", color="tab:orange", label="at mean probability")
-    upper.set(title=f"expected calibration error {error:.4f}", ylabel="right answers", ylim=(0, 1))
+    upper.plot([0, 1], [0, 1], color=_GRAY, linestyle=":", label="perfect calibration")
+    upper.plot(confidence, accuracy, ".", color="tab:orange", label="at mean confidence")
+    upper.set(title=f"Reliability diagram (ECE {error:.4f})", ylabel="accuracy", ylim=(0, 1))
     upper.legend(loc="upper left")
     lower.bar(edges, counts, 1 / len(counts), align="edge", edgecolor="white", color=_GRAY)
-    lower.set(xlabel="probability of the answer", ylabel="images", xlim=(0, 1))
+    lower.set(xlabel="confidence", ylabel="images", xlim=(0, 1))
     return figure
 
 
-@_picture
+@_style()
 def precision_recall(curves: Mapping[str, tuple[np.ndarray, np.ndarray, float]], num_classes: int) -> Figure:
-    """Class -> (recalls, precisions, average precision), of some or all of so many classes."""
+    """Class -> (recalls (n,), precisions (n,), average precision), for some or all of `num_classes` classes."""
     figure, axes = _axes(height=_WIDTH + 0.08 * len(curves))
     for name, (recall, precision, average) in curves.items():
         axes.plot(recall, precision, label=f"{average:.3f} {_short(name)}", drawstyle="steps-post")
-    title = "average precision" if len(curves) == num_classes else f"the {len(curves)} of {num_classes} ranked worst"
+    title = "average precision" if len(curves) == num_classes else f"{len(curves)} worst of {num_classes} classes"
     axes.set(title=title, xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
     axes.grid(alpha=0.3)
     figure.legend(loc="outside lower center", ncols=2, fontsize=8)
     return figure
 
 
-@_picture
+@_style()
 def class_bars(classes: Sequence[str], values: np.ndarray, title: str) -> Figure:
-    """A number in 0..1 of each class, the least first; of many classes the least ones are drawn."""
-    order = np.argsort(values, kind="stable")[:_BARS]
+    """A score in 0..1 for each class, (classes,), in ascending order; the lowest ones if there are many classes."""
+    order = np.argsort(values, kind="stable")[:_MAX_BARS]
     figure, axes = _axes(height=0.8 + 0.19 * len(order))
     axes.barh(range(len(order)), values[order])
     axes.set_yticks(range(len(order)), [_short(classes[label]) for label in order], fontsize=8)
     axes.invert_yaxis()
-    axes.margins(y=0.01)
     for place, label in enumerate(order):
-        axes.text(
-            0.01, place, f"{values[label]:.3f}", va="center", fontsize=7, color="white" if values[label] > 0.1 else "k"
-        )
-    shown = "" if len(order) == len(classes) else f": the {len(order)} least of {len(classes)}"
-    axes.set(title=title + shown, xlim=(0, 1))
+        color = "white" if values[label] > 0.1 else "black"
+        axes.text(0.01, place, f"{values[label]:.3f}", va="center", fontsize=7, color=color)
+    shown = "" if len(order) == len(classes) else f": {len(order)} lowest of {len(classes)}"
+    axes.set(title=title + shown, xlim=(0, 1), ymargin=0.01)
     return figure
 
 
-@_picture
+@_style()
 def class_histogram(classes: Sequence[str], counts: Mapping[str, np.ndarray]) -> Figure:
-    """What each data set is called -> its images of each class; the largest class of the first comes first."""
+    """Name of a split -> its number of images per class, (classes,); sorted by the first split."""
     order = np.argsort(-next(iter(counts.values())), kind="stable")
     figure, axes = _axes()
     width = 0.8 / len(counts)
     for number, (label, values) in enumerate(counts.items()):
-        if len(classes) > _BARS:
+        if len(classes) > _MAX_BARS:
             axes.step(range(len(order)), values[order], label=label)
         else:
             places = np.arange(len(order)) + (number - (len(counts) - 1) / 2) * width
             axes.bar(places, values[order], width, label=label)
-    if len(classes) <= _BARS:
+    if len(classes) <= _MAX_BARS:
         axes.set_xticks(range(len(order)), [_short(classes[label]) for label in order], rotation=90, fontsize=8)
     else:
         axes.set(xlabel=f"{len(classes)} classes, by size")
-    axes.set(ylabel="images")
-    axes.set_ylim(bottom=0)
+    axes.set(ylabel="images", ylim=(0, None))
     figure.legend(loc="outside upper right", ncols=len(counts))
     return figure
 
 
+@_style()
+def scatter(targets: np.ndarray, predictions: np.ndarray, name: str) -> Figure:
+    """Predicted against true values of one output, each (n,); points on the dashed diagonal are exact."""
+    figure, axes = _axes(height=_WIDTH)
+    axes.scatter(targets, predictions, s=8, alpha=0.5, linewidths=0)
+    limits = min(axes.get_xlim() + axes.get_ylim()), max(axes.get_xlim() + axes.get_ylim())
+    axes.axline((0, 0), slope=1, color=_GRAY, linestyle="--")
+    axes.set(title=_plain(name), xlabel="true", ylabel="predicted", xlim=limits, ylim=limits, aspect="equal")
+    axes.grid(alpha=0.3)
+    return figure
+
+
 def _axes(height: float = _HEIGHT) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(_WIDTH, height))
+    figure = _Figure(figsize=(_WIDTH, height))
     return figure, figure.add_subplot()
 
 
@@ -184,5 +196,5 @@ def _short(name: str) -> str:
 
 
 def _plain(text: str) -> str:
-    """A line in which a dollar sign does not begin a formula, and bytes that are no text are question marks."""
+    """The text on one line, without formulas (dollar signs) and with question marks for undecodable bytes."""
     return " ".join(text.split()).replace("$", r"\$").encode("utf-8", "replace").decode()

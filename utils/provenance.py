@@ -1,4 +1,4 @@
-"""What a run was made with: the command, the machine, the packages, the code."""
+"""Provenance of a run: command, machine, packages and source code."""
 
 import importlib.metadata
 import os
@@ -9,12 +9,26 @@ import subprocess
 import sys
 from pathlib import Path
 
+from utils.atomic_file import atomic_write
+from utils.run_folder import RunFolder
+
 _ROOT = Path(__file__).resolve().parent.parent
-_HOUSE = ("config", "configs", "data", "modeling", "layers", "solver", "engine", "tools", "utils")
+SOURCE_DIRS = ("config", "configs", "data", "modeling", "layers", "solver", "engine", "tools", "utils")
+
+
+def write_run_files(run: RunFolder, config: str, overrides: str, resolved: str, device: str) -> None:
+    """Writes the configuration and what it was resolved to each time, and into a new run what it was made with."""
+    for path, text in ((run.config, config), (run.resolved, resolved)):
+        with atomic_write(path) as file:
+            file.write(text)
+    if not run.code.exists():
+        run.overrides.write_text(overrides, encoding="utf-8")
+        write_environment(run.environment, device)
+        write_code(run.code)
 
 
 def write_environment(path: Path, device: str) -> None:
-    """The command, the machine and every installed package, one a line."""
+    """Writes the command, the machine and every installed package, one per line."""
     packages = sorted({f"{d.name}=={d.version}" for d in importlib.metadata.distributions()}, key=str.lower)
     lines = [
         f"command: {shlex.join(sys.argv)}",
@@ -31,11 +45,11 @@ def write_environment(path: Path, device: str) -> None:
 
 
 def write_code(folder: Path) -> None:
-    """The commit, what differs from it, and a copy of the source."""
+    """Writes the git commit, the uncommitted changes and a copy of the source into a new folder."""
     folder.mkdir()
     (folder / "commit.txt").write_text(_git("rev-parse", "HEAD") or "not a git checkout\n", encoding="utf-8")
     (folder / "dirty.diff").write_text(_git("diff", "HEAD"), encoding="utf-8")
-    for name in _HOUSE:
+    for name in SOURCE_DIRS:
         for path in (*(_ROOT / name).rglob("*.py"), *(_ROOT / name).rglob("*.yml")):
             target = folder / path.relative_to(_ROOT)
             target.parent.mkdir(parents=True, exist_ok=True)

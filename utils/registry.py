@@ -1,30 +1,37 @@
 """Names in a YAML file -> Python callables, with their arguments checked before anything is built."""
 
+import functools
 import importlib
 import inspect
 import pkgutil
+import sysconfig
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Generic, NoReturn, TypeVar
 
-from utils.errors import UserError, did_you_mean, one_line
+from utils.errors import UserCodeError, UserError, did_you_mean, one_line
 
-# What a factory raises for a value that it cannot use; anything else is a bug, with a traceback.
-WRONG_VALUE = (TypeError, ValueError, AssertionError, ArithmeticError, LookupError, RuntimeError, MemoryError)
+T = TypeVar("T")
+# What a constructor raises for a value that it refuses, rather than for a bug in its body.
+_REFUSALS = (ValueError, AssertionError, ArithmeticError)
+_LIBRARIES = tuple({sysconfig.get_path(name) for name in ("purelib", "platlib", "stdlib")})
 
 
-class Registry:
+class Registry(Generic[T]):
     """A table of named factories of one kind, filled by a decorator where each is defined.
 
-    `kind` is the word used in messages ("model", "transform"). Keyword arguments given to
-    `register` are facts about the factory that are known without calling it; see `info`.
+    `kind` is the word used in messages ("model", "transform"). The modules of `package` are imported on the
+    first lookup, so that adding a file there is enough. Keyword arguments given to `register` are facts about
+    a factory that are known without calling it; see `info`.
     """
 
-    def __init__(self, kind: str):
+    def __init__(self, kind: str, package: str):
         self.kind = kind
-        self._table: dict[str, tuple[Callable, dict[str, Any]]] = {}
+        self.package = package
+        self._table: dict[str, tuple[Callable[..., T], dict[str, Any]]] = {}
+        self._is_complete = False
 
     def register(self, name: str | None = None, **info: Any) -> Callable[[Callable], Callable]:
-        """Decorator: make a class or function known, by its own name unless one is given."""
+        """Decorator: registers a class or function by `name`, by default its own."""
 
         def decorator(factory: Callable) -> Callable:
             key = name or factory.__name__
@@ -36,26 +43,28 @@ class Registry:
         return decorator
 
     def names(self) -> list[str]:
+        self._import_package()
         return sorted(self._table)
 
-    def get(self, name: str, key: str) -> Callable:
-        """The factory called `name`; `key` is the configuration key that an error names."""
+    def get(self, name: str, key: str) -> Callable[..., T]:
+        """The factory called `name`. Raises UserError about the configuration key `key` for an unknown name."""
         return self._entry(name, key)[0]
 
     def info(self, name: str, key: str) -> dict[str, Any]:
-        """What was said of `name` when it was registered."""
+        """The facts given when `name` was registered."""
         return self._entry(name, key)[1]
 
-    def _entry(self, name: str, key: str) -> tuple[Callable, dict[str, Any]]:
+    def _entry(self, name: str, key: str) -> tuple[Callable[..., T], dict[str, Any]]:
+        self._import_package()
         if name not in self._table:
             raise UserError(f"{key} '{name}': no such {self.kind}; {did_you_mean(name, self._table)}")
         return self._table[name]
 
-
-def import_submodules(package: str, path: list[str]) -> None:
-    """Import every module of a package, so that adding a file is enough to register its content."""
-    for module in pkgutil.iter_modules(path):
-        importlib.import_module(f"{package}.{module.name}")
+    def _import_package(self) -> None:
+        if not self._is_complete:
+            self._is_complete = True
+            for module in pkgutil.iter_modules(importlib.import_module(self.package).__path__):
+                importlib.import_module(f"{self.package}.{module.name}")
 
 
 def accepts(factory: Callable, name: str) -> bool:
@@ -64,35 +73,56 @@ def accepts(factory: Callable, name: str) -> bool:
     return any(p.name == name or p.kind is p.VAR_KEYWORD for p in parameters)
 
 
-def call(factory: Callable, arguments: Mapping[str, Any], key: str, /, *positional: Any, **given: Any) -> Any:
-    """Call `factory(*positional, **given, **arguments)`, where `arguments` come from the key `key`.
+def call(factory: Callable[..., T], arguments: Mapping[str, Any], key: str, /, *positional: Any, **given: Any) -> T:
+    """Calls `factory(*positional, **given, **arguments)`, where `arguments` come from the configuration key `key`.
 
-    Raises UserError for an argument that is unknown, missing, or that the program sets
-    itself, and for a value that the factory refuses or stumbles over.
+    Raises UserError for an argument that is unknown, missing or set automatically, and for a value that the
+    factory refuses; UserCodeError for any other exception from the body of a class outside the libraries.
     """
     check_arguments(factory, arguments, key, *positional, **given)
     try:
         return factory(*positional, **given, **arguments)
-    except WRONG_VALUE as error:
-        raise UserError(f"{key}: {_name(factory)}: {one_line(error)}") from error
+    except Exception as error:
+        refused = isinstance(error, _REFUSALS) or (isinstance(error, TypeError) and bool(arguments))
+        translate(error, f"{key}: {_name(factory)}", is_refusal=refused or is_library(factory))
+
+
+def translate(error: Exception, where: str, is_refusal: bool) -> NoReturn:
+    """Raises an exception as one line that begins with `where`: UserError if it is a refusal, else UserCodeError."""
+    if isinstance(error, UserError):
+        raise error
+    raise (UserError if is_refusal else UserCodeError)(f"{where}: {one_line(error)}") from error
+
+
+def is_library(thing: object) -> bool:
+    """Whether a class, function or object of a class is defined in an installed package, not in a project."""
+    while isinstance(thing, functools.partial):
+        thing = thing.func
+    try:
+        return inspect.getfile(thing if callable(thing) and hasattr(thing, "__name__") else type(thing)).startswith(
+            _LIBRARIES
+        )
+    except (TypeError, OSError):  # built in
+        return True
 
 
 def check_arguments(
     factory: Callable, arguments: Mapping[str, Any], key: str, /, *positional: Any, **given: Any
 ) -> None:
-    """Raise UserError unless `factory(*positional, **given, **arguments)` fits its signature."""
+    """Raises UserError unless `factory(*positional, **given, **arguments)` fits its signature."""
     signature = inspect.signature(factory)
-    parameters = list(signature.parameters.values())
+    try:
+        taken = set(given) | signature.bind_partial(*positional, **given).arguments.keys()
+    except TypeError as error:
+        raise UserError(f"{key}: {_name(factory)}: {one_line(error)}") from error
+    parameters = signature.parameters.values()
     open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters)
-    free = {p.name for p in parameters[len(positional) :] if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
-    taken = set(given) | {p.name for p in parameters[: len(positional)]}
+    free = {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)} - taken
     for name in arguments:
         if name in taken:
-            raise UserError(f"{key}.{name}: this argument is set by the program; remove it")
+            raise UserError(f"{key}.{name}: set automatically; remove it")
         if name not in free and not open_ended:
-            raise UserError(
-                f"{key}.{name}: {_name(factory)} takes no such argument; {did_you_mean(name, free - taken)}"
-            )
+            raise UserError(f"{key}.{name}: {_name(factory)} takes no such argument; {did_you_mean(name, free)}")
     try:
         signature.bind(*positional, **given, **arguments)
     except TypeError as error:
@@ -104,7 +134,7 @@ def _name(factory: Callable) -> str:
 
 
 def parse_entry(entry: Any, key: str) -> tuple[str, dict[str, Any]]:
-    """One entry of a list in a YAML file, `Name` or `{Name: {argument: value}}`, as (name, arguments)."""
+    """(name, arguments) of one entry of a list in a YAML file: `Name` or `{Name: {argument: value}}`."""
     if isinstance(entry, str):
         return entry, {}
     if isinstance(entry, Mapping) and len(entry) == 1:

@@ -1,4 +1,4 @@
-"""The folder of a run: where things are in it, who holds it, and how to find one."""
+"""The folder of a run: its files, its lock, and finding the newest run."""
 
 import os
 import time
@@ -10,12 +10,13 @@ from utils.errors import UserError
 
 
 class RunFolder:
-    """`runs/<experiment>/<date-time>/` and the places in it."""
+    """Paths in `runs/<experiment>/<date-time>/`."""
 
     def __init__(self, path: Path):
         self.path = path
         self.config = path / "config.yml"
         self.overrides = path / "overrides.yml"
+        self.resolved = path / "resolved.yml"
         self.log = path / "log.txt"
         self.metrics = path / "metrics.jsonl"
         self.tensorboard = path / "tensorboard"
@@ -37,14 +38,13 @@ class RunFolder:
 
     @property
     def best_weights(self) -> Path:
-        """The best checkpoint there is; `last` in a run that was killed before its first evaluation."""
+        """The best checkpoint; `last` in a run that was killed before its first evaluation."""
         return next(path for path in (self.best, self.last, self.previous) if path.is_file())
 
     def lock(self) -> None:
-        """Take the run for this process until it ends. Raises UserError where another process holds it.
+        """Locks the run for this process. Raises UserError if another process holds it.
 
-        The lock is the operating system's, so that no kind of death leaves it behind, and
-        belongs to this process alone, not to its workers.
+        The lock is the operating system's: it is released by any kind of death, and reader processes do not inherit it.
         """
         try:
             import fcntl
@@ -58,19 +58,23 @@ class RunFolder:
             raise UserError(f"{self.path}: another process is training this run; stop it first") from error
 
     def unlock(self) -> None:
+        """Releases the lock."""
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
 
 
 def run_of(checkpoint: Path) -> RunFolder | None:
-    """The run that a checkpoint is in, None for one that lies elsewhere."""
+    """Returns the run that a checkpoint is in, None for a checkpoint elsewhere."""
     run = RunFolder(checkpoint.parent.parent)
     return run if checkpoint.parent == run.weights else None
 
 
 def create_run(parent: Path) -> RunFolder:
-    """A new folder in an experiment's folder, named by the time; two of the same second are numbered."""
+    """Creates and locks a run in an experiment's folder, named by the time and numbered within a second.
+
+    Raises UserError if it cannot be created.
+    """
     stamp = time.strftime("%Y-%m-%d_%H-%M-%S")
     number = 1
     while True:
@@ -89,9 +93,9 @@ def create_run(parent: Path) -> RunFolder:
 
 
 def open_run(path: Path) -> RunFolder:
-    """A folder as this process's run: made if need be, locked, then cleared of half-written files.
+    """Opens a folder as this process's run: creates it if missing, locks it, removes half-written files.
 
-    Raises UserError where another process holds it or it cannot be written.
+    Raises UserError if another process holds it or it cannot be written.
     """
     run = RunFolder(path)
     try:
@@ -104,7 +108,7 @@ def open_run(path: Path) -> RunFolder:
 
 
 def newest_runs(folder: Path) -> Iterator[RunFolder]:
-    """The runs with weights below an output or experiment folder, the most recently saved first."""
+    """Yields the runs with weights below an output or experiment folder, the most recently saved first."""
     runs = {path.parent.parent for pattern in ("*", "*/*") for path in folder.glob(f"{pattern}/weights/*.pth")}
     found = [run for run in map(RunFolder, runs) if run.has_weights]
     yield from sorted(found, key=_saved_at, reverse=True)

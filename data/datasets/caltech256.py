@@ -1,4 +1,4 @@
-"""Caltech-256, photographs of 256 kinds of things, and clutter."""
+"""Caltech-256: photographs in 256 classes of objects, and clutter."""
 
 from pathlib import Path
 
@@ -12,8 +12,8 @@ from utils.logger import get_logger
 class Caltech256(ImageFolder):
     """G. Griffin, A. Holub, P. Perona, Caltech-256 object category dataset, 2007.
 
-    The folder 256_ObjectCategories is looked for in `root` and where torchvision puts it, and then
-    downloaded by torchvision. Without `clutter` its last class, pictures of none of the others, is left out.
+    The folder 256_ObjectCategories is searched in torchvision's place and in `root`, else downloaded by torchvision.
+    Without `clutter` the last class, images of none of the others, is left out.
     """
 
     def __init__(self, root: Path, split: str, clutter: bool = True):

@@ -7,22 +7,18 @@ from pathlib import Path
 
 import numpy as np
 
-from data.labelled_images import ImageArrays
+from data.image_datasets import ArrayDataset
 from data.registry import DATASETS, MissingSplit
 
+# Enlarged to 16 by 16, as networks halve the resolution several times.
+_PRESET = {"size": (16, 16), "channels": 1, "train_transforms": ["Resize", {"RandomCrop": {"padding": 1}}]}
 
-@DATASETS.register(
-    "digits",
-    size=(16, 16),  # enlarged, so that something is left to see after a network has halved it three times
-    channels=1,
-    mean=(0.305,),
-    std=(0.376,),
-    train_transforms=["Resize", {"RandomCrop": {"padding": 1}}],
-)
-class Digits(ImageArrays):
+
+@DATASETS.register("digits", **_PRESET, mean=(0.305,), std=(0.376,))
+class Digits(ArrayDataset):
     """Every fifth image by index is the test set, the others are the training set.
 
-    `root` is not used: the images lie beside this file.
+    `root` is not used: the images are stored beside this file.
     """
 
     def __init__(self, root: Path, split: str):

@@ -1,4 +1,4 @@
-"""MNIST and its successors, from the idx files that they are published in."""
+"""MNIST and its successors, from the idx files they are published in."""
 
 import gzip
 import string
@@ -8,24 +8,24 @@ from pathlib import Path
 import numpy as np
 
 from data.download import find_or_download
-from data.labelled_images import ImageArrays
+from data.image_datasets import ArrayDataset
 from data.registry import DATASETS, MissingSplit
 from utils.errors import UserError, one_line
 
 
-class IdxImages(ImageArrays):
+class IdxImages(ArrayDataset):
     """28 by 28 gray images from a pair of idx files, plain or gzipped.
 
-    They are looked for where torchvision's class of the same name puts them, in `root`, and
-    where Debian puts them, and then downloaded by torchvision, which checks them.
+    They are searched in the place of torchvision's class of the same name, in `root`, and in Debian's place, else
+    downloaded by torchvision, which checks them.
     """
 
     classes: list[str]
-    # Arguments of torchvision's class; Debian's folder, and the hint at it.
+    # Arguments of torchvision's class; Debian's folder, and the hint that names it.
     arguments: dict[str, str] = {}
     system_folder: Path | None = None
     hint = ""
-    # How the names of the files begin, and the label of the first class.
+    # Prefixes of the file names, and the label of the first class.
     prefixes = {"train": "train", "test": "t10k"}
     first_label = 0
 
@@ -35,13 +35,13 @@ class IdxImages(ImageArrays):
             raise MissingSplit(f"{name} has no validation set of its own")
         folders = [root / name / "raw", root, *([self.system_folder] if self.system_folder else [])]
         files = [f"{self.prefixes[split]}-{kind}-ubyte" for kind in ("images-idx3", "labels-idx1")]
-        images, labels = find_or_download(root, folders, files, name, self.hint, **self.arguments)
+        images, labels = find_or_download(root, folders, files, name, self.hint, arguments=self.arguments)
         targets = read_idx(labels, ndim=1).astype(np.int64) - self.first_label
         super().__init__(read_idx(images, ndim=3)[..., np.newaxis], targets, self.classes, split, labels.parent)
 
 
 def read_idx(path: Path, ndim: int) -> np.ndarray:
-    """An idx file of unsigned bytes as an array of `ndim` dimensions.
+    """Reads an idx file of unsigned bytes as an array of `ndim` dimensions.
 
     Raises UserError for a file that is damaged or of another kind.
     """
@@ -60,51 +60,33 @@ def read_idx(path: Path, ndim: int) -> np.ndarray:
 
 
 _PRESET = {"size": (28, 28), "channels": 1}
+_CROP_1, _CROP_2 = ({"RandomCrop": {"padding": padding}} for padding in (1, 2))
 
 
-@DATASETS.register("mnist", **_PRESET, mean=(0.1307,), std=(0.3081,), train_transforms=[{"RandomCrop": {"padding": 2}}])
+@DATASETS.register("mnist", **_PRESET, mean=(0.1307,), std=(0.3081,), train_transforms=[_CROP_2])
 class MNIST(IdxImages):
     """Handwritten digits: Y. LeCun et al., Gradient-based learning applied to document recognition, 1998."""
 
     classes = [str(digit) for digit in range(10)]
 
 
-@DATASETS.register(
-    "fashion_mnist",
-    **_PRESET,
-    mean=(0.2860,),
-    std=(0.3530,),
-    train_transforms=[{"RandomCrop": {"padding": 1}}, "HFlip"],
-)
+@DATASETS.register("fashion_mnist", **_PRESET, mean=(0.2860,), std=(0.3530,), train_transforms=[_CROP_1, "HFlip"])
 class FashionMNIST(IdxImages):
     """Clothes: H. Xiao et al., Fashion-MNIST, 2017, arXiv:1708.07747."""
 
-    classes = [
-        "T-shirt/top",
-        "Trouser",
-        "Pullover",
-        "Dress",
-        "Coat",
-        "Sandal",
-        "Shirt",
-        "Sneaker",
-        "Bag",
-        "Ankle boot",
-    ]
+    classes = "T-shirt/top|Trouser|Pullover|Dress|Coat|Sandal|Shirt|Sneaker|Bag|Ankle boot".split("|")
     system_folder = Path("/usr/share/datasets/fashion-mnist")
     hint = " install Debian's package dataset-fashion-mnist,"
 
 
-@DATASETS.register(
-    "kmnist", **_PRESET, mean=(0.1918,), std=(0.3483,), train_transforms=[{"RandomCrop": {"padding": 2}}]
-)
+@DATASETS.register("kmnist", **_PRESET, mean=(0.1918,), std=(0.3483,), train_transforms=[_CROP_2])
 class KMNIST(IdxImages):
     """Cursive Japanese syllables: T. Clanuwat et al., Kuzushiji-MNIST, 2018, arXiv:1812.01718."""
 
     classes = ["o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"]
 
 
-# Small letters that look like their capitals are one class with them.
+# Small letters that look like their capitals share a class with them.
 _MERGED = string.digits + string.ascii_uppercase + "abdefghnqrt"
 _CHARACTERS = {
     "byclass": string.digits + string.ascii_uppercase + string.ascii_lowercase,
@@ -116,13 +98,8 @@ _CHARACTERS = {
 }
 
 
-@DATASETS.register(
-    "emnist",
-    **_PRESET,
-    mean=(0.1751,),  # of "balanced"; the others' differ little
-    std=(0.3332,),
-    train_transforms=[{"RandomCrop": {"padding": 2}}],
-)
+# Mean and deviation of "balanced"; the others' differ little.
+@DATASETS.register("emnist", **_PRESET, mean=(0.1751,), std=(0.3332,), train_transforms=[_CROP_2])
 class EMNIST(IdxImages):
     """Handwritten digits and letters: G. Cohen et al., EMNIST, 2017, arXiv:1702.05373.
 

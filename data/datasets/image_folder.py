@@ -1,4 +1,4 @@
-"""Any folder of class folders."""
+"""A folder with one folder for each class."""
 
 import os
 from collections.abc import Sequence
@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from data.file_scan import IMAGE_SUFFIXES, is_image, is_junk, walk_files
-from data.labelled_images import ImagePaths
-from data.path_table import PathTable
+from data.image_datasets import FileDataset
 from data.registry import DATASETS, MissingSplit
 from utils.errors import UserError, did_you_mean, one_line
 from utils.logger import get_logger
@@ -18,69 +17,68 @@ _NAMES_OF_SPLITS = {name for names in _SPLITS.values() for name in names}
 
 
 @DATASETS.register("image_folder")
-class ImageFolder(ImagePaths):
+class ImageFolder(FileDataset):
     """`root` has a folder for each class, or the folders train, val and test of class folders.
 
-    Folders within a class folder belong to the class. `classes` are the training set's,
-    None for the training set itself: a class folder without an image is left out of it.
-    `names` is a file in `root` with a line for each class, the folder and then what it shows
-    ("n01440764 tench, Tinca tinca"): the class is called by the whole line.
+    Folders within a class folder belong to the class. `classes` are the training set's, None for the training set
+    itself, which leaves out a class folder without images. `names` is a file in `root` with a line for each class,
+    its folder and then its name ("n01440764 tench, Tinca tinca"): the whole line becomes the name of the class.
     Raises UserError for a folder without images or with classes that are not the training set's.
     """
 
     def __init__(self, root: Path, split: str, classes: Sequence[str] | None = None, names: str = ""):
         if not root.is_dir():
             raise UserError(f"DATASETS.ROOT {root}: no such folder; expected a folder with one folder for each class")
-        self.root = _split_folder(root, split)
+        folder = _split_folder(root, split)
         self.names = _read_names(root / names) if names else {}
-        folders = sorted(e.name for e in os.scandir(self.root) if e.is_dir() and not is_junk(e.name))
+        folders = sorted(e.name for e in os.scandir(folder) if e.is_dir() and not is_junk(e.name))
         if not folders:
+            raise UserError(f"{folder}: no class folders in it; put the images of each class into a separate folder")
+        if classes is None and folder == root and all(name.lower() in _NAMES_OF_SPLITS for name in folders):
             raise UserError(
-                f"{self.root}: no class folders in it; put the images of each class into a folder of its own"
+                f"{folder}: found only {', '.join(folders)}, expected a folder 'train' of class folders too"
             )
-        if classes is None and self.root == root and all(name.lower() in _NAMES_OF_SPLITS for name in folders):
+        folder_of = {name: each for each in folders if (name := self.class_of(each)) is not None}
+        unknown = [] if classes is None else sorted(set(folder_of) - set(classes))
+        if unknown:
             raise UserError(
-                f"{self.root}: found only {', '.join(folders)}, expected a folder 'train' of class folders too"
+                f"{folder / folder_of[unknown[0]]}: class '{unknown[0]}' is not in the training set; "
+                f"{did_you_mean(unknown[0], classes or ())}"
             )
-        folder_of = {name: folder for folder in folders if (name := self.class_of(folder)) is not None}
-        strangers = [] if classes is None else sorted(set(folder_of) - set(classes))
-        if strangers:
-            raise UserError(
-                f"{self.root / folder_of[strangers[0]]}: class '{strangers[0]}' is not in the training set; "
-                f"{did_you_mean(strangers[0], classes or ())}"
-            )
-        self._scan(folder_of, classes)
-
-    def class_of(self, folder: str) -> str | None:
-        """What the class in a folder is called; None leaves the folder out."""
-        return self.names.get(folder, folder)
-
-    def _scan(self, folder_of: dict[str, str], classes: Sequence[str] | None) -> None:
-        log = get_logger("data")
-        paths: dict[str, list[str]] = {}
-        others: list[str] = []
-        for name, folder in folder_of.items():
-            paths[name] = []
-            for path in walk_files(self.root / folder, folder):
-                (paths[name] if is_image(path) else others).append(path)
-        empty = [name for name in (classes or folder_of) if not paths.get(name)]
-        for name in empty:
-            fate = "the class is left out" if classes is None else "none of this class is counted"
-            log.warning("%s: no images of class '%s'; %s", self.root, name, fate)
-        if others:
-            log.warning("%s: skipped %d files that are no images, such as %s", self.root, len(others), min(others))
+        paths = _scan(folder, folder_of)
+        for name in [name for name in (classes or folder_of) if not paths.get(name)]:
+            outcome = "the class is left out" if classes is None else "the class cannot be evaluated"
+            get_logger("data").warning("%s: no images of class '%s'; %s", folder, name, outcome)
         self.classes = list(classes) if classes is not None else [name for name in folder_of if paths[name]]
         counts = [len(paths.get(name, ())) for name in self.classes]
         if not sum(counts):
-            raise UserError(f"{self.root}: no images in its class folders; expected {', '.join(IMAGE_SUFFIXES)}")
-        self.targets = np.repeat(np.arange(len(self.classes)), counts)
-        self.paths = PathTable(path for name in self.classes for path in sorted(paths.get(name, ())))
+            raise UserError(f"{folder}: no images in its class folders; expected {', '.join(IMAGE_SUFFIXES)}")
+        targets = np.repeat(np.arange(len(self.classes)), counts)
+        super().__init__(folder, (path for name in self.classes for path in paths.get(name, ())), targets)
+
+    def class_of(self, folder: str) -> str | None:
+        """Returns the name of a folder's class, None to leave the folder out."""
+        return self.names.get(folder, folder)
+
+
+def _scan(root: Path, folder_of: dict[str, str]) -> dict[str, list[str]]:
+    """Returns the sorted paths of each class's images, relative to `root`."""
+    paths: dict[str, list[str]] = {}
+    others: list[str] = []
+    for name, folder in folder_of.items():
+        files = sorted(walk_files(root / folder, folder))
+        paths[name] = [path for path in files if is_image(path)]
+        others += [path for path in files if not is_image(path)]
+    if others:
+        message = "%s: ignored %d files that are not images, such as %s"
+        get_logger("data").warning(message, root, len(others), min(others))
+    return paths
 
 
 def _split_folder(root: Path, split: str) -> Path:
-    """The folder of a split, or `root` itself for the training set where there are no split folders.
+    """Returns the folder of a split, or `root` itself for the training set if there are no split folders.
 
-    A network can be tested where the training set is gone.
+    Raises MissingSplit. The training set may be missing when a network is tested.
     """
     present = {e.name.lower(): e.name for e in os.scandir(root) if e.is_dir()}
     train = next((root / present[name] for name in _SPLITS["train"] if name in present), None)
@@ -95,7 +93,7 @@ def _split_folder(root: Path, split: str) -> Path:
 
 
 def _read_names(path: Path) -> dict[str, str]:
-    """Folder -> the whole of its line, in a file of lines that begin with a folder's name."""
+    """Reads a file whose lines begin with a folder: folder -> the whole line."""
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, ValueError) as error:

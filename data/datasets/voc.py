@@ -1,4 +1,4 @@
-"""Pascal VOC: photographs with the kinds of things to be seen in each."""
+"""Pascal VOC: photographs, each with the classes of the objects in it."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,8 +7,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from data.download import find_files, find_or_download
-from data.labelled_images import ImagePaths
-from data.path_table import PathTable
+from data.image_datasets import FileDataset
 from data.registry import DATASETS, MissingSplit
 from utils.errors import UserError, one_line
 
@@ -16,15 +15,15 @@ CLASSES = (
     "aeroplane bicycle bird boat bottle bus car cat chair cow "
     "diningtable dog horse motorbike person pottedplant sheep sofa train tvmonitor"
 ).split()
-_MARKS = {"1": 1, "-1": 0, "0": -1}  # present, absent, and nothing but difficult ones, which do not count
+_MARKS = {"1": 1, "-1": 0, "0": -1}  # present, absent, only difficult ones (ignored)
 
 
 @DATASETS.register("voc")
-class VOC(ImagePaths):
+class VOC(FileDataset):
     """M. Everingham et al., The Pascal visual object classes challenge, IJCV 2010. Several labels an image.
 
-    VOC<year> is looked for where torchvision puts it and in `root`, and then downloaded by torchvision.
-    Raises UserError for a list or an annotation that is missing or damaged.
+    VOC<year> is searched in torchvision's place and in `root`, else downloaded by torchvision. Targets are float32
+    (n, 20). Raises UserError for a list or an annotation that is missing or damaged.
     """
 
     classes = CLASSES
@@ -35,21 +34,20 @@ class VOC(ImagePaths):
         names = [words[0] for words in _lines(images)]
         lists = [images.with_name(f"{name}_{split}.txt") for name in CLASSES]
         if all(path.is_file() for path in lists):
-            self.targets = np.stack([_from_list(path, names) for path in lists], axis=1)
+            targets = np.stack([_from_list(path, names) for path in lists], axis=1)
         else:
             rows = [_from_xml(folder / "Annotations" / f"{name}.xml") for name in names]
-            self.targets = np.array(rows, np.float32).reshape(len(names), len(CLASSES))
-        self.root = folder / "JPEGImages"
-        self.paths = PathTable(f"{name}.jpg" for name in names)
+            targets = np.array(rows, np.float32).reshape(len(names), len(CLASSES))
+        super().__init__(folder / "JPEGImages", (f"{name}.jpg" for name in names), targets)
 
 
 def _list_of_images(root: Path, split: str, year: str) -> Path:
-    """The file ImageSets/Main/<split>.txt. Raises MissingSplit where there is none for val or test."""
+    """Returns the file ImageSets/Main/<split>.txt. Raises MissingSplit if there is none for val or test."""
     folders = [root / "VOCdevkit", root, root / "TrainVal" / "VOCdevkit"]
     names = [f"VOC{year}/ImageSets/Main/{split}.txt"]
     if split == "train" or (split, year) == ("test", "2007"):  # what can be downloaded
         error = UserError if split == "train" else MissingSplit
-        return find_or_download(root, folders, names, "VOCDetection", error=error, year=year, image_set=split)[0]
+        return find_or_download(root, folders, names, "VOCDetection", "", error, {"year": year, "image_set": split})[0]
     if not (found := find_files(folders, names)):
         raise MissingSplit(f"no {names[0]} in {', '.join(map(str, folders))}")
     return found[0]
@@ -60,7 +58,7 @@ def _lines(path: Path) -> list[list[str]]:
 
 
 def _from_list(path: Path, names: Sequence[str]) -> np.ndarray:
-    """The targets (N,) of one class, from its list of images, each marked 1, -1 or 0."""
+    """Returns the targets (n,) of one class, from its list of images, each marked 1, -1 or 0."""
     try:
         marks = dict(_lines(path))
         return np.array([_MARKS[marks[name]] for name in names], np.float32)
@@ -70,12 +68,12 @@ def _from_list(path: Path, names: Sequence[str]) -> np.ndarray:
 
 
 def _from_xml(path: Path) -> np.ndarray:
-    """The targets (classes,) of one image, from the things that are marked in it."""
+    """Returns the targets (classes,) of one image, from the objects annotated in it."""
     targets = np.zeros(len(CLASSES), np.float32)
     try:
-        for thing in ElementTree.parse(path).getroot().findall("object"):
-            i = CLASSES.index(thing.findtext("name", "").strip())
-            is_difficult = thing.findtext("difficult", "0").strip() == "1"
+        for node in ElementTree.parse(path).getroot().findall("object"):
+            i = CLASSES.index(node.findtext("name", "").strip())
+            is_difficult = node.findtext("difficult", "0").strip() == "1"
             targets[i] = targets[i] or -1 if is_difficult else 1
     except (OSError, ElementTree.ParseError, ValueError) as error:
         raise UserError(f"{path}: cannot read the annotation ({one_line(error)}); get the file again") from error

@@ -1,23 +1,33 @@
-"""Checks of the arguments that several transforms share; each raises ValueError, which becomes one line."""
+"""Checks of transforms and their arguments. Argument checks raise ValueError, which becomes one line."""
 
 import math
 from collections.abc import Sequence
 
-POSITIVE = 1e-6  # the least of what must be above zero
+import cv2
+import numpy as np
+
+from data.image_formats import Size
+from utils.contracts import Transform
+from utils.errors import UserError
+from utils.registry import is_library, translate
+
+POSITIVE = 1e-6  # the least value of an argument that must be above zero
 Numbers = float | Sequence[float]
 Pair = tuple[float, float]
 
 
 def probability(p: float) -> float:
+    """Checks that `p` is within 0..1."""
     if not 0 <= p <= 1:
         raise ValueError(f"p: found {p}, expected a probability from 0 to 1")
     return p
 
 
 def interval(name: str, value: Numbers, least: float, most: float = math.inf, center: float | None = None) -> Pair:
-    """[low, high] within least..most; where there is a `center`, a number means as far to both sides of it."""
-    from_center = center is not None and not isinstance(value, Sequence)
-    pair = (max(center - value, least), center + value) if from_center else value
+    """Returns [low, high] within least..most; with a `center`, one number is the distance to either side of it."""
+    pair = value
+    if center is not None and not isinstance(value, Sequence):
+        pair = max(center - value, least), center + value
     if not (isinstance(pair, Sequence) and len(pair) == 2 and least <= pair[0] <= pair[1] <= most):
         expected = "[low, high]" if center is None else "a number or [low, high]"
         raise ValueError(f"{name}: found {value}, expected {expected} within {least:g}..{most:g}")
@@ -25,8 +35,33 @@ def interval(name: str, value: Numbers, least: float, most: float = math.inf, ce
 
 
 def one_each(name: str, value: Numbers, count: int, most: float) -> tuple[float, ...]:
-    """A number for all, or `count` numbers -> `count` numbers, each within 0..most."""
+    """Returns `count` numbers within 0..most, given as a list or as one number for all."""
     values = tuple(value) if isinstance(value, Sequence) else (value,) * count
     if len(values) != count or not all(0 <= number <= most for number in values):
         raise ValueError(f"{name}: found {value}, expected a number or a list of {count} within 0..{most:g}")
     return values
+
+
+def colour_channels(image: np.ndarray) -> int:
+    """Returns the number of channels of an image (H, W, C), which must be 1 or 3."""
+    if image.shape[2] not in (1, 3):
+        raise ValueError(f"found an image of {image.shape[2]} channels, colour transforms take 1 or 3; remove it")
+    return image.shape[2]
+
+
+def try_out(transform: Transform, size: Size, channels: int, where: str, spatial_targets: bool) -> None:
+    """Applies a transform to a black image several times, so that an unusable value is found before training.
+
+    `where` starts the message. With spatial targets a transform must move masks too, or leave pixels in place.
+    """
+    if spatial_targets and getattr(transform, "moves_pixels", True) and not hasattr(transform, "joint"):
+        raise UserError(
+            f"{where}: moves pixels and has no `joint`, which moves a mask alike; remove it, or add `joint`, or "
+            "`moves_pixels = False` if it leaves pixels in place"
+        )
+    try:
+        for seed in range(8):
+            transform(np.zeros((*size, channels), np.uint8), np.random.default_rng(seed))
+    except Exception as error:
+        is_value = isinstance(error, (ValueError, AssertionError, ArithmeticError, cv2.error))
+        translate(error, where, is_refusal=is_value or is_library(type(transform)))

@@ -1,48 +1,47 @@
-"""Mixing the images of a batch, and their targets with them; on the device, all at once."""
+"""MixUp and CutMix: mixing the images of a batch and their targets, on the device."""
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch.nn import functional as F
 
-from data.registry import BATCH_TRANSFORMS
+from data.registry import BATCH_TRANSFORMS, BatchTransform, Mixed
+from data.samplers import stream
+from utils.contracts import Batch
 
-Mixed = tuple[torch.Tensor, torch.Tensor]  # images (N, C, H, W), targets (N, classes)
 
-
+@dataclass
 class BatchTransforms:
-    """One of `transforms`, drawn anew for each batch; what is drawn follows from (seed, epoch, position).
+    """Applies one of `transforms`, drawn anew for each batch: a function of (seed, epoch, samples seen).
 
-    Class indices become probabilities (N, classes). From epoch `until` on nothing is mixed; 0: never so.
+    Class indices become probabilities (N, num_outputs). From epoch `off_epoch` on batches are not mixed; 0: never off.
     """
 
-    def __init__(self, transforms: Sequence[Any], num_classes: int, seed: int, until: int = 0):
-        self.transforms = transforms
-        self.num_classes = num_classes
-        self.seed = seed
-        self.until = until
+    transforms: Sequence[BatchTransform]
+    num_outputs: int
+    seed: int
+    off_epoch: int = 0
 
-    def __call__(self, batch: Any, epoch: int, position: int) -> Any:
-        if 0 < self.until <= epoch:
+    def __call__(self, batch: Batch, epoch: int, samples_seen: int) -> Batch:
+        if 0 < self.off_epoch <= epoch:
             return batch
-        rng = np.random.default_rng((self.seed, epoch, position, 0xBA7C))  # apart from the samples' own streams
+        rng = stream("mixing", self.seed, epoch, samples_seen)
         targets = batch.targets
         if not targets.is_floating_point():
-            targets = F.one_hot(targets, self.num_classes).float()
-        transform = self.transforms[rng.integers(len(self.transforms))]
+            targets = F.one_hot(targets, self.num_outputs).float()
+        transform = self.transforms[int(rng.integers(len(self.transforms)))]
         images, targets = transform(batch.images, targets, rng)
         return replace(batch, images=images, targets=targets)
 
 
 @BATCH_TRANSFORMS.register()
 class MixUp:
-    """Blend each image with another one of the batch: H. Zhang et al., 2017, arXiv:1710.09412.
+    """Blends each image with another one of the batch: H. Zhang et al., 2017, arXiv:1710.09412.
 
-    The share of the first is drawn from Beta(alpha, alpha), once for the batch.
+    The first image's share is drawn from Beta(alpha, alpha), once for the batch.
     """
 
     def __init__(self, alpha: float = 0.2):
@@ -55,9 +54,9 @@ class MixUp:
 
 @BATCH_TRANSFORMS.register()
 class CutMix:
-    """Paste a box of another image of the batch into each: S. Yun et al., 2019, arXiv:1905.04899.
+    """Pastes a box of another image of the batch into each: S. Yun et al., 2019, arXiv:1905.04899.
 
-    The share of the box's area is drawn from Beta(alpha, alpha); targets go by the area that was really pasted.
+    The box's share of the area is drawn from Beta(alpha, alpha); targets are mixed by the area actually pasted.
     """
 
     def __init__(self, alpha: float = 1.0):
@@ -89,12 +88,12 @@ def _blend(values: torch.Tensor, partners: torch.Tensor, share: float) -> torch.
 
 
 def _blend_targets(targets: torch.Tensor, partners: torch.Tensor, share: float) -> torch.Tensor:
-    """A label that does not count in one image, which is below 0, does not count in the mixture."""
+    """Blends targets; a label that is ignored (below 0) in one of two images is ignored in the mixture."""
     unknown = (targets < 0) | (targets[partners] < 0)
     return _blend(targets, partners, share).masked_fill(unknown, -1)
 
 
 def _span(length: int, side: float, rng: np.random.Generator) -> slice:
-    """A stretch of `side * length` pixels around a random centre, cut off at the border."""
+    """Returns a span of `side * length` pixels around a random centre, cut off at the border."""
     centre, half = rng.integers(length), round(side * length) // 2
     return slice(max(int(centre) - half, 0), min(int(centre) + half, length))

@@ -1,8 +1,7 @@
-"""What pixels look like: brightness, contrast, colour, sharpness.
+"""Brightness, contrast, colour, sharpness.
 
-The functions take uint8 (H, W, C), C 1 or 3 (RGB), and return the same. A `factor` of 1
-changes nothing, 0 leaves a flat, gray or blurred image, and more than 1 exaggerates.
-Results are rounded, where torchvision cuts the fraction off.
+The functions take uint8 (H, W, C), C 1 or 3 (RGB), and return the same. A `factor` of 1 changes nothing, 0 leaves
+a flat, gray or blurred image, and more than 1 exaggerates. Results are rounded, torchvision truncates them.
 """
 
 import math
@@ -12,9 +11,9 @@ import cv2
 import numpy as np
 
 from data.registry import TRANSFORMS
-from data.transforms.arguments import POSITIVE, Numbers, Pair, interval, probability
+from data.transforms.arguments import POSITIVE, Numbers, Pair, colour_channels, interval, probability
 
-_GRAY = np.array([0.299, 0.587, 0.114])  # what red, green and blue add to brightness (ITU-R BT.601)
+_GRAY = np.array([0.299, 0.587, 0.114])  # weights of red, green and blue (ITU-R BT.601)
 _VALUES = np.arange(256)
 
 
@@ -28,22 +27,22 @@ def adjust_contrast(image: np.ndarray, factor: float) -> np.ndarray:
 
 
 def adjust_saturation(image: np.ndarray, factor: float) -> np.ndarray:
-    """Factor 0 is gray in three channels. An image of one channel is returned as it is."""
+    """Blends with gray in three channels; an image of one channel is returned as it is."""
     mixed = factor * np.eye(3) + (1 - factor) * _GRAY  # one row for each colour of the result
     return image if image.shape[2] == 1 else cv2.transform(image, mixed)
 
 
-def adjust_hue(image: np.ndarray, turn: float) -> np.ndarray:
-    """Turn the circle of hues; 0.5 gives the complementary colours."""
+def adjust_hue(image: np.ndarray, rotation: float) -> np.ndarray:
+    """Rotates the circle of hues; 0.5 gives the complementary colours."""
     if image.shape[2] == 1:
         return image
     hsv = cv2.cvtColor(image.astype(np.float32), cv2.COLOR_RGB2HSV)  # 8 bits for a hue would be too few
-    hsv[..., 0] += turn % 1 * 360
+    hsv[..., 0] = hsv[..., 0] + np.float32(rotation % 1 * 360)
     return cv2.convertScaleAbs(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB))
 
 
 def adjust_sharpness(image: np.ndarray, factor: float) -> np.ndarray:
-    """Against an image blurred 3 by 3; the outermost pixels stay, as Pillow and torchvision leave them."""
+    """Blends with a 3 by 3 blur; the outermost pixels stay, as in Pillow and torchvision."""
     kernel = np.full((3, 3), (1 - factor) / 13)
     kernel[1, 1] = factor + (1 - factor) * 5 / 13
     result = image.copy()
@@ -52,17 +51,17 @@ def adjust_sharpness(image: np.ndarray, factor: float) -> np.ndarray:
 
 
 def posterize(image: np.ndarray, bits: int) -> np.ndarray:
-    """Keep the highest `bits` bits."""
+    """Keeps the highest `bits` bits."""
     return image & np.uint8(256 - (1 << (8 - bits)))
 
 
 def solarize(image: np.ndarray, threshold: float) -> np.ndarray:
-    """Invert values from `threshold` on."""
+    """Inverts values from `threshold` on."""
     return _look_up(image, np.where(threshold <= _VALUES, 255 - _VALUES, _VALUES))
 
 
 def autocontrast(image: np.ndarray) -> np.ndarray:
-    """Stretch each channel from its darkest and brightest value to 0 and 255."""
+    """Stretches each channel from its darkest and brightest value to 0 and 255."""
 
     def stretched(counts: np.ndarray) -> np.ndarray:
         low, high = np.flatnonzero(counts)[[0, -1]]
@@ -73,7 +72,7 @@ def autocontrast(image: np.ndarray) -> np.ndarray:
 
 
 def equalize(image: np.ndarray) -> np.ndarray:
-    """Give each channel values that are about equally frequent, by Pillow's rule."""
+    """Equalizes the histogram of each channel, by Pillow's rule."""
 
     def equalized(counts: np.ndarray) -> np.ndarray:
         step = (counts.sum() - counts[np.flatnonzero(counts)[-1]]) // 255
@@ -87,23 +86,25 @@ def _blend(image: np.ndarray, gray: float, factor: float) -> np.ndarray:
 
 
 def _by_histogram(image: np.ndarray, table_of: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    """Look values up in a table for each channel, made from how often the channel has each value."""
+    """Looks values up in a table for each channel, computed from its histogram (256,)."""
     counts = [cv2.calcHist([image], [c], None, [256], [0, 256]).ravel() for c in range(image.shape[2])]
     return _look_up(image, np.stack([table_of(of_channel.astype(int)) for of_channel in counts], axis=1))
 
 
 def _look_up(image: np.ndarray, table: np.ndarray) -> np.ndarray:
-    """Replace values by a table (256,) or, for each channel, (256, C)."""
+    """Replaces values by a table (256,) or, for each channel, (256, C)."""
     return cv2.LUT(image, table.astype(np.uint8).reshape(1, 256, -1)).reshape(image.shape)
 
 
 @TRANSFORMS.register()
 class ColorJitter:
-    """Change brightness, contrast, saturation and hue by random factors, in random order.
+    """Changes brightness, contrast, saturation and hue by random factors, in random order.
 
-    A number x means a factor within 1 - x and 1 + x, but not below 0; [low, high] are the
-    limits themselves. For `hue` they are -x and x, at most half a turn: 0.5.
+    A number x means a factor within 1 - x and 1 + x, but not below 0; [low, high] are the limits themselves. For
+    `hue` they are -x and x, at most half the circle: 0.5.
     """
+
+    thread_safe, moves_pixels = True, False
 
     def __init__(self, brightness: Numbers = 0, contrast: Numbers = 0, saturation: Numbers = 0, hue: Numbers = 0):
         changes = [
@@ -115,6 +116,7 @@ class ColorJitter:
         self.changes = [(adjust, interval(name, value, *limits)) for adjust, name, value, limits in changes if value]
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        colour_channels(image)
         for i in rng.permutation(len(self.changes)):
             adjust, limits = self.changes[i]
             image = adjust(image, rng.uniform(*limits))
@@ -123,18 +125,26 @@ class ColorJitter:
 
 @TRANSFORMS.register()
 class Grayscale:
-    """Take the colours away with probability `p`; three channels stay three."""
+    """Removes the colours with probability `p`; three channels stay three."""
+
+    thread_safe, moves_pixels = True, False
 
     def __init__(self, p: float = 1.0):
         self.p = probability(p)
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        colour_channels(image)
         return adjust_saturation(image, 0.0) if rng.random() < self.p else image
 
 
 @TRANSFORMS.register()
 class GaussianBlur:
-    """Blur with probability `p`, by a random `sigma` in pixels within [low, high]; three sigma to each side count."""
+    """Blurs with probability `p` by a random `sigma` in pixels within [low, high]; the kernel reaches three sigma.
+
+    Takes any number of channels.
+    """
+
+    thread_safe, moves_pixels = True, False
 
     def __init__(self, sigma: Pair = (0.1, 2.0), p: float = 1.0):
         self.sigma, self.p = interval("sigma", sigma, POSITIVE), probability(p)

@@ -1,30 +1,41 @@
-"""Where pixels go: resizing, cropping, flipping, turning, erasing."""
+"""Resizing, cropping, flipping, rotating, erasing. All transforms here take any number of channels."""
 
+import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import cv2
 import numpy as np
 
+from data.image_formats import Size
+from data.image_io import Box, crop
 from data.registry import TRANSFORMS
 from data.transforms.arguments import POSITIVE, Numbers, Pair, interval, one_each, probability
 
-Size = Sequence[int]  # (height, width) in pixels
-Box = tuple[int, int, int, int]  # (top, left, height, width) in pixels
 
-
-def resize(image: np.ndarray, size: Size) -> np.ndarray:
-    """Resize to (height, width): by area when shrinking, else bilinear."""
+def resize(image: np.ndarray, size: Size, nearest: bool = False) -> np.ndarray:
+    """Resizes (H, W, C) to (height, width): by area when shrinking, else bilinear; masks (H, W, ...) by `nearest`."""
     height, width = size
     if image.shape[:2] == (height, width):
         return image
+    if nearest:
+        rows, columns = ((np.arange(n) + 0.5) * old / n for n, old in zip(size, image.shape[:2], strict=True))
+        return image[rows.astype(np.int64)[:, np.newaxis], columns.astype(np.int64)]
     shrinks = height * width < image.shape[0] * image.shape[1]
-    resized = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
-    return resized.reshape(height, width, image.shape[2])  # OpenCV drops the axis of a single channel
+    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    return _by_fours(lambda part, _: cv2.resize(part, (width, height), interpolation=method), image)
+
+
+def _by_fours(function: Callable[[np.ndarray, int], np.ndarray], image: np.ndarray) -> np.ndarray:
+    """Applies a function of (channels, number of the first) to four channels at a time, the most OpenCV takes."""
+    firsts = range(0, image.shape[2], 4)
+    parts = [function(np.ascontiguousarray(image[..., c : c + 4]) if len(firsts) > 1 else image, c) for c in firsts]
+    # OpenCV drops the axis of a single channel.
+    return np.concatenate([np.atleast_3d(part) for part in parts], axis=2) if len(parts) > 1 else np.atleast_3d(*parts)
 
 
 def random_box(size: Size, scale: Pair, log_ratio: Pair, rng: np.random.Generator) -> Box | None:
-    """A random box with a share of the area within `scale`; None when ten in a row do not fit into `size`."""
+    """Draws a box with a share of the area within `scale`; None if ten draws in a row exceed `size`."""
     full_height, full_width = size
     for _ in range(10):
         area = full_height * full_width * rng.uniform(*scale)
@@ -40,34 +51,48 @@ def random_box(size: Size, scale: Pair, log_ratio: Pair, rng: np.random.Generato
 def affine(
     image: np.ndarray, angle: float, shift: Pair = (0, 0), scale: float = 1, shear: float = 0, fill: Numbers = 0
 ) -> np.ndarray:
-    """Shear the rows and turn clockwise, in degrees, and scale, all around the middle; shift by (x, y) pixels."""
-    turn, lean = np.deg2rad([angle, shear])
-    turned = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
-    inverse = np.linalg.inv(scale * turned @ [[1, -np.tan(lean)], [0, 1]])
-    middle = np.array(image.shape[1::-1]) / 2
-    return warp(image, np.column_stack([inverse, middle - inverse @ (middle + shift)]), fill)
+    """Shears the rows, rotates clockwise (both in degrees) and scales about the centre, then shifts by (x, y)."""
+    rotation, shearing = np.deg2rad([angle, shear])
+    rotated = np.array([[np.cos(rotation), -np.sin(rotation)], [np.sin(rotation), np.cos(rotation)]])
+    inverse = np.linalg.inv(scale * rotated @ [[1, -np.tan(shearing)], [0, 1]])
+    centre = np.array(image.shape[1::-1]) / 2
+    return warp(image, np.column_stack([inverse, centre - inverse @ (centre + shift)]), fill)
 
 
 def warp(image: np.ndarray, inverse: np.ndarray | Sequence[Sequence[float]], fill: Numbers) -> np.ndarray:
-    """Take each pixel (x, y) from `inverse` @ (x, y, 1), bilinear; `fill` lies around the image.
+    """Takes each pixel (x, y) from `inverse` (2, 3) @ (x, y, 1), bilinear; `fill` is the value outside the image.
 
-    Coordinates begin at the image's corner: the middle of its first pixel is (0.5, 0.5).
+    The origin is the image's corner: the centre of its first pixel is (0.5, 0.5).
     """
-    matrix = np.array(inverse, np.float64)  # (2, 3)
-    matrix[:, 2] += matrix[:, :2].sum(axis=1) / 2 - 0.5  # OpenCV begins in the middle of the first pixel
-    height, width, channels = image.shape
-    flags, fill = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, one_each("fill", fill, channels, 255)
-    return cv2.warpAffine(image, matrix, (width, height), flags=flags, borderValue=fill).reshape(image.shape)
+    matrix = np.array(inverse, np.float64)
+    matrix[:, 2] += matrix[:, :2].sum(axis=1) / 2 - 0.5  # OpenCV's origin is the centre of the first pixel
+    size, flags = image.shape[1::-1], cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    fill = one_each("fill", fill, image.shape[2], 255)
+    return _by_fours(
+        lambda part, c: cv2.warpAffine(part, matrix, size, flags=flags, borderValue=fill[c : c + 4]), image
+    )
+
+
+class SpatialTransform:
+    """A transform whose `__call__(image, rng, nearest=False)` moves masks (H, W, ...) too, `nearest` if it resizes."""
+
+    thread_safe = True
+
+    def __call__(self, image: np.ndarray, rng: np.random.Generator, nearest: bool = False) -> np.ndarray:
+        raise NotImplementedError
+
+    def joint(self, image: np.ndarray, target: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Moves an image and its mask alike, with the same draws as `__call__`."""
+        return self(image, copy.deepcopy(rng)), self(target, rng, nearest=True)
 
 
 @TRANSFORMS.register()
-class Resize:
-    """Scale, keeping the aspect ratio, until the image just covers `size / crop_pct`.
+class Resize(SpatialTransform):
+    """Resizes, keeping the aspect ratio, until the image just covers `size / crop_pct`.
 
-    With the default crop_pct of 1 the CenterCrop after it keeps all of the shorter side;
-    0.875 is the usual value for ImageNet (resize to 256, crop 224). What would be longer than 16
-    times its part of `size` is cut evenly at both ends first: a strip of 1 by 20,000 pixels
-    would become gigabytes, of which the crop keeps a square.
+    With the default crop_pct of 1 a CenterCrop after it keeps all of the shorter side; 0.875 is the usual value
+    for ImageNet (resize to 256, crop 224). An image longer than 16 times its side of `size` is first cut evenly
+    at both ends: a strip of 1 by 20,000 pixels would become gigabytes, of which the crop keeps a square.
     """
 
     def __init__(self, size: Size, crop_pct: float = 1.0):
@@ -75,32 +100,32 @@ class Resize:
             raise ValueError(f"crop_pct: found {crop_pct}, expected a share from 0.1 to 1")
         self.height, self.width = (math.floor(side / crop_pct) for side in size)
 
-    def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def __call__(self, image: np.ndarray, rng: np.random.Generator, nearest: bool = False) -> np.ndarray:
         height, width = image.shape[:2]
         scale = max(self.height / height, self.width / width)
         top = max(height - math.ceil(16 * self.height / scale), 0) // 2
         left = max(width - math.ceil(16 * self.width / scale), 0) // 2
         image = image[top : height - top, left : width - left]
         height, width = image.shape[:2]
-        return resize(image, (max(round(height * scale), self.height), max(round(width * scale), self.width)))
+        size = max(round(height * scale), self.height), max(round(width * scale), self.width)
+        return resize(image, size, nearest)
 
 
 @TRANSFORMS.register()
-class CenterCrop:
-    """The middle `size` of an image at least as large."""
+class CenterCrop(SpatialTransform):
+    """Crops the central `size` of an image at least as large."""
 
     def __init__(self, size: Size):
         self.height, self.width = size
 
-    def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        top = (image.shape[0] - self.height) // 2
-        left = (image.shape[1] - self.width) // 2
-        return image[max(top, 0) : max(top, 0) + self.height, max(left, 0) : max(left, 0) + self.width]
+    def __call__(self, image: np.ndarray, rng: np.random.Generator, nearest: bool = False) -> np.ndarray:
+        top, left = (image.shape[0] - self.height) // 2, (image.shape[1] - self.width) // 2
+        return crop(image, (max(top, 0), max(left, 0), self.height, self.width))
 
 
 @TRANSFORMS.register()
-class RandomCrop:
-    """Pad each side by `padding` zero pixels, then crop `size` at a random place."""
+class RandomCrop(SpatialTransform):
+    """Pads each side by `padding` zero pixels, then crops `size` at a random place."""
 
     def __init__(self, size: Size, padding: int = 0):
         self.height, self.width = size
@@ -108,10 +133,10 @@ class RandomCrop:
             raise ValueError(f"padding: found {padding}, expected 0 pixels or more")
         self.padding = padding
 
-    def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        height, width, channels = image.shape
+    def __call__(self, image: np.ndarray, rng: np.random.Generator, nearest: bool = False) -> np.ndarray:
+        height, width, *rest = image.shape
         pad = self.padding
-        canvas = np.zeros((height + 2 * pad, width + 2 * pad, channels), np.uint8)
+        canvas = np.zeros((height + 2 * pad, width + 2 * pad, *rest), image.dtype)
         canvas[pad : pad + height, pad : pad + width] = image
         top = rng.integers(max(canvas.shape[0] - self.height, 0) + 1)
         left = rng.integers(max(canvas.shape[1] - self.width, 0) + 1)
@@ -119,20 +144,21 @@ class RandomCrop:
 
 
 @TRANSFORMS.register()
-class RandomResizedCrop:
-    """A random part of the image, by share of its area and by aspect ratio, resized to `size`.
+class RandomResizedCrop(SpatialTransform):
+    """Resizes a random part of the image, by share of its area and by aspect ratio, to `size`.
 
-    C. Szegedy et al., Going deeper with convolutions, 2014, arXiv:1409.4842; the sampling is
-    torchvision's, with its fall-back to a centre crop after ten misses.
+    C. Szegedy et al., Going deeper with convolutions, 2014, arXiv:1409.4842; the sampling is torchvision's, with
+    its fall-back to a centre crop after ten misses.
     """
 
     def __init__(self, size: Size, scale: Pair = (0.08, 1.0), ratio: Pair = (3 / 4, 4 / 3)):
         self.size = size
         self.scale = interval("scale", scale, POSITIVE, 1)
-        self.log_ratio = tuple(map(math.log, interval("ratio", ratio, POSITIVE)))
+        low, high = interval("ratio", ratio, POSITIVE)
+        self.log_ratio = math.log(low), math.log(high)
 
     def plan(self, size: Size, rng: np.random.Generator) -> Box:
-        """(top, left, height, width) of the part to keep of an image of `size`."""
+        """Draws the (top, left, height, width) to keep of an image of `size`."""
         box = random_box(size, self.scale, self.log_ratio, rng)
         if box:
             return box
@@ -142,39 +168,41 @@ class RandomResizedCrop:
         height = min(full_height, max(round(full_width / low), 1))
         return (full_height - height) // 2, (full_width - width) // 2, height, width
 
-    def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        top, left, height, width = self.plan(image.shape[:2], rng)
-        return resize(np.ascontiguousarray(image[top : top + height, left : left + width]), self.size)
+    def finish(self, pixels: np.ndarray, nearest: bool = False) -> np.ndarray:
+        """Resizes the planned part of an image."""
+        return resize(np.ascontiguousarray(pixels), self.size, nearest)
+
+    def __call__(self, image: np.ndarray, rng: np.random.Generator, nearest: bool = False) -> np.ndarray:
+        return self.finish(crop(image, self.plan(image.shape[:2], rng)), nearest)
 
 
 @TRANSFORMS.register()
-class HFlip:
-    """Mirror left and right with probability `p`."""
+class HFlip(SpatialTransform):
+    """Mirrors left and right with probability `p`."""
 
     def __init__(self, p: float = 0.5):
         self.p = probability(p)
 
-    def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def __call__(self, image: np.ndarray, rng: np.random.Generator, nearest: bool = False) -> np.ndarray:
         return image[:, ::-1] if rng.random() < self.p else image
 
 
 @TRANSFORMS.register()
-class VFlip:
-    """Mirror top and bottom with probability `p`."""
+class VFlip(HFlip):
+    """Mirrors top and bottom with probability `p`."""
 
-    def __init__(self, p: float = 0.5):
-        self.p = probability(p)
-
-    def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def __call__(self, image: np.ndarray, rng: np.random.Generator, nearest: bool = False) -> np.ndarray:
         return image[::-1] if rng.random() < self.p else image
 
 
 @TRANSFORMS.register()
 class Rotation:
-    """Turn around the middle by a random angle: counter-clockwise, `degrees` is a number or [low, high].
+    """Rotates counter-clockwise about the centre by a random angle within `degrees`, a number or [low, high].
 
-    The image keeps its size; `fill` (0..255, a number or one for each channel) goes where nothing is left.
+    The image keeps its size; uncovered pixels get the value `fill`, 0..255, a number or one for each channel.
     """
+
+    thread_safe = True
 
     def __init__(self, degrees: Numbers, fill: Numbers = 0):
         self.degrees, self.fill = interval("degrees", degrees, -360, 360, center=0), fill
@@ -185,12 +213,13 @@ class Rotation:
 
 @TRANSFORMS.register()
 class Affine:
-    """Shear, scale, turn and shift at random, with the arguments of torchvision's RandomAffine.
+    """Shears, scales, rotates and shifts at random, with the arguments of torchvision's RandomAffine.
 
-    `degrees` (clockwise here) and `shear` (of the rows, in degrees) are a number or [low, high],
-    `translate` is the longest shift (x, y) in shares of width and height, `scale` is [low, high],
-    `fill` as in Rotation.
+    `degrees` (clockwise here) and `shear` (of the rows, in degrees) are a number or [low, high], `translate` is the
+    longest shift (x, y) in shares of width and height, `scale` is [low, high], `fill` as in Rotation.
     """
+
+    thread_safe = True
 
     def __init__(
         self, degrees: Numbers, translate: Numbers = 0, scale: Pair = (1, 1), shear: Numbers = 0, fill: Numbers = 0
@@ -210,26 +239,31 @@ class Affine:
 
 @TRANSFORMS.register()
 class RandomErasing:
-    """With probability `p`, fill a random rectangle with noise or with a `value`.
+    """With probability `p`, fills a random rectangle with noise or with a `value`.
 
-    `scale` is its share of the image's area, `ratio` its width over its height. Like the
-    paper's, it is filled with "random" pixels unless `value` gives 0..255, one number or
-    one for each channel. Where none of ten rectangles fits, the image stays as it is.
+    `scale` is its share of the image's area, `ratio` its width over its height. As in the paper the pixels are
+    "random" unless `value` gives 0..255, one number or one for each channel. If ten rectangles in a row exceed the
+    image, it is returned unchanged.
     Z. Zhong et al., Random Erasing Data Augmentation, 2017, arXiv:1708.04896.
     """
+
+    thread_safe, moves_pixels = True, False
 
     def __init__(
         self, p: float = 0.5, scale: Pair = (0.02, 0.33), ratio: Pair = (0.3, 3.3), value: Numbers | str = "random"
     ):
         self.p = probability(p)
         self.scale = interval("scale", scale, POSITIVE, 1)
-        self.log_ratio = tuple(map(math.log, interval("ratio", ratio, POSITIVE)))
+        low, high = interval("ratio", ratio, POSITIVE)
+        self.log_ratio = math.log(low), math.log(high)
+        if isinstance(value, str) and value != "random":
+            raise ValueError(f"value: found {value!r}, expected random, a number, or one for each channel")
         self.value = value
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         channels = image.shape[2]
-        # Before the chance is taken, so that a wrong number of values is found at once.
-        value = None if self.value == "random" else one_each("value", self.value, channels, 255)
+        # Checked before the chance is drawn, so that an incorrect number of values is found at start.
+        value = None if isinstance(self.value, str) else one_each("value", self.value, channels, 255)
         box = random_box(image.shape[:2], self.scale, self.log_ratio, rng) if rng.random() < self.p else None
         if box is None:
             return image

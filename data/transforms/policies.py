@@ -1,21 +1,22 @@
-"""Random operations of random strength: RandAugment and TrivialAugment. Their warps are bilinear."""
+"""RandAugment and TrivialAugment: random operations of random magnitude. Their warps are bilinear."""
 
 from collections.abc import Callable
 
 import numpy as np
 
+from data.image_formats import Size
 from data.registry import TRANSFORMS
 from data.transforms import colour
-from data.transforms.arguments import Numbers, one_each
-from data.transforms.geometry import Size, affine, warp
+from data.transforms.arguments import Numbers, colour_channels, one_each
+from data.transforms.geometry import affine, warp
 
-LEVELS = 30  # a magnitude is that of a level from 0 to this one
-RAND, WIDE = 2, 3  # the columns of the table below with the two policies' magnitudes
-Row = tuple[Callable[[np.ndarray, float, Numbers], np.ndarray], float, float, float]
+LEVELS = 30  # magnitudes are linear in a level from 0 to this one
+RAND, WIDE = 0, 1  # the two policies' places among the highest magnitudes of the table below
+Operation = tuple[Callable[[np.ndarray, float, Numbers], np.ndarray], float, float, float]
 
 
-def operations(size: Size) -> dict[str, Row]:
-    """name -> what it does with (image, magnitude, fill), the magnitude at level 0, those at the highest level.
+def operations(size: Size) -> dict[str, Operation]:
+    """Returns name -> (function of (image, magnitude, fill), magnitude at level 0, two at the highest level).
 
     For images of `size`. Shears keep the upper left corner, shifts are in whole pixels.
     """
@@ -39,27 +40,29 @@ def operations(size: Size) -> dict[str, Row]:
 
 
 def choose(size: Size, policy: int, level: float, rng: np.random.Generator) -> tuple[str, float]:
-    """The name and the magnitude of a random operation; magnitudes that begin at 0 are as often negative."""
+    """Draws the name and the magnitude of an operation; a magnitude that is 0 at level 0 has a random sign."""
     table = operations(size)
     name = list(table)[rng.integers(len(table))]
-    lowest, highest = table[name][1], table[name][policy]
-    magnitude = lowest + (highest - lowest) * level / LEVELS
+    _, lowest, *highest = table[name]
+    magnitude = lowest + (highest[policy] - lowest) * level / LEVELS
     return name, -magnitude if lowest == 0 and rng.random() < 0.5 else magnitude
 
 
 def _apply_one(image: np.ndarray, policy: int, level: float, fill: Numbers, rng: np.random.Generator) -> np.ndarray:
-    fill = one_each("fill", fill, image.shape[2], 255)  # whether or not this operation needs it
+    fill = one_each("fill", fill, colour_channels(image), 255)  # checked even if this operation does not use it
     name, magnitude = choose(image.shape[:2], policy, level, rng)
     return operations(image.shape[:2])[name][0](image, magnitude, fill)
 
 
 @TRANSFORMS.register()
 class RandAugment:
-    """`num_ops` random operations in a row, of `magnitude` 0..30; `fill` as in Rotation.
+    """Applies `num_ops` random operations of `magnitude` 0..30; `fill` as in Rotation.
 
     E. Cubuk et al., RandAugment: Practical automated data augmentation with a reduced search
     space, 2019, arXiv:1909.13719, with torchvision's fourteen operations and magnitudes.
     """
+
+    thread_safe = True
 
     def __init__(self, num_ops: int = 2, magnitude: float = 9, fill: Numbers = 0):
         if not isinstance(num_ops, int) or num_ops < 0:
@@ -76,15 +79,17 @@ class RandAugment:
 
 @TRANSFORMS.register()
 class TrivialAugmentWide:
-    """One random operation of a random magnitude, up to strong ones; nothing to tune. `fill` as in Rotation.
+    """Applies one random operation of a random magnitude, up to strong ones; nothing to tune. `fill` as in Rotation.
 
-    Shifts go up to 32 pixels, which leaves nothing of a smaller image.
+    Shifts are of up to 32 pixels, which leaves nothing of a smaller image.
     S. Müller and F. Hutter, TrivialAugment: Tuning-free Yet State-of-the-Art Data Augmentation,
     2021, arXiv:2103.10158, the wide space.
     """
+
+    thread_safe = True
 
     def __init__(self, fill: Numbers = 0):
         self.fill = fill
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        return _apply_one(image, WIDE, rng.integers(LEVELS + 1), self.fill, rng)
+        return _apply_one(image, WIDE, int(rng.integers(LEVELS + 1)), self.fill, rng)

@@ -1,39 +1,47 @@
-"""What a hook can do. `Trainer.train` shows when."""
+"""The interface of hooks. `Trainer.train` shows when each method is called."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from engine.trainer import Trainer
 
 
 class Hook:
-    """Called by the trainer between its steps. All methods do nothing unless overridden.
+    """Called by the trainer around its steps; every method does nothing unless overridden.
 
-    Whatever a hook must remember across a stop is in its `state_dict`, plain values and tensors.
+    A hook may read `trainer.epoch`, `trainer.step`, `trainer.epochs_done` and `trainer.progress`; after a step
+    `trainer.result` (a StepResult: loss, outputs, targets, indices, lr, updated); after an evaluation
+    `trainer.metrics` (name -> number), `trainer.evaluation` (a SplitResult) and `trainer.is_best`; and
+    `trainer.last_record`, the newest record of the training log. `trainer.stop(reason)` ends the training after the
+    epoch. What must survive a stop is in `state_dict`: plain values and tensors.
     """
 
     needs_validation = False  # whether it reads `trainer.metrics` or `trainer.is_best`
+    main_only = False  # whether only the first of several processes runs it
 
-    def before_train(self, trainer: Any) -> None:
-        """Once, before the first step of this process; a resumed state is loaded already."""
+    def before_train(self, trainer: "Trainer") -> None:
+        """Called once, before the first step of this process; a resumed state has been restored."""
 
-    def before_epoch(self, trainer: Any) -> None:
-        """Before the first step of an epoch, and before the first one after a resume within it."""
+    def before_epoch(self, trainer: "Trainer") -> None:
+        """Called before the first step of an epoch, and before the first one after a resume within it."""
 
-    def after_backward(self, trainer: Any) -> None:
-        """Within each step, before the update: the gradients of the whole batch, as yet scaled and not clipped."""
+    def after_backward(self, trainer: "Trainer") -> None:
+        """Called within a step, before the update: gradients of the whole batch, still scaled and not clipped."""
 
-    def after_step(self, trainer: Any) -> None:
-        """After each step: counters, learning rate and weights have moved."""
+    def after_step(self, trainer: "Trainer") -> None:
+        """Called after each step: counters, learning rate and weights have moved."""
 
-    def evaluate(self, trainer: Any) -> None:
-        """All samples of the epoch are used. Must not change any state: a stop here is resumed here."""
+    def evaluate(self, trainer: "Trainer") -> None:
+        """Called when an epoch is consumed. Must not change any state: a stop here is resumed here."""
 
-    def after_epoch(self, trainer: Any) -> None:
-        """The counters stand at the next epoch; `trainer.metrics` is what `evaluate` found."""
+    def after_epoch(self, trainer: "Trainer") -> None:
+        """Called after the evaluation; the counters stand at the next epoch."""
 
-    def on_failure(self, trainer: Any, error: BaseException) -> None:
-        """The loop was left by an exception, a signal for example."""
+    def on_failure(self, trainer: "Trainer", error: BaseException) -> None:
+        """Called when an exception, a signal for example, leaves the loop."""
 
-    def after_train(self, trainer: Any) -> None:
-        """At the end, however it came: release what was opened."""
+    def after_train(self, trainer: "Trainer") -> None:
+        """Always called on exit; close resources here."""
 
     def state_dict(self) -> dict[str, Any]:
         return {}

@@ -1,14 +1,17 @@
-"""Stop when the validation metric no longer improves."""
+"""Early stopping, when the monitored metric no longer improves."""
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from engine.hooks.base import Hook
 from engine.registry import HOOKS
 
+if TYPE_CHECKING:
+    from engine.trainer import Trainer
+
 
 @HOOKS.register()
 class EarlyStopping(Hook):
-    """Stops after `patience` epochs in a row without a new best TEST.MONITOR."""
+    """Stops the training after `patience` epochs in a row without a new best TEST.MONITOR."""
 
     needs_validation = True
 
@@ -17,12 +20,12 @@ class EarlyStopping(Hook):
             raise ValueError(f"patience: found {patience}, expected at least 1 epoch")
         self.patience = patience
 
-    def before_train(self, trainer: Any) -> None:
-        self._stop_if_due(trainer)  # a run that was stopped stays so, unless this hook or its patience changed
+    def before_train(self, trainer: "Trainer") -> None:
+        self._stop_if_due(trainer)  # a stopped run stays so, unless this hook or its patience has changed
 
-    def after_epoch(self, trainer: Any) -> None:
+    def after_epoch(self, trainer: "Trainer") -> None:
         self._stop_if_due(trainer)
 
-    def _stop_if_due(self, trainer: Any) -> None:
-        if trainer.epochs_since_best >= self.patience:
-            trainer.stop(f"no better epoch in the last {self.patience}")
+    def _stop_if_due(self, trainer: "Trainer") -> None:
+        if trainer.progress.epochs_since_best >= self.patience:
+            trainer.stop(f"no improvement in the last {self.patience} epochs")

@@ -1,40 +1,64 @@
 """Validation after each epoch, and whether it was the best one."""
 
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from engine.hooks.base import Hook
-from engine.inference import Averages, Evidence, Metrics, Predictor
+from engine.inference import SplitResult, evaluate
+from engine.tasks.base import Metrics, Task
+
+if TYPE_CHECKING:
+    from engine.trainer import Loader, Trainer
 
 
 class Evaluation(Hook):
-    """Sets `trainer.metrics` and `trainer.evidence`, and `trainer.epochs_since_best` by the metric called `monitor`.
+    """Sets `trainer.evaluation`, and `epochs_since_best` by the metric that `monitor` names, such as "max top1".
 
-    `mode` is max or min; a value or a loss that is not finite is never the best.
+    `task` holds the network to evaluate, which may be an average of the trained one. A metric or a loss that is
+    not finite is never the best.
     """
 
-    def __init__(self, predictor: Predictor, loader: Any, metrics: Metrics, monitor: str, mode: str):
-        self.predictor = predictor
+    def __init__(
+        self,
+        task: Task,
+        task_name: str,
+        loader: "Loader",
+        metrics: Metrics,
+        monitor: str,
+        read_image: Callable[[int], np.ndarray],
+    ):
+        self.task = task
+        self.task_name = task_name
         self.loader = loader
         self.metrics = metrics
-        self.monitor = monitor
+        mode, self.monitor = monitor.split(" ", 1)
         self.sign = 1 if mode == "max" else -1
+        self.read_image = read_image
 
-    def evaluate(self, trainer: Any) -> None:
-        averages, evidence = Averages(trainer.criterion, self.metrics), Evidence(self.predictor.multilabel)
-        for batch, outputs in self.predictor.predict(self.loader.batches()):
-            trainer.poll()
-            averages.add(batch, outputs)
-            evidence.add(batch, outputs)
-        trainer.metrics, trainer.evidence = averages.result(), evidence
+    def evaluate(self, trainer: "Trainer") -> None:
+        batches = self.loader.batches(poll=trainer.poll)
+        evaluator = evaluate(self.task, batches, self.metrics, trainer.device, trainer.poll)
+        trainer.evaluation = SplitResult(
+            self.task_name,
+            "val",
+            evaluator.result(),
+            evaluator.predictions(),
+            self.task.names,
+            self.loader.dataset,
+            self.read_image,
+            evaluator.count,
+        )
 
-    def after_epoch(self, trainer: Any) -> None:
-        value = trainer.metrics[self.monitor]
-        better = trainer.best is None or self.sign * value > self.sign * trainer.best
+    def after_epoch(self, trainer: "Trainer") -> None:
+        progress, value = trainer.progress, trainer.metrics[self.monitor]
+        better = progress.best is None or self.sign * value > self.sign * progress.best
         if better and math.isfinite(value) and math.isfinite(trainer.metrics["loss"]):
-            trainer.best, trainer.epochs_since_best = value, 0
+            progress.best, progress.epochs_since_best = value, 0
         else:
-            trainer.epochs_since_best += 1
+            progress.epochs_since_best += 1
 
-    def after_train(self, trainer: Any) -> None:
+    def after_train(self, trainer: "Trainer") -> None:
         self.loader.close()

@@ -1,17 +1,20 @@
-"""Training the head alone for a while, or never training some parameters."""
+"""Freezes all but the head for the first epochs, or some parameters for good."""
 
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import TYPE_CHECKING
 
 from torch import nn
 
 from engine.hooks.base import Hook
 from utils.errors import UserError, did_you_mean
 
+if TYPE_CHECKING:
+    from engine.trainer import Trainer
+
 
 def freeze(model: nn.Module, patterns: Sequence[str]) -> None:
-    """Freeze the parameters whose names match, such as layer1.*. Raises UserError for no match."""
+    """Freezes the parameters whose names match a pattern, such as layer1.*. Raises UserError if none matches."""
     names = [name for name, _ in model.named_parameters()]
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in names):
@@ -25,25 +28,25 @@ def freeze(model: nn.Module, patterns: Sequence[str]) -> None:
 
 
 class Freezing(Hook):
-    """All but the `head` is frozen for the first `epochs` epochs; what is not trainable now stays frozen.
+    """Freezes all but the `head` for the first `epochs` epochs; parameters that are frozen already stay so.
 
-    What is frozen follows from the epoch, so that a resumed run needs no state for it. Frozen
-    batch norms are in evaluation mode, so that their statistics stay too.
+    The epoch alone decides, so that a resumed run needs no state. Frozen batch norms are in evaluation mode, which
+    freezes their statistics too.
     """
 
     def __init__(self, model: nn.Module, epochs: int, head: str | None):
         self.epochs = epochs
-        self.body: list[nn.Parameter] = []  # what is frozen for a while
+        self.body: list[nn.Parameter] = []  # frozen for the first epochs
         if epochs:
             trainable = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
             self.body = [parameter for name, parameter in trainable if not name.startswith(f"{head}.")]
             if len(self.body) == len(trainable):
                 raise UserError("SOLVER.FREEZE_EPOCHS: SOLVER.FREEZE freezes the head too, nothing is left to train")
 
-    def before_epoch(self, trainer: Any) -> None:
+    def before_epoch(self, trainer: "Trainer") -> None:
         for parameter in self.body:
             parameter.requires_grad = trainer.epoch >= self.epochs
-        for module in trainer.model.modules():
+        for module in trainer.task.model.modules():
             parameters = list(module.parameters(recurse=False))
             if isinstance(module, nn.modules.batchnorm._BatchNorm) and parameters:
                 module.train(any(parameter.requires_grad for parameter in parameters))

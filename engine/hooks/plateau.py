@@ -1,18 +1,22 @@
-"""Lower the learning rate when the validation metric no longer improves."""
+"""Learning rate reduction, when the monitored metric no longer improves."""
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING
 
 from engine.hooks.base import Hook
 from engine.registry import HOOKS
 from utils.logger import get_logger
 
+if TYPE_CHECKING:
+    from engine.trainer import Trainer
+
 
 @HOOKS.register()
 class ReduceLROnPlateau(Hook):
-    """Times `factor` after more than `patience` epochs in a row without a new best TEST.MONITOR, down to `min_lr`.
+    """Multiplies the learning rate by `factor` after more than `patience` epochs without a new best TEST.MONITOR.
 
-    As torch's class of that name with a threshold of 0, on top of any schedule; constant is the usual one.
+    The rate does not fall below `min_lr`. As torch's class with a threshold of 0, on top of any schedule; constant
+    is the usual one.
     """
 
     needs_validation = True
@@ -26,7 +30,8 @@ class ReduceLROnPlateau(Hook):
         self.patience = patience
         self.min_lr = min_lr
 
-    def after_epoch(self, trainer: Any) -> None:
-        if trainer.epochs_since_best and trainer.epochs_since_best % (self.patience + 1) == 0:
-            trainer.schedule.reduce(self.factor, self.min_lr)
-            get_logger("train").info("no better epoch: the learning rate is now %.3g", trainer.schedule.lr)
+    def after_epoch(self, trainer: "Trainer") -> None:
+        waited = trainer.progress.epochs_since_best
+        if waited and waited % (self.patience + 1) == 0:
+            trainer.schedule.scale_lr(self.factor, self.min_lr)
+            get_logger("train").info("no improvement: the learning rate is now %.3g", trainer.schedule.lr)

@@ -1,34 +1,50 @@
-"""A bar for a person who watches."""
+"""A progress bar on a terminal."""
 
 import sys
-from typing import Any
+from typing import TYPE_CHECKING
 
 from engine.hooks.base import Hook
+from engine.registry import HOOKS
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+    from engine.trainer import Trainer
 
 
+@HOOKS.register(always=True)
 class ProgressBar(Hook):
-    """Images of the whole training, with loss, accuracy, learning rate, speed and time left."""
+    """Shows images of the whole training, loss, metrics, learning rate, speed and time left; only on a terminal."""
 
-    def before_train(self, trainer: Any) -> None:
+    main_only = True
+
+    def __init__(self) -> None:
+        self.bar: tqdm | None = None
+
+    def before_train(self, trainer: "Trainer") -> None:
+        if not sys.stderr.isatty():
+            return
         from tqdm import tqdm
 
         samples = trainer.train_loader.num_samples
         self.bar = tqdm(
             total=trainer.max_epochs * samples,
-            initial=trainer.epoch * samples + trainer.position,
+            initial=trainer.epoch * samples + trainer.progress.samples_seen,
             unit="img",
             unit_scale=True,
             dynamic_ncols=True,
             file=sys.stderr,
         )
 
-    def after_step(self, trainer: Any) -> None:
+    def after_step(self, trainer: "Trainer") -> None:
+        if self.bar is None or trainer.result is None:
+            return
         self.bar.set_description(f"epoch {trainer.epoch + 1}/{trainer.max_epochs}", refresh=False)
-        latest = trainer.latest
-        if latest:
-            shown = {"loss": f"{latest['train_loss']:.3f}", "top1": f"{latest['train_top1']:.3f}"}
-            self.bar.set_postfix(shown | {"lr": f"{trainer.lr:.2e}"}, refresh=False)
-        self.bar.update(len(trainer.batch))
+        metrics = {key[6:]: value for key, value in trainer.last_record.items() if key.startswith("train_")}
+        shown = {name: f"{value:.3f}" for name, value in metrics.items()} | {"lr": f"{trainer.result.lr:.2e}"}
+        self.bar.set_postfix(shown, refresh=False)
+        self.bar.update(len(trainer.result))
 
-    def after_train(self, trainer: Any) -> None:
-        self.bar.close()
+    def after_train(self, trainer: "Trainer") -> None:
+        if self.bar is not None:
+            self.bar.close()

@@ -1,71 +1,93 @@
-"""What was measured, as curves and pictures for TensorBoard."""
+"""Curves, figures and histograms for TensorBoard."""
 
-from collections.abc import Sequence
-from typing import Any
-
-import numpy as np
+import time
+from typing import TYPE_CHECKING
 
 from engine.hooks.base import Hook
-from utils.annotate import confusion_matrix, encode_png, grid, text_width
-from utils.labels import label_text
+from engine.registry import HOOKS
 from utils.run_folder import RunFolder
 
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
+    from engine.trainer import Trainer
+
+_FIGURE_PERIOD = 60  # seconds between two figures, which take 0.2 s each
+_SAMPLES, _MAX_CLASSES = 16, 100  # shown in the figures
+_CELL = (96, 128)  # pixels of a sample
+
+
+@HOOKS.register(always=True)
 class TensorBoard(Hook):
-    """Writes each new `trainer.latest` as curves and each evaluation's `trainer.evidence` as pictures.
+    """Writes each record of the training log as curves, and figures of the evaluations, once a minute and at the end.
 
-    Stands behind the TrainingLog among the hooks. A resumed run goes on where its checkpoint was:
-    what was written after it is hidden.
+    Must come after TrainingLog in the list of hooks. With `histograms` it also writes the distribution of each weight
+    tensor after each epoch. A resumed run hides what was written after its checkpoint.
     """
 
-    def __init__(self, run: RunFolder, classes: Sequence[str]):
-        self.run = run
-        self.classes = classes
-        # Measured here, because OpenCV takes its time to load a font.
-        self.label_width = min(max(text_width(name) for name in classes), 160)
+    main_only = True
 
-    def before_train(self, trainer: Any) -> None:
+    def __init__(self, run: RunFolder, histograms: bool = False):
+        self.run = run
+        self.histograms = histograms
+        self.writer: SummaryWriter | None = None
+        self.written: object = None  # the newest record that was written
+        self.drawn_at = -float("inf")
+
+    def before_train(self, trainer: "Trainer") -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        # What was logged after the checkpoint is hidden. A run stopped during an evaluation
-        # repeats it, so that the last step of its epoch goes too.
+        # A run stopped during an evaluation repeats it, so that the last step of its epoch is hidden too.
         purge_step = trainer.step + (not trainer.is_epoch_consumed)
         self.writer = SummaryWriter(self.run.tensorboard, purge_step=purge_step)
-        self.written = trainer.latest
+        self.written = trainer.last_record
 
-    def after_step(self, trainer: Any) -> None:
-        if trainer.latest is not self.written:
-            self._write(trainer.latest, {})
+    def after_step(self, trainer: "Trainer") -> None:
+        if trainer.last_record is not self.written:
+            self._write_curves(trainer)
 
-    def after_epoch(self, trainer: Any) -> None:
-        self._write(trainer.latest, self._pictures(trainer.evidence) if trainer.evidence else {})
+    def after_epoch(self, trainer: "Trainer") -> None:
+        assert self.writer is not None
+        self._write_curves(trainer)
+        if self.histograms:
+            for name, parameter in trainer.task.model.named_parameters():
+                self.writer.add_histogram(f"weights/{name}", parameter.detach().float(), trainer.step)
+        is_due = trainer.is_complete or time.monotonic() - self.drawn_at >= _FIGURE_PERIOD
+        if trainer.evaluation is not None and is_due:
+            self._write_figures(trainer)
+            self.drawn_at = time.monotonic()
 
-    def after_train(self, trainer: Any) -> None:
-        self.writer.close()
+    def after_train(self, trainer: "Trainer") -> None:
+        if self.writer is not None:
+            self.writer.close()
 
-    def _write(self, record: dict[str, Any], pictures: dict[str, np.ndarray]) -> None:
-        """As one event; the writer's own methods make one of each value, and cost more."""
+    def _write_curves(self, trainer: "Trainer") -> None:
+        """Writes the newest record as one event; the writer's own methods make one of each value, and cost more."""
         from tensorboard.compat.proto.summary_pb2 import Summary
 
-        self.written = record
-        curves = {_tag(record["kind"], name): x for name, x in record.items() if name not in ("kind", "epoch", "step")}
+        assert self.writer is not None and self.writer.file_writer is not None
+        self.written = record = trainer.last_record
+        curves = {_tag(str(record["kind"]), n): v for n, v in record.items() if n not in ("kind", "epoch", "step")}
         values = [Summary.Value(tag=tag, simple_value=value) for tag, value in curves.items()]
-        for tag, picture in pictures.items():
-            shape = dict(zip(("height", "width", "colorspace"), picture.shape, strict=True))
-            image = Summary.Image(**shape, encoded_image_string=encode_png(picture))
-            values.append(Summary.Value(tag=tag, image=image))
-        self.writer.file_writer.add_summary(Summary(value=values), record["step"])
+        self.writer.file_writer.add_summary(Summary(value=values), trainer.step)
 
-    def _pictures(self, evidence: Any) -> dict[str, np.ndarray]:
-        images, targets, predictions = evidence.samples()
-        words = [[label_text(label, self.classes) for label in labels] for labels in (targets, predictions)]
-        height, width = (min(max(length, 64), 96) for length in images.shape[1:3])
-        cell = (height, max(width, self.label_width))
-        labels = list(zip(*words, strict=True))
-        pictures = {"val/samples": grid(images, 8, cell, "each with its target, then its prediction", labels)}
-        if (counts := evidence.confusion()) is not None:
-            pictures["val/confusion_matrix"] = confusion_matrix(counts, self.classes)
-        return pictures
+    def _write_figures(self, trainer: "Trainer") -> None:
+        from engine.predictions import SingleLabel
+        from utils import plotting
+        from utils.drawing import COLUMNS, grid
+
+        assert self.writer is not None and trainer.evaluation is not None
+        predictions, names = trainer.evaluation.predictions, trainer.evaluation.names
+        if predictions is None or predictions.outputs.ndim != 2:
+            return
+        rows = range(min(_SAMPLES, len(predictions.indices)))
+        images = [trainer.evaluation.read_image(int(predictions.indices[i])) for i in rows]
+        words = [(predictions.target_text(i) or "none", predictions.predicted_text(i) or "none") for i in rows]
+        drawn = grid(images, COLUMNS, _CELL, "target, then prediction", words)
+        self.writer.add_image("val/samples", drawn[..., ::-1].copy(), trainer.step, dataformats="HWC")
+        if isinstance(predictions, SingleLabel) and len(names) <= _MAX_CLASSES:
+            figure = plotting.confusion_matrix(predictions.confusion, names, normalised=True)
+            self.writer.add_figure("val/confusion_matrix", figure, trainer.step)
 
 
 def _tag(kind: str, name: str) -> str:

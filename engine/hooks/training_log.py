@@ -1,155 +1,180 @@
-"""What was measured, as lines of text and in metrics.jsonl."""
+"""The training log: lines of text, and records in metrics.jsonl."""
 
 import math
 import sys
 import time
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from engine.hooks.base import Hook
-from engine.metrics.accuracy import top1
 from engine.report.tables import to_json
 from utils.errors import UserError
 from utils.logger import get_logger
 from utils.run_folder import RunFolder
 
+if TYPE_CHECKING:
+    from engine.trainer import Trainer
+
 log = get_logger("train")
-_NO_SUMS = [0.0, 0.0, 0.0]
+Record = dict[str, float | str]
+
+
+class MetricAccumulator:
+    """Sums of the training loss and metrics over samples; new values stay on the device until `flush`."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, float] = {}  # name -> sum over samples, and `samples`
+        self._pending: list[tuple[int, int, dict[str, torch.Tensor]]] = []  # step, samples, loss and metrics
+
+    def add(self, step: int, samples: int, loss: torch.Tensor, metrics: dict[str, torch.Tensor]) -> None:
+        """Adds a step: `loss` a scalar, the mean over `samples`; metrics (samples,) each."""
+        self._pending.append((step, samples, {"loss": loss, **metrics}))
+
+    def flush(self) -> None:
+        """Fetches what the steps left on the device. Raises UserError for a loss that is NaN or Inf.
+
+        Values are added step by step, so that the sums do not depend on when this is called.
+        """
+        if not self._pending:
+            return
+        dtype = torch.float32 if self._pending[0][2]["loss"].device.type == "mps" else torch.float64
+        names = list(self._pending[0][2])
+        totals = [torch.stack([v[name].sum(dtype=dtype) for _, _, v in self._pending]).tolist() for name in names]
+        for (step, samples, _), values in zip(self._pending, zip(*totals, strict=True), strict=True):
+            found = dict(zip(names, values, strict=True))
+            if not math.isfinite(found["loss"]):
+                raise UserError(
+                    f"the training loss is {found['loss']} at step {step}: lower SOLVER.BASE_LR, add warm-up, or set "
+                    "SOLVER.AMP off; existing checkpoints were saved before this step and are unaffected"
+                )
+            found["loss"] *= samples
+            for name, value in {**found, "samples": samples}.items():
+                self.sums[name] = self.sums.get(name, 0.0) + value
+        self._pending.clear()
+
+    def averages(self, since: dict[str, float]) -> dict[str, float]:
+        """Returns the means over the samples that were added since the sums were `since`."""
+        samples = max(self.sums.get("samples", 0) - since.get("samples", 0), 1)
+        return {
+            name: (total - since.get(name, 0.0)) / samples for name, total in self.sums.items() if name != "samples"
+        }
 
 
 class TrainingLog(Hook):
-    """Averages the training loss and accuracy over samples and writes them down, with what else there is to watch.
+    """Logs loss, metrics, learning rate and speed every `period` steps and at the end of each epoch.
 
-    Values are fetched from the device every `period` steps, at the end of an epoch and in a
-    save, and nowhere else; a loss that is not finite stops the run there with a UserError.
-    `trainer.latest` is the newest record: `grad_norm` is the L2 norm of all gradients of its step
-    before clipping, `data_wait` the share of the time since the last line or the start of the epoch that went
-    into waiting for batches, `memory_mib` the peak. A resumed run goes on where its checkpoint was: what was written
-    after it is removed.
+    `trainer.last_record` is the newest record: `grad_norm` is the L2 norm of all gradients before clipping,
+    `data_wait` the share of the time since the last line that was spent waiting for batches, `memory_mib` the peak.
+    Nothing is fetched from the device at other steps. A resumed run removes the records after its checkpoint.
     """
+
+    main_only = True
 
     def __init__(self, run: RunFolder, period: int):
         self.run = run
         self.period = period
-        self.size: int | None = None  # of metrics.jsonl when the state was captured
-        # loss * samples, right answers, samples: of the epoch, and of it until the last line.
-        self.epoch_sums = self.sums_at_line = _NO_SUMS
-        # loss, whether each sample was right, samples, and the number of each step that is not in the sums yet.
-        self.unread: list[tuple[torch.Tensor, torch.Tensor, int, int]] = []
-        self.step_values: dict[str, float] = {}  # of the step that is to be written, from before its update
+        self.train = MetricAccumulator()
+        self.line_sums: dict[str, float] = {}  # at the last line
+        self.step_values: dict[str, float] = {}  # of the step to be logged, from before its update
         self.file: IO[str] | None = None  # metrics.jsonl
+        self.size: int | None = None  # of metrics.jsonl, when the state was saved
         self.seconds_before, self.started = 0.0, time.perf_counter()
         self.line_time, self.line_wait, self.line_samples = self.started, 0.0, 0
 
-    def before_train(self, trainer: Any) -> None:
+    def before_train(self, trainer: "Trainer") -> None:
         self.file = open(self.run.metrics, "a", encoding="utf-8")
         if self.size is not None and self.size < self.file.tell():
             self.file.truncate(self.size)
             self.file.seek(self.size)
+        self.size = self.file.tell()
 
-    def before_epoch(self, trainer: Any) -> None:
+    def before_epoch(self, trainer: "Trainer") -> None:
         self._start_line(trainer)
 
-    def after_backward(self, trainer: Any) -> None:
+    def after_backward(self, trainer: "Trainer") -> None:
         if (trainer.step + 1) % self.period == 0:
-            norm = nn.utils.get_total_norm([p.grad for p in trainer.parameters_with_gradients()])
+            gradients = (p.grad for p in trainer.train_step.parameters_with_gradients())
+            norm = nn.utils.get_total_norm([gradient for gradient in gradients if gradient is not None])
+            self.step_values = {"grad_norm": norm.item() / trainer.train_step.precision.scaler.get_scale()}
             # Groups that share a rate, such as those with and without decay, have one curve.
             rates = dict(zip(trainer.schedule.base_lrs, (g["lr"] for g in trainer.optimizer.param_groups), strict=True))
-            self.step_values = {"grad_norm": norm.item() / trainer.precision.scaler.get_scale()}
             if len(rates) > 1:
                 self.step_values |= {f"lr_group{i}": rate for i, rate in enumerate(rates.values())}
 
-    def after_step(self, trainer: Any) -> None:
-        count = len(trainer.batch)
-        self.unread.append((trainer.loss, top1(trainer.logits, trainer.batch.targets), count, trainer.step))
-        self.line_samples += count
-        if trainer.updated and trainer.step % self.period == 0:
-            self._write_line(trainer)
+    def after_step(self, trainer: "Trainer") -> None:
+        result = trainer.result
+        assert result is not None
+        self.train.add(trainer.step, len(result), result.loss, trainer.task.train_metrics(result))
+        self.line_samples += len(result)
+        if result.updated and trainer.step % self.period == 0:
+            self._write_line(trainer, result.lr)
 
-    def after_epoch(self, trainer: Any) -> None:
-        self._read()
-        record = {"kind": "epoch", "epoch": trainer.epoch, "step": trainer.step}
-        record |= self._averages(_NO_SUMS)
+    def after_epoch(self, trainer: "Trainer") -> None:
+        self.train.flush()
+        averages = self.train.averages({})
+        record: Record = {"kind": "epoch", "epoch": trainer.epoch, "step": trainer.step}
+        record |= {f"train_{name}": value for name, value in averages.items()}
         record |= {f"val_{name}": value for name, value in trainer.metrics.items()}
-        self.epoch_sums = self.sums_at_line = _NO_SUMS
+        self.train.sums, self.line_sums = {}, {}
         self._write(record, trainer)
-        train = "  ".join(f"{name} {record[f'train_{name}']:.4f}" for name in ("loss", "top1"))
-        val = "  ".join(f"{name} {value:.4f}" for name, value in trainer.metrics.items())
+        train, val = (_listed(numbers) for numbers in (averages, trainer.metrics))
         best = "  best so far" if trainer.is_best and trainer.metrics else ""
         log.info("epoch %d/%d  train: %s  val: %s%s", trainer.epoch, trainer.max_epochs, train, val or "none", best)
 
-    def after_train(self, trainer: Any) -> None:
-        self.file.close()
+    def after_train(self, trainer: "Trainer") -> None:
+        if self.file is not None:
+            self.file.close()
 
     def state_dict(self) -> dict[str, Any]:
-        self._read()
-        sums = {"epoch_sums": self.epoch_sums, "sums_at_line": self.sums_at_line}
-        return sums | {"size": self.file.tell(), "seconds": self._seconds()}
+        self.train.flush()
+        sums = {"sums": dict(self.train.sums), "line_sums": dict(self.line_sums)}
+        return sums | {"size": self.size, "seconds": self._seconds()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.epoch_sums, self.sums_at_line = list(state["epoch_sums"]), list(state["sums_at_line"])
-        self.size, self.seconds_before = state["size"], state.get("seconds", 0.0)
+        self.train.sums, self.line_sums = dict(state["sums"]), dict(state["line_sums"])
+        self.size, self.seconds_before = state["size"], state["seconds"]
 
-    def _read(self) -> None:
-        """Add up what the steps left on the device: one by one, so that the sums are the same whenever it is done."""
-        if self.unread:
-            losses, rights, counts, steps = zip(*self.unread, strict=True)
-            loss, right, count = self.epoch_sums
-            for value, samples, step in zip(torch.stack(losses).tolist(), counts, steps, strict=True):
-                if not math.isfinite(value):
-                    raise UserError(
-                        f"the training loss is {value} at step {step}: lower SOLVER.BASE_LR, add warm-up, or set "
-                        "SOLVER.AMP off; the checkpoints are of before"
-                    )
-                loss += value * samples
-            self.epoch_sums = [loss, right + torch.cat(rights).sum().item(), count + sum(counts)]
-            self.unread.clear()
-
-    def _start_line(self, trainer: Any) -> None:
+    def _start_line(self, trainer: "Trainer") -> None:
         self.line_time, self.line_wait, self.line_samples = time.perf_counter(), trainer.data_seconds, 0
 
-    def _write_line(self, trainer: Any) -> None:
-        self._read()
-        record = {"kind": "step", "epoch": trainer.progress, "step": trainer.step, "lr": trainer.lr}
-        record |= self._averages(self.sums_at_line) | self.step_values
-        self.sums_at_line = self.epoch_sums
+    def _write_line(self, trainer: "Trainer", lr: float) -> None:
+        self.train.flush()
+        averages = self.train.averages(self.line_sums)
+        self.line_sums = dict(self.train.sums)
         seconds = time.perf_counter() - self.line_time
-        record["images_per_second"] = self.line_samples / seconds
-        record["data_wait"] = (trainer.data_seconds - self.line_wait) / seconds
-        record |= peak_memory(trainer.device)
+        speed = self.line_samples / seconds
+        record: Record = {"kind": "step", "epoch": trainer.epochs_done, "step": trainer.step, "lr": lr}
+        record |= {f"train_{name}": value for name, value in averages.items()}
+        record |= {**self.step_values, "images_per_second": speed}
+        record |= {"data_wait": (trainer.data_seconds - self.line_wait) / seconds, **peak_memory(trainer.device)}
         self._start_line(trainer)
         self._write(record, trainer)
         log.info(
-            "epoch %.2f/%d  step %d  loss %.4f  top1 %.4f  lr %.5f  %.0f images/s",
-            trainer.progress,
-            trainer.max_epochs,
-            trainer.step,
-            record["train_loss"],
-            record["train_top1"],
-            trainer.lr,
-            record["images_per_second"],
+            "epoch %.2f/%d  step %d  %s  lr %.5f  %.0f images/s",
+            *(trainer.epochs_done, trainer.max_epochs, trainer.step, _listed(averages), lr, speed),
             extra={"shown_by_bar": True},
         )
 
-    def _averages(self, before: list[float]) -> dict[str, float]:
-        """Of the samples since the sums were those of `before`."""
-        loss, right, count = (total - start for total, start in zip(self.epoch_sums, before, strict=True))
-        return {"train_loss": loss / max(count, 1), "train_top1": right / max(count, 1)}
-
-    def _write(self, record: dict[str, Any], trainer: Any) -> None:
-        trainer.latest = record
+    def _write(self, record: Record, trainer: "Trainer") -> None:
+        assert self.file is not None
+        trainer.last_record = record
         self.file.write(to_json({**record, "seconds": round(self._seconds(), 3)}) + "\n")
         self.file.flush()
+        self.size = self.file.tell()
 
     def _seconds(self) -> float:
-        """How long it has been trained, by this process and those that were stopped before it."""
+        """Training time of this process and of those that were stopped before it."""
         return self.seconds_before + time.perf_counter() - self.started
 
 
+def _listed(numbers: dict[str, float]) -> str:
+    return "  ".join(f"{name} {value:.4f}" for name, value in numbers.items())
+
+
 def peak_memory(device: torch.device) -> dict[str, float]:
-    """`memory_mib`: of tensors on a GPU, else of this process; nothing where the system does not say."""
+    """Returns `memory_mib`, of tensors on a GPU or else of this process; nothing where the system does not say."""
     if device.type == "cuda":
         return {"memory_mib": torch.cuda.max_memory_allocated(device) / 2**20}
     try:

@@ -1,47 +1,81 @@
-"""Results as files for other programs: metrics.json, per_class.csv, predictions.csv."""
+"""Results as files for other programs: metrics.json, predictions.csv and outputs.npz."""
 
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from engine.scores import Predictions, Scores
+from engine.inference import SplitResult
+from engine.predictions import LabelPredictions
 from utils.atomic_file import atomic_write
-from utils.labels import label_text
 
-TOP_K = 5
+_TOP_K = 5
+# Beyond so many values outputs.npz holds the highest ones of each sample and their logsumexp.
+_MAX_VALUES, _KEPT = 50_000_000, 20
 
 
-def write_metrics(path: Path, metrics: dict[str, Any]) -> None:
-    """Numbers by name; shares such as top1 are fractions, and null is no number."""
+def write_json(path: Path, record: Mapping[str, Any]) -> None:
+    """Writes numbers by name; a number that is not finite is null."""
     with atomic_write(path) as file:
-        file.write(to_json(metrics, indent=2) + "\n")
+        file.write(to_json(record, indent=2) + "\n")
 
 
-def to_json(record: dict[str, Any], indent: int | None = None) -> str:
-    """A record as JSON, which has no word for a number that is not finite but null."""
-    record = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()}
-    return json.dumps(record, indent=indent, ensure_ascii=False)
+def to_json(record: Mapping[str, Any], indent: int | None = None) -> str:
+    """Returns a record as JSON, which has null for a number that is not finite."""
+    finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()}
+    return json.dumps(finite, indent=indent, ensure_ascii=False)
 
 
-def prediction_rows(
-    predictions: Predictions, classes: Sequence[str], name: Callable[[int], str]
-) -> Iterator[tuple[str, str, str, str, str]]:
-    """(file, target, prediction, probability, top-k) of every sample; several labels as cat|dog."""
-    probabilities = torch.from_numpy(predictions.probabilities)
-    columns = (predictions.indices.tolist(), predictions.labels, predictions.predicted_labels)
-    for index, labels, answers, top in zip(*columns, top_k(probabilities, TOP_K), strict=True):
-        named = [(classes[label], probability) for label, probability in top]
-        texts = (label_text(labels, classes), label_text(answers, classes), f"{top[0][1]:.6f}", top_text(named))
-        yield name(index), *texts
+def prediction_table(result: SplitResult) -> tuple[Sequence[str], Iterator[Sequence[str]]]:
+    """Returns header and rows of predictions.csv: the file, target and prediction of each sample.
+
+    For classes with the highest probability and the top five; for numbers a column of each output.
+    """
+    predictions, name = result.predictions, result.dataset.name
+    assert predictions is not None
+    indices = predictions.indices.tolist()
+    if isinstance(predictions, LabelPredictions):
+        tops = top_k(torch.from_numpy(predictions.values), _TOP_K)
+        rows = (
+            (
+                name(index),
+                predictions.target_text(i),
+                predictions.predicted_text(i),
+                f"{top[0][1]:.6f}",
+                top_text([(result.names[label], probability) for label, probability in top]),
+            )
+            for i, (index, top) in enumerate(zip(indices, tops, strict=True))
+        )
+        return ("file", "target", "prediction", "probability", "top_k"), rows
+    header = ["file", *(f"{kind} {column}" for column in result.names for kind in ("target", "predicted"))]
+    pairs = np.stack([predictions.target_table, predictions.values], axis=2).reshape(len(indices), -1)
+    return header, ((name(i), *(f"{value:.9g}" for value in row)) for i, row in zip(indices, pairs, strict=True))
+
+
+def write_outputs(path: Path, result: SplitResult) -> None:
+    """Writes raw logits or values float32 (N, outputs), uncalibrated, with targets and names of samples and outputs.
+
+    Of very many outputs it writes the highest ones, `top_values` and `top_indices` (N, 20), and `logsumexp` (N,).
+    """
+    predictions = result.predictions
+    assert predictions is not None
+    columns: dict[str, Any] = {"targets": predictions.targets, "outputs": predictions.outputs}
+    if predictions.outputs.size > _MAX_VALUES:
+        outputs = torch.from_numpy(columns.pop("outputs"))
+        top = outputs.topk(min(_KEPT, outputs.shape[1]), dim=1)
+        columns |= {"top_values": top.values.numpy(), "top_indices": top.indices.numpy()}
+        columns["logsumexp"] = outputs.logsumexp(dim=1).numpy()
+    samples = np.array([result.dataset.name(index) for index in predictions.indices.tolist()])
+    with atomic_write(path, "wb") as file:
+        np.savez(file, samples=samples, names=np.array(result.names), **columns)
 
 
 def top_k(probabilities: torch.Tensor, k: int) -> Iterator[list[tuple[int, float]]]:
-    """(N, classes) -> for each sample its k most probable classes with their probabilities."""
+    """Yields for each row of (N, classes) its k most probable classes with their probabilities."""
     best = probabilities.topk(min(k, probabilities.shape[1]), dim=1)
     for labels, values in zip(best.indices.tolist(), best.values.tolist(), strict=True):
         yield list(zip(labels, values, strict=True))
@@ -52,9 +86,9 @@ def top_text(top: Sequence[tuple[str, float]]) -> str:
 
 
 def class_rows(
-    classes: Sequence[str], columns: dict[str, np.ndarray], digits: int, labels: Sequence[int] | None = None
+    classes: Sequence[str], columns: Mapping[str, np.ndarray], digits: int, labels: Sequence[int] | None = None
 ) -> list[list[str]]:
-    """A row for each class, or for each of `labels`, its name first; a cell is empty where a number is not defined."""
+    """Returns a row for each class, or for each of `labels`, its name first; undefined numbers are empty cells."""
     rows = list(zip(classes, *(column.tolist() for column in columns.values()), strict=True))
     return [
         [name, *("" if math.isnan(x) else f"{x:.{digits}f}" if isinstance(x, float) else f"{x}" for x in numbers)]
@@ -62,6 +96,6 @@ def class_rows(
     ]
 
 
-def worst_classes(scores: Scores, most: int) -> list[int]:
-    """At most so many classes, those with the least F1 first."""
-    return np.argsort(np.nan_to_num(scores.per_class["f1"]), kind="stable")[:most].tolist()
+def worst_classes(predictions: LabelPredictions, most: int) -> list[int]:
+    """Returns at most so many classes, those with the lowest F1 first."""
+    return np.argsort(np.nan_to_num(predictions.per_class["f1"]), kind="stable")[:most].tolist()

@@ -1,4 +1,4 @@
-"""Every classifier of torchvision, and the heavy ones of timm: `make test-models`. Prints a table.
+"""All classifiers of torchvision and three large ones of timm: `make test-models`. Prints a table.
 
 All are built on the meta device with 7 classes; the twenty smallest and three of timm are
 trained for a step, saved, loaded, and must then predict the same.
@@ -6,15 +6,15 @@ trained for a step, saved, loaded, and must then predict the same.
 
 import io
 import time
-from types import SimpleNamespace
 
 import pytest
 import torch
 import torchvision
 
 from config import load_config
-from modeling.build import build_criterion, build_model, build_normalize, input_spec
+from modeling.build import build_criterion, build_input_spec, build_model, build_normalize
 from modeling.head import find_head
+from utils.contracts import Batch
 from utils.errors import UserError
 
 ALL = torchvision.models.list_models(module=torchvision.models)
@@ -23,11 +23,11 @@ TIMM = ["timm/legacy_xception", "timm/seresnext50_32x4d", "timm/tf_efficientnet_
 
 def experiment(name: str):
     cfg = load_config(None, ["MODEL.NAME", name])
-    return cfg, input_spec(cfg, native={})
+    return cfg, build_input_spec(cfg, {})
 
 
 def build(name: str) -> torch.nn.Module:
-    """With 7 classes, on the meta device; RegNets compute with tensors while they are built, and need a real one."""
+    """Returns a network of 7 classes on the meta device; RegNets compute with tensors when built, which needs a CPU."""
     cfg, spec = experiment(name)
     with torch.device("cpu" if "regnet" in name else "meta"):
         return build_model(cfg, spec, 7)
@@ -71,7 +71,8 @@ def train_save_load_predict(name: str):
     cfg, spec = experiment(name)
     model, normalize = build_model(cfg, spec, 7), build_normalize(cfg, spec)
     images = normalize(torch.randint(0, 256, (2, spec.channels, *spec.size), dtype=torch.uint8))
-    loss = build_criterion(cfg)(model(images), SimpleNamespace(targets=torch.tensor([1, 5]), weights=None))
+    batch = Batch(images, torch.tensor([1, 5]), torch.arange(2))
+    loss = build_criterion(cfg, "cross_entropy")(model(images), batch)
     loss.backward()
     torch.optim.SGD(model.parameters(), lr=1e-3).step()
     file = io.BytesIO()

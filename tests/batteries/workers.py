@@ -1,4 +1,4 @@
-"""The same pixels from every kind, number and reach of workers. Run by `make test-workers`."""
+"""The same pixels from every kind and number of reader processes, however far ahead. Run by `make test-workers`."""
 
 import pytest
 import torch
@@ -21,6 +21,5 @@ def without_workers() -> torch.Tensor:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("prefetch", AHEAD)
 @pytest.mark.parametrize("count", COUNTS)
-@pytest.mark.filterwarnings("ignore:This DataLoader will create")
 def test_the_same_pixels(without_workers, kind, prefetch, count):
     assert torch.equal(without_workers, read(kind, count, prefetch))

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from config import load_config
-from data.build import build_reader, native_input
+from data.build import build_reader, dataset_defaults
 from data.registry import DATASETS
 from data.samplers import SampleKey
-from modeling.build import build_criterion, build_model, input_spec
+from modeling.build import build_criterion, build_input_spec, build_model, loss_task
 from solver.build import build_optimizer, build_schedule
 from utils.registry import check_arguments
 
@@ -18,7 +18,7 @@ FILES = sorted((Path(__file__).resolve().parents[2] / "configs").glob("*.yml"))
 
 
 class StandIn:
-    """One image of the size that the data set's have."""
+    """A data set of one image of the data set's size."""
 
     def __init__(self, size: tuple[int, int], channels: int):
         self.image = np.full((*size, channels), 128, np.uint8)
@@ -37,20 +37,21 @@ class StandIn:
 def test_it_builds(file):
     cfg = load_config(file)
     assert file.stem == cfg.EXPERIMENT.NAME
-    spec = input_spec(cfg, native_input(cfg))
+    spec = build_input_spec(cfg, dataset_defaults(cfg))
     with torch.device("meta"):
         model = build_model(cfg, spec, 10)
-    assert build_criterion(cfg) is not None
-    assert build_schedule(cfg, build_optimizer(cfg, model), 10).factor(0) > 0
+    criterion = build_criterion(cfg, cfg.LOSS.NAME or "cross_entropy", num_outputs=10)
+    assert loss_task(cfg) in (None, "classification", "multilabel")
+    assert build_schedule(cfg, build_optimizer(cfg, model, criterion=criterion), 10).factor(0) > 0
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_its_transforms_give_the_size_of_its_input(file):
     cfg = load_config(file)
-    native = native_input(cfg)
+    defaults = dataset_defaults(cfg)
     check_arguments(DATASETS.get(cfg.DATASETS.NAME, ""), cfg.DATASETS.arguments(), "DATASETS", root=Path(), split="val")
-    spec = input_spec(cfg, native)
-    dataset = StandIn(native.get("size", (300, 400)), native.get("channels", 3))
-    for key in ("TRAIN_TRANSFORMS", "TEST_TRANSFORMS"):
-        image, _ = build_reader(cfg, dataset, spec, key).read(SampleKey(0, 0, 0))
-        assert image.shape == (*spec.size, spec.channels)
+    spec = build_input_spec(cfg, defaults)
+    dataset = StandIn(defaults.get("size", (300, 400)), defaults.get("channels", 3))
+    for train in (True, False):
+        result = build_reader(cfg, dataset, spec, train).read([SampleKey(0, 0, 0)])
+        assert result.batch.images.shape == (1, spec.channels, *spec.size)

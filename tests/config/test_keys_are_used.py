@@ -7,7 +7,12 @@ from config.defaults import default_config
 from config.node import leaves
 
 ROOT = Path(__file__).resolve().parents[2]
-READERS = [*ROOT.glob("*/build*.py"), *(ROOT / "tools").glob("*.py"), ROOT / "config" / "loader.py"]
+READERS = [
+    *ROOT.glob("*/build*.py"),
+    *ROOT.glob("tools/*.py"),
+    ROOT / "engine/classifier.py",
+    ROOT / "config/loader.py",
+]
 
 
 def attributes(node: ast.AST) -> str:
@@ -17,11 +22,27 @@ def attributes(node: ast.AST) -> str:
     return node.id if isinstance(node, ast.Name) else "?"
 
 
+def aliases(tree: ast.AST) -> dict[str, str]:
+    """Variable -> section, for every `x = cfg.SECTION` and `x, y = ..., cfg.SECTION` in a file."""
+    found = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Assign):
+            names, values = ([*getattr(part, "elts", [part])] for part in (node.targets[0], node.value))
+            found |= {attributes(n): attributes(v) for n, v in zip(names, values, strict=False)}
+    return {name: section for name, section in found.items() if "." not in name and section.startswith("cfg.")}
+
+
 def read_directly() -> set[str]:
-    """SECTION.KEY of every `cfg.SECTION.KEY` in the code."""
-    nodes = [node for path in READERS for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))]
-    names = {attributes(node) for node in nodes if isinstance(node, ast.Attribute)}
-    return {name.split(".", 1)[1] for name in names if name.startswith(("cfg.", "resolved."))}
+    """SECTION.KEY of every `cfg.SECTION.KEY` in the code, also through a variable that holds `cfg.SECTION`."""
+    found = set()
+    for path in READERS:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        known = aliases(tree)
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Attribute):
+                root, _, rest = attributes(node).partition(".")
+                found.add(f"{known.get(root, root)}.{rest}")
+    return {name.removeprefix("cfg.") for name in found if name.startswith("cfg.") and name.split(".")[1].isupper()}
 
 
 def read_by_name() -> set[str]:

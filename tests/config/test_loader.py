@@ -2,6 +2,8 @@
 
 import copy
 import pickle
+import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from config import grammar, load_config, load_text, merge_dict
-from config.changes import compare
+from config.changes import check_test_overrides, compare
+from config.checks import RENAMED
 from config.defaults import default_config
 from config.loader import dump_marked, dump_overrides, split_overrides
 from config.node import leaves
@@ -77,7 +80,7 @@ MISTAKES = {
     "SOLVER:\n  MAX_EPOCHS: many\n": "x.yml:2: SOLVER.MAX_EPOCHS: found 'many', expected an integer",
     "SOLVER:\n  MAX_EPOCHS: 1.5\n": "x.yml:2: SOLVER.MAX_EPOCHS: found 1.5, expected an integer",
     "SOLVER:\n  MAX_EPOCHS: 0\n": "x.yml:2: SOLVER.MAX_EPOCHS: found 0, expected at least 1",
-    "SOLVER:\n  BASE_LR: .inf\n": "x.yml:2: SOLVER.BASE_LR: found inf, expected a number above 0",
+    "SOLVER:\n  BASE_LR: .inf\n": "x.yml:2: SOLVER.BASE_LR: found inf, expected a finite number above 0",
     "SOLVER:\n  AMP: yes\n": "x.yml:2: SOLVER.AMP: found 'yes', expected one of off, bf16, fp16, auto",
     "SEED: 1\nSEED: 2\n": "x.yml:2: SEED is set twice, first in line 1",
     "SOLVER: 3\n": "x.yml:1: SOLVER is a section",
@@ -85,13 +88,25 @@ MISTAKES = {
     "SOLVER: [1\n": "not valid YAML",
     "- 1\n- 2\n": "x.yml:1: found a sequence, expected KEY: value lines",
     "SEED: !!python/object/apply:os.system [echo bad]\n": "x.yml:1: not valid YAML: could not determine a constructor",
-    "INPUT: {SIZE: [32]}\n": "INPUT.SIZE: found [32], expected [height, width] in pixels",
-    "INPUT: {CHANNELS: 1, MEAN: [0.1, 0.2, 0.3]}\n": "INPUT.MEAN: has 3 numbers for INPUT.CHANNELS 1",
+    "INPUT: {SIZE: [32]}\n": "INPUT.SIZE: found [32], expected [height, width] up to 16384 pixels",
+    "INPUT: {CHANNELS: 1, MEAN: [0.1, 0.2, 0.3]}\n": "x.yml:1: INPUT.MEAN: found 3 numbers, expected one for each of",
+    "INPUT: {CHANNELS: -1}\n": "x.yml:1: INPUT.CHANNELS: found -1, expected at least 0",
+    "INPUT: {STD: []}\n": "INPUT.STD: found [], expected one number above 0 for each channel",
+    "INPUT: {STD: [1, 0]}\n": "INPUT.STD: found [1, 0], expected one number above 0",
+    "INPUT: {MEAN: [.nan]}\n": "INPUT.MEAN: found [nan], expected one number for each channel",
+    "DATASETS: {FOLD: [3, 2]}\n": "DATASETS.FOLD: found [3, 2], expected [k, n]",
+    "EXPERIMENT: {NAME: a/b}\n": "EXPERIMENT.NAME: found 'a/b', expected a name without /",
+    "SOLVER:\n  CLIP: {NORM: .inf}\n": "NORM: found inf, expected a finite number of at least 0; 0 disables clipping",
+    "SOLVER: {WEIGHT_DECAY: -1}\n": "SOLVER.WEIGHT_DECAY: found -1.0, expected a finite number of at least 0",
+    "SOLVER: {FREEZE_EPOCHS: -1}\n": "SOLVER.FREEZE_EPOCHS: found -1, expected at least 0",
     "SOLVER: {OPTIMIZER: {NAME: SGD, lr: 1}}\n": "SOLVER.OPTIMIZER.lr: has a key of its own",
-    "SOLVER: {MAX_EPOCHS: 3, SCHEDULER: {WARMUP_EPOCHS: 3}}\n": "WARMUP_EPOCHS: 3.0 leaves nothing",
-    "TEST: {MONITOR: top1}\n": "TEST.MONITOR: found 'top1', expected 'max' or 'min' and a metric",
-    "TEST: {MONITOR: max top7}\n": "TEST.MONITOR: 'top7' is not in TEST.METRICS",
-    "_BASE_: x.yml\n": "_BASE_ comes back to this file",
+    "SOLVER: {MAX_EPOCHS: 3, SCHEDULER: {WARMUP_EPOCHS: 3}}\n": "WARMUP_EPOCHS: found 3.0, expected less than",
+    "TEST: {MONITOR: top1}\n": "TEST.MONITOR: found 'top1', expected 'max NAME' or 'min NAME'",
+    "TEST: {METRICS: top1}\n": "x.yml:1: TEST.METRICS: found 'top1', expected a list [a, b] or null",
+    "TEST: {METRICS: [1]}\n": "x.yml:1: TEST.METRICS: found [1], expected a list of names",
+    "TEST: {MONITOR: max top1}\nDATASETS: {VAL_RATIO: 0}\n": "x.yml:1: TEST.MONITOR: needs a validation set",
+    "MODEL: {PRETRAINED: true, WEIGHTS: x}\n": "x.yml:1: MODEL.WEIGHTS: conflicts with MODEL.PRETRAINED true",
+    "_BASE_: x.yml\n": "_BASE_ leads back to this file",
     "_BASE_: 3\n": "x.yml:1: _BASE_: found 3, expected a path or a list of paths",
     "_BASE_: gone.yml\n": "cannot read the configuration: No such file",
     "HOOKS: &a [*a]\n": "x.yml:1: not valid YAML: found unconstructable recursive node",
@@ -116,7 +131,7 @@ def test_files_of_other_kinds_are_refused(write, tmp_path):
     with pytest.raises(UserError, match=r"found a '.py' file"):
         load_config(write(f"open({str(marker)!r}, 'w')", "x.py"))
     assert not marker.exists()
-    with pytest.raises(UserError, match="not a text in UTF-8"):
+    with pytest.raises(UserError, match="not UTF-8"):
         load_config(write(b"SEED: \xff\xfe"))
     assert load_config(write(b"\xef\xbb\xbfSEED: 7\n")).SEED == 7
     assert load_config(write("")).SEED == 0
@@ -183,8 +198,10 @@ values = st.recursive(
 
 @given(values)
 def test_what_is_dumped_is_what_is_read(value):
-    node, loader = grammar.compose(grammar.flow(value), "x")
-    assert grammar.value_of(node, loader, "x") == value
+    (setting,) = grammar.parse(f"key: {grammar.flow(value)}", "x", {})
+    assert setting.value == value
+    if not isinstance(value, str) or value:
+        assert grammar.parse_value(grammar.flow(value))[0] == value
 
 
 @settings(max_examples=25)
@@ -196,6 +213,19 @@ def test_dump_is_a_fixed_point(arguments, name):
     again = load_text(cfg.dump(), "x")
     assert again == cfg and again.dump() == cfg.dump()
     assert load_text(dump_overrides(cfg), "x").dump() == cfg.dump()
+
+
+def test_overrides_keep_an_optimizer_without_the_default_arguments():
+    cfg = load_config(None, ["SOLVER.OPTIMIZER.NAME", "SGD"])
+    assert load_text(dump_overrides(cfg), "x").SOLVER.OPTIMIZER == {"NAME": "SGD"}
+
+
+def test_a_monitor_needs_a_validation_set_of_some_kind():
+    words = ["TEST.MONITOR", "min loss", "DATASETS.VAL_RATIO", "0"]
+    with pytest.raises(UserError, match="command line: TEST.MONITOR: needs a validation set"):
+        load_config(None, words)
+    assert load_config(None, [*words, "DATASETS.FOLD", "[1, 5]"]).TEST.MONITOR == "min loss"
+    assert load_config(None, words[2:]).TEST.MONITOR == ""
 
 
 def test_print_marks_what_differs():
@@ -220,25 +250,111 @@ def test_overrides_are_found_anywhere(tmp_path, monkeypatch):
         split_overrides(["SEED=3"])
 
 
-def test_changes_are_free_applied_or_refused():
-    old = load_config()
-    new = load_config(None, ["LOG.PERIOD", "1", "SOLVER.BASE_LR", "1", "DATALOADER.NUM_WORKERS", "1"])
-    assert list(compare(old, new).values()) == [
-        "DATALOADER.NUM_WORKERS: 0 -> 1 (how it runs, not what)",
-        "LOG.PERIOD: 20 -> 1 (how it runs, not what)",
-        "SOLVER.BASE_LR: 0.1 -> 1.0 (applied from here on)",
-    ]
-    other = load_config(None, ["SOLVER.BATCH_SIZE", "1"])
-    with pytest.raises(UserError, match="--allow-change SOLVER.BATCH_SIZE"):
-        compare(old, other)
-    assert len(compare(old, other, ["SOLVER.BATCH_SIZE"])) == 1
+@pytest.mark.parametrize(("old", "new"), RENAMED.items())
+def test_a_renamed_key_is_answered_with_its_new_name(write, old, new):
+    section, _, leaf = old.rpartition(".")
+    file = write(f"SEED: 1\n{section}:\n  {leaf}: 1\n")
+    base = write("_BASE_: x.yml\n", "y.yml")
+    for path in (file, base):
+        with pytest.raises(UserError) as caught:
+            load_config(path)
+        assert str(caught.value) == f"{file}:3: {old}: now {new}"
+    for load in (lambda words: load_config(None, words), lambda words: load_text("", "x", words, accept_renamed=True)):
+        with pytest.raises(UserError) as caught:
+            load([old, "1"])
+        assert str(caught.value) == f"command line: {old}: now {new}"
+    with pytest.raises(UserError, match=f"--allow-change: {old}: now {new}"):
+        compare(load_config(), load_config(), [old])
+    assert old not in leaves(default_config()) and new in leaves(default_config())
+
+
+def test_old_names_are_accepted_in_a_checkpoint_of_the_first_format():
+    text = """
+SOLVER: {ACCUMULATE: 4}
+INPUT: {BATCH_TRANSFORMS_UNTIL: 2}
+DATASETS: {TRAIN_ITEMS: 30, VAL_RATIO: 0}
+TEST: {FLIP: true, METRICS: [top1, top5], MONITOR: max top1}
+CHECKPOINT: {KEEP_EVERY: 3}
+LOSS: {NAME: cross_entropy}
+"""
+    cfg = load_text(text, "best.pth", ["SOLVER.MICRO_BATCHES", "8"], accept_renamed=True)
+    assert (cfg.SOLVER.MICRO_BATCHES, cfg.INPUT.MIXUP_OFF_EPOCH, cfg.DATASETS.TRAIN_SUBSET) == (8, 2, 30)
+    assert (cfg.TEST.TTA_FLIP, cfg.CHECKPOINT.KEEP_EVERY_EPOCHS, cfg.LOSS.NAME) == (True, 3, "cross_entropy")
+    assert (cfg.TEST.METRICS, cfg.TEST.MONITOR) == (None, "")  # the defaults then and now, for every task
+    with pytest.raises(UserError, match="best.pth:2: SOLVER.ACCUMULATE: now SOLVER.MICRO_BATCHES"):
+        load_text(text, "best.pth")
+    kept = load_text("TEST: {MONITOR: min loss, METRICS: [top1]}", "best.pth", accept_renamed=True)
+    assert (kept.TEST.METRICS, kept.TEST.MONITOR) == (("top1",), "min loss")
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        ("LOG.PERIOD 1", "LOG.PERIOD: 20 -> 1 (execution setting; does not affect results)"),
+        ("DATASETS.ROOT x", "DATASETS.ROOT: datasets -> x (execution setting; does not affect results)"),
+        ("MODEL.WEIGHTS_MIN_MATCH 1", "MODEL.WEIGHTS_MIN_MATCH: 0.5 -> 1.0 (ignored when resuming)"),
+        ("MODEL.WEIGHTS x.pth", "MODEL.WEIGHTS: '' -> x.pth (ignored when resuming)"),
+        ("SOLVER.BASE_LR 1", "SOLVER.BASE_LR: 0.1 -> 1.0 (applied from here on)"),
+        ("SOLVER.CLIP.NORM 1", "SOLVER.CLIP.NORM: 0.0 -> 1.0 (applied from here on)"),
+        ("SOLVER.SCHEDULER.pct_start 0.1", "SOLVER.SCHEDULER.pct_start: unset -> 0.1 (applied from here on)"),
+        ("HOOKS [x]", "HOOKS: [] -> [x] (applied from here on)"),
+        ("TEST.METRICS [top1]", "TEST.METRICS: null -> [top1] (applied from here on)"),
+    ],
+)
+def test_a_change_that_a_resumed_run_allows_is_a_line(words, line):
+    key = line.partition(":")[0]
+    assert compare(load_config(), load_config(None, words.split())) == {key: line}
+    assert compare(load_config(), load_config()) == {}
+
+
+@pytest.mark.parametrize(
+    ("words", "allowed"),
+    [
+        ("SOLVER.BATCH_SIZE 1", "SOLVER.BATCH_SIZE"),
+        ("SOLVER.BATCH_SIZE 1", "SOLVER"),
+        ("SOLVER.AMP bf16", "SOLVER.AMP"),
+        ("SOLVER.STEP.NAME sam", "SOLVER.STEP"),
+        ("SOLVER.STEP.rho 0.1", "SOLVER.STEP"),
+        ("TASK.NAME regression", "TASK"),
+        ("LOSS.NAME bce", "LOSS"),
+        ("LOSS.label_smoothing 0.1", "LOSS.label_smoothing"),
+        ("LOSS.weight null", "LOSS"),
+        ("DATASETS.VAL_RATIO 0.3", "DATASETS.VAL_RATIO"),
+        ("INPUT.TEST_TRANSFORMS []", "INPUT.TEST_TRANSFORMS"),
+        ("TEST.MONITOR 'min loss'", "TEST.MONITOR"),
+    ],
+)
+def test_other_changes_are_refused_unless_they_are_allowed(words, allowed):
+    saved, new = load_config(), load_config(None, shlex.split(words))
+    key, value = shlex.split(words)
+    with pytest.raises(
+        UserError, match=f"^{key}: .* -> {re.escape(value)}: cannot be changed when resuming; "
+    ) as caught:
+        compare(saved, new)
+    assert str(caught.value).endswith(f"--allow-change {key.removesuffix('.NAME')}")
+    with pytest.raises(UserError):
+        compare(saved, new, ["SEED"])
+    assert compare(saved, new, [allowed])[key].endswith("(applied from here on)")
+    with pytest.raises(UserError, match="--allow-change: unknown key SOLVER.BATCH; did you mean 'SOLVER.BATCH_SIZE'"):
+        compare(saved, new, ["SOLVER.BATCH"])
+
+
+def test_what_a_test_may_override():
+    saved = load_config()
+    free = "DATASETS.NAME toy DATASETS.ROOT x TEST.TTA_FLIP true INPUT.SIZE [8,8] MODEL.DEVICE cpu LOG.PERIOD 3"
+    check_test_overrides(saved, load_config(None, free.split()))
+    check_test_overrides(saved, load_config(None, ["TEST.METRICS", "[top1]", "DATASETS.size", "3"]))
+    for words in ("SOLVER.BATCH_SIZE 3", "DATASETS.FOLD [1,3]", "INPUT.MEAN [0.5]", "TASK.NAME x", "HOOKS [x]"):
+        key = words.split()[0]
+        with pytest.raises(UserError, match=f"^{key}: cannot be overridden at test time"):
+            check_test_overrides(saved, load_config(None, words.split()))
 
 
 def test_every_default_has_a_line_of_explanation():
     import config.defaults
 
     lines = Path(config.defaults.__file__).read_text().splitlines()
-    keys = [number for number, line in enumerate(lines) if " = " in line and "CfgNode(" not in line and "c." in line]
+    keys = [n for n, line in enumerate(lines) if line.startswith("    c.") and not line.endswith("CfgNode()")]
     assert len(keys) == len([key for key in leaves(default_config()) if key.rpartition(".")[2].isupper()])
     for number in keys:
         assert lines[number - 1].strip().startswith("# "), lines[number]

@@ -1,10 +1,23 @@
-"""Pictures, and what torchvision makes of them."""
+"""Images, torchvision's results for them, and the input that a configuration describes."""
 
 from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
+
+from config import CfgNode
+from data.build import dataset_defaults
+from utils.contracts import InputSpec
+
+
+def spec_of(cfg: CfgNode, size: tuple[int, int] = (6, 6), channels: int = 1) -> InputSpec:
+    """The spec of a configuration, with its transforms or else the data set's."""
+    train, test = cfg.INPUT.TRAIN_TRANSFORMS, cfg.INPUT.TEST_TRANSFORMS
+    defaults = dataset_defaults(cfg)
+    train = defaults["train_transforms"] if train is None else train
+    test = defaults["test_transforms"] if test is None else test
+    return InputSpec(size, channels, (0.5,) * channels, (0.5,) * channels, tuple(train), tuple(test))
 
 
 @pytest.fixture(params=["smooth gray", "smooth RGB", "noisy gray", "noisy RGB"])

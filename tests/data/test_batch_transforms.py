@@ -8,9 +8,8 @@ import torch
 from torch.nn import functional as F
 
 from data.build import build_batch_transforms
-from data.loaders import Batch
 from data.transforms.batch import CutMix, MixUp
-from engine.checkpoint import load_checkpoint
+from utils.contracts import Batch
 from utils.errors import Interrupted, UserError
 
 CLASSES = 5
@@ -23,8 +22,8 @@ def batch(size: int = 6) -> Batch:
     return Batch(images, torch.arange(size) % CLASSES, torch.arange(size))
 
 
-def build(toy_cfg, entries: str):
-    return build_batch_transforms(toy_cfg("INPUT.BATCH_TRANSFORMS", entries), CLASSES)
+def build(toy_cfg, entries: str, *overrides: str):
+    return build_batch_transforms(toy_cfg("INPUT.BATCH_TRANSFORMS", entries, *overrides), CLASSES)
 
 
 def mix(transform, seed: int):
@@ -79,6 +78,13 @@ def test_what_is_drawn_follows_from_seed_epoch_and_position(toy_cfg):
     assert kinds == {torch.uint8, torch.float32}  # both were drawn
 
 
+def test_mixing_ends_at_an_epoch(toy_cfg):
+    transform = build(toy_cfg, "[MixUp]", "INPUT.MIXUP_OFF_EPOCH", "2")
+    whole = batch()
+    assert transform(whole, 1, 0).targets.is_floating_point()
+    assert transform(whole, 2, 0) is whole and transform(whole, 3, 0) is whole
+
+
 def test_soft_targets_stay_soft(toy_cfg):
     soft = replace(batch(), targets=torch.full((6, CLASSES), 0.2))
     assert torch.allclose(build(toy_cfg, "[MixUp]")(soft, 0, 0).targets, soft.targets)
@@ -114,10 +120,12 @@ def test_a_mixed_training_resumes_bit_for_bit(make_trainer, tmp_path):
         if len(calls) == 7:
             raise Interrupted(2)
 
+    from engine.checkpoint import load_checkpoint
+
     with pytest.raises(Interrupted):
         make_trainer(*keys, run="stopped", poll=stop).train()
     state = load_checkpoint(tmp_path / "stopped/weights/last.pth")
-    resumed = make_trainer(*keys, run="stopped", state=state)
+    resumed = make_trainer(*keys, run="stopped", checkpoint=state)
     resumed.train()
-    for name, tensor in whole.model.state_dict().items():
-        assert torch.equal(tensor, resumed.model.state_dict()[name]), name
+    for name, tensor in whole.task.model.state_dict().items():
+        assert torch.equal(tensor, resumed.task.model.state_dict()[name]), name

@@ -1,4 +1,6 @@
-"""One bad file among many: what is said, what is counted, and what stands in for it."""
+"""A corrupt file among many: its message, the limit on their number, and its replacement."""
+
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -6,11 +8,14 @@ import pytest
 import torch
 
 from data.build import build_eval_loader, build_train_and_val, build_train_loader
+from data.image_io import BrokenImage
+from data.reading import SampleReader
+from data.registry import DATASETS, MissingSplit
+from data.samplers import SampleKey
+from tests.data.conftest import spec_of
 from tests.data.odd_images import odd_images
 from utils.errors import UserError
-from utils.input_spec import InputSpec
 
-SPEC = InputSpec((8, 8), 3, (0.5,) * 3, (0.5,) * 3)
 ODD = list(odd_images())
 BROKEN = {odd.name for odd in ODD if odd.pixels is None}
 KEYS = [
@@ -31,7 +36,7 @@ def folder(tmp_path):
 
 def loader(toy_cfg, folder, *overrides, build=build_train_loader):
     cfg = toy_cfg(*KEYS, "DATASETS.ROOT", str(folder), *overrides)
-    return build(cfg, build_train_and_val(cfg)[0], SPEC)
+    return build(cfg, build_train_and_val(cfg)[0], spec_of(cfg, (8, 8), 3))
 
 
 @pytest.mark.parametrize("build", [build_train_loader, build_eval_loader])
@@ -40,25 +45,23 @@ def test_odd_images_are_read_and_broken_ones_named(toy_cfg, folder, build):
     made = loader(toy_cfg, folder, build=build)
     names = [made.dataset.name(i) for i in range(len(made.dataset))]
     assert len(names) == 2 * len(ODD)
-    from data.samplers import SampleKey
-
     for i, name in enumerate(names):
-        item = made._loader.dataset[[SampleKey(i, 0, i)]]
+        result = made.reader.read([SampleKey(i, 0, i)])
         if name.rpartition("/")[2] in BROKEN:
-            assert isinstance(item, UserError) and name in str(item) and "\n" not in str(item)
+            assert result.batch is None and name in str(result.error) and "\n" not in str(result.error)
         else:
-            assert item[0].images.shape == (1, 3, 8, 8)
+            assert result.error is None and result.batch.images.shape == (1, 3, 8, 8)
 
 
 @pytest.mark.parametrize("workers", ["0", "2"])
 def test_skip_replaces_by_the_same_other_sample_and_reports(toy_cfg, folder, workers, caplog):
     skip = ("DATASETS.ON_ERROR", "skip", "DATASETS.MAX_SKIPPED", "0.5", "DATALOADER.NUM_WORKERS", workers)
     made = loader(toy_cfg, folder, *skip)
-    first, second = (list(made.batches(0)) for _ in range(2))
+    first, second = ([replace(batch, images=batch.images.clone()) for batch in made.batches(0)] for _ in range(2))
     for one, other in zip(first, second, strict=True):
         assert torch.equal(one.images, other.images)
     assert len(made.broken) == 2 * len(BROKEN)
-    reasons = [line for line in caplog.messages if line.startswith("replaced by another of its class: ")]
+    reasons = [line for line in caplog.messages if line.startswith("replaced by another sample: ")]
     assert len(reasons) == 2 * len(BROKEN)  # once, not once an epoch
     targets = torch.cat([batch.targets for batch in first])
     assert torch.bincount(targets).tolist() == [len(ODD), len(ODD)]
@@ -88,25 +91,69 @@ def test_what_stands_in_is_of_the_same_class(toy_cfg, two_values):
         list(made.batches())
 
 
+@DATASETS.register("some_broken", size=(4, 4), channels=1, train_transforms=[], test_transforms=[])
+class SomeBroken:
+    """Six images, each of its own gray, one of them corrupt; `kind` is several, unique or numbers."""
+
+    def __init__(self, root, split, kind: str = "several", broken: int = 4):
+        if split == "val":
+            raise MissingSplit("no validation set")
+        self.broken = broken
+        if kind == "numbers":
+            self.targets = np.linspace(0, 1, 6, dtype=np.float32)[:, np.newaxis]
+        else:
+            self.classes = ["a", "b", "c"]
+            rows = {"several": [0b001, 0b001, 0b011, 0b001, 0b011, 0b001], "unique": [0b001] * 4 + [0b110, 0b001]}[kind]
+            self.targets = np.array([[row >> i & 1 for i in range(3)] for row in rows], np.float32)
+
+    def __len__(self):
+        return 6
+
+    def __getitem__(self, i):
+        if i == self.broken:
+            raise BrokenImage(f"{self.name(i)}: cannot decode")
+        return np.full((4, 4, 1), i, np.uint8), self.targets[i]
+
+    def name(self, i):
+        return f"some_broken/{i}"
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("several", 2),  # shares the rarest label
+        ("unique", 5),  # no other has any of its labels: the next one
+        ("numbers", 5),
+    ],
+)
+def test_what_replaces_a_sample_of_several_labels_or_numbers(toy_cfg, kind, expected):
+    cfg = toy_cfg("DATASETS.NAME", "some_broken", "DATASETS.kind", kind, "DATASETS.VAL_RATIO", "0")
+    train = build_train_and_val(cfg)[0]
+    reader = SampleReader(train, [], (4, 4), 1, seed=0, on_broken="replace")
+    result = reader.read([SampleKey(4, 0, 0)])
+    assert result.error is None and list(result.broken) == [4]
+    assert result.batch.images[0, 0, 0, 0] == expected and result.batch.indices.tolist() == [4]
+    assert np.array_equal(result.batch.targets[0], train.targets[expected])  # the target goes with the pixels
+
+
 @pytest.mark.parametrize("size", ["2", "8"])
 def test_an_evaluation_leaves_broken_images_out(toy_cfg, two_values, size, caplog):
     skip = ("DATASETS.ON_ERROR", "skip", "DATASETS.MAX_SKIPPED", "0.5", "TEST.BATCH_SIZE", size)
     batches = list(loader(toy_cfg, two_values, *skip, build=build_eval_loader).batches())
     assert torch.cat([batch.indices for batch in batches]).tolist() == [0, 1, 2, 7]
-    assert sum(line.startswith("left out: ") for line in caplog.messages) == 4
+    assert sum(line.startswith("skipped: ") for line in caplog.messages) == 4
 
 
 def test_too_many_broken_images_end_it(toy_cfg, folder):
     made = loader(toy_cfg, folder, "DATASETS.ON_ERROR", "skip", "DATASETS.MAX_SKIPPED", "0.05")
     message = (
-        rf"ON_ERROR skip: \d+ of {2 * len(ODD)} images are broken, more than DATASETS.MAX_SKIPPED 0.05 of them, such"
+        rf"ON_ERROR skip: \d+ of {2 * len(ODD)} images are corrupt, more than DATASETS.MAX_SKIPPED 0.05 of them, such"
     )
     with pytest.raises(UserError, match=message):
         list(made.batches())
 
 
 @pytest.mark.parametrize(("kind", "count", "prefetch"), [("fork", 4, 1), ("forkserver", 1, 4), ("spawn", 1, 1)])
-@pytest.mark.filterwarnings("ignore:This DataLoader will create")
 def test_every_kind_of_worker_reads_the_same_pixels(toy_cfg, kind, count, prefetch):
     """`make test-workers` tries them all."""
     assert torch.equal(pixels(toy_cfg), pixels(toy_cfg, kind, count, prefetch))
@@ -116,7 +163,7 @@ def pixels(toy_cfg, kind="auto", count=0, prefetch=2):
     keys = ["DATASETS.NAME", "digits", "INPUT.SIZE", "[12, 12]", "SOLVER.BATCH_SIZE", "256", "INPUT.TRAIN_TRANSFORMS"]
     keys += ["[{RandomResizedCrop: {scale: [0.5, 1]}}, HFlip]", "DATALOADER.NUM_WORKERS", str(count)]
     cfg = toy_cfg(*keys, "DATALOADER.WORKER_KIND", kind, "DATALOADER.PREFETCH", str(prefetch))
-    made = build_train_loader(cfg, build_train_and_val(cfg)[0], InputSpec((12, 12), 1, (0.5,), (0.5,)))
-    images = torch.cat([batch.images for epoch in (0, 1) for batch in made.batches(epoch)])
+    made = build_train_loader(cfg, build_train_and_val(cfg)[0], spec_of(cfg, (12, 12)))
+    images = torch.cat([batch.images.clone() for epoch in (0, 1) for batch in made.batches(epoch)])
     made.close()
     return images

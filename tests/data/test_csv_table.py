@@ -10,6 +10,7 @@ from config import load_config
 from data.build import build_split, build_train_and_val
 from data.datasets.csv_table import CsvTable
 from data.registry import MissingSplit
+from utils.contracts import output_names
 from utils.errors import UserError
 
 
@@ -97,9 +98,9 @@ def test_a_table_in_a_folder_of_its_own(table):
         ("path;label\nimages/1.png;cat\n", ":1: no column 'path', found path;label; expected"),
         ("path,class\nimages/1.png,cat\n", ":1: no column 'label', found path,class; expected"),
         ("path,label\nimages/1.png,cat\nimages/2.png,\n", ":3: the label is empty"),
-        ("path,label\nimages/1.png\n", ":2: found 1 cells, expected path,label; put a text"),
+        ("path,label\nimages/1.png\n", ":2: found 1 cells, expected path,label; quote a cell"),
         ("path,label\nimages/1.png,cat||dog\n", ":2: the label is empty"),
-        ("path,label\nimages/1.png,cat, black\n", ":2: found 3 cells, expected path,label; put a text"),
+        ("path,label\nimages/1.png,cat, black\n", ":2: found 3 cells, expected path,label; quote a cell"),
         ("path,label,split\nimages/1.png,cat,trian\n", ":2: split 'trian', expected train, val or test"),
         ("path,label,split\nimages/1.png,cat,\n", ":2: split '', expected"),
         ("path,label,weight\nimages/1.png,cat,heavy\n", ":2: could not convert string to float: 'heavy'"),
@@ -134,3 +135,38 @@ def test_a_class_that_was_not_trained_on(table):
 def test_no_table(tmp_path):
     with pytest.raises(UserError, match="labels.csv: cannot read the table: .*No such file.*; expected CSV in"):
         CsvTable(tmp_path, "train")
+
+
+def test_numbers_for_regression(table):
+    root = table(
+        "path,age,height,split,weight\nimages/1.png,30,1.75,train,1\nimages/2.png,-0.5,1e2,train,2\n"
+        "images/3.png, 7 ,0,val,1\n"
+    )
+    words = ["DATASETS.NAME", "csv", "DATASETS.ROOT", str(root), "DATASETS.targets", "[age, height]"]
+    train, val = build_train_and_val(load_config(None, words))
+    assert train.targets.dtype == np.float32 and train.targets.tolist() == [[30, 1.75], [-0.5, 100]]
+    assert train.target_names == ["age", "height"] and output_names(train) == ["age", "height"]
+    assert not hasattr(train, "classes") and train.weights.tolist() == [1, 2]
+    assert val.targets.tolist() == [[7, 0]] and val[0][1].tolist() == [7, 0]
+    one = build_split(load_config(None, [*words[:-1], "age"]), "train", ["age"])
+    assert one.targets.tolist() == [[30], [-0.5]] and one.target_names == ["age"]
+    with pytest.raises(UserError, match=r"its train split has 1 classes \(age\), expected 2 \(age, height\)"):
+        build_split(load_config(None, [*words[:-1], "age"]), "train", ["age", "height"])
+
+
+def test_numbers_can_be_divided(table):
+    root = table("path,age\n" + "".join(f"images/{i}.png,{i}\n" for i in range(1, 6)))
+    words = ["DATASETS.NAME", "csv", "DATASETS.ROOT", str(root), "DATASETS.targets", "age", "DATASETS.VAL_RATIO", "0.4"]
+    train, val = build_train_and_val(load_config(None, words))
+    assert (len(train), len(val)) == (3, 2) and train.target_names == val.target_names == ["age"]
+    assert sorted([*train.targets[:, 0], *val.targets[:, 0]]) == [1, 2, 3, 4, 5] and not hasattr(train, "classes")
+
+
+@pytest.mark.parametrize("cell", ["", "old", "nan", "inf", "1e39", "1,5"])
+def test_numbers_that_are_none_name_the_line(table, cell):
+    root = table(f'path,age\nimages/1.png,3\nimages/2.png,"{cell}"\n')
+    with pytest.raises(UserError) as caught:
+        CsvTable(root, "train", targets=["age"])
+    assert str(caught.value).startswith(f"{root}/labels.csv:3: age '{cell}', expected a finite number")
+    with pytest.raises(UserError, match="labels.csv:1: no column 'size', found path,age; expected path,age,size"):
+        CsvTable(root, "train", targets=["age", "size"])

@@ -1,4 +1,4 @@
-"""Data sets in the formats that people have them in."""
+"""Data sets in common formats."""
 
 import gzip
 import logging
@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 
 from config import load_config
-from data.build import build_split, build_train_and_val, native_input
+from data.build import build_split, build_train_and_val, dataset_defaults
 from data.datasets.digits import Digits
 from data.datasets.idx import FashionMNIST, read_idx
 from data.datasets.image_folder import ImageFolder
+from data.image_datasets import FileDataset, UnlabelledFiles
 from data.image_io import EncodedImage, to_pixels
-from data.path_table import PathTable
 from data.registry import DATASETS, MissingSplit
 from utils.errors import UserError
 
@@ -35,7 +35,7 @@ def test_digits_are_scikit_learns():
     assert np.array_equal(test.images[:, :, :, 0], np.rint(truth.images[::5] * 255 / 16))
     assert np.array_equal(test.targets, truth.target[::5])
     assert train.images.dtype == np.uint8 and train.name(0) == "digits/0001"
-    facts = native_input(load_config())
+    facts = dataset_defaults(load_config())
     assert facts["mean"][0] == pytest.approx(train.images.mean() / 255, abs=1e-3)
     assert facts["std"][0] == pytest.approx(train.images.std() / 255, abs=1e-3)
 
@@ -118,7 +118,7 @@ def test_image_folder(photos, caplog):
     assert dataset[3][0].read(3).shape == (12, 10, 3)
     messages = [record.getMessage() for record in caplog.records]
     assert any("no images of class 'empty'" in message for message in messages)
-    assert any("skipped 1 files that are no images, such as cat/notes.txt" in message for message in messages)
+    assert any("ignored 1 files that are not images, such as cat/notes.txt" in message for message in messages)
     with pytest.raises(MissingSplit):
         ImageFolder(photos, "test")
 
@@ -187,14 +187,41 @@ def test_pixels_have_the_channels_that_are_asked_for(tmp_path):
     assert np.array_equal(to_pixels(colours, 1), gray)
     assert np.array_equal(to_pixels(gray, 3), np.repeat(gray, 3, axis=2))
     assert np.array_equal(to_pixels(gray[..., 0], 1), gray)
-    with pytest.raises(UserError, match="float64"):
-        to_pixels(np.zeros((2, 2, 3)), 3)
+    for faulty in (np.zeros((2, 2, 3)), np.zeros((2, 2, 3, 1), np.uint8), np.zeros((0, 2, 3), np.uint8)):
+        with pytest.raises(UserError, match="found an array .*, expected uint8 .H, W, C."):
+            to_pixels(faulty, 3)
+    five = np.arange(20, dtype=np.uint8).reshape(2, 2, 5)
+    assert np.array_equal(to_pixels(five, 5), five)
+    for channels in (1, 3, 4):
+        with pytest.raises(UserError, match=f"found an image of 5 channels, INPUT.CHANNELS is {channels}; set it to 5"):
+            to_pixels(five, channels)
+    with pytest.raises(UserError, match="found an image of 3 channels, INPUT.CHANNELS is 5"):
+        EncodedImage.open(path).read(5)
 
 
-@given(st.lists(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=8)))
-def test_path_table_is_a_list(paths):
-    table = PathTable(paths)
-    assert [table[i] for i in range(len(table))] == paths
+NAMES = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0/"), min_size=1, max_size=8)
+
+
+@given(st.lists(NAMES))
+def test_paths_of_files_are_kept(names):
+    files = FileDataset(Path("/root"), names, np.arange(len(names)))
+    assert [files.path(i) for i in range(len(files))] == [Path("/root", name) for name in names]
+
+
+def test_paths_take_little_memory():
+    paths = [f"class_{i % 100:03d}/image_{i:08d}.jpeg" for i in range(100_000)]
+    files = FileDataset(Path("/root"), paths, np.zeros(len(paths), np.int64))
+    arrays = [value for value in vars(files).values() if isinstance(value, np.ndarray) and value is not files.targets]
+    assert sum(array.nbytes for array in arrays) <= 45 * len(files)
+    assert not any(isinstance(value, (list, tuple, dict)) for value in vars(files).values())
+
+
+def test_unlabelled_files(tmp_path):
+    paths = [write_image(tmp_path / name, 7) for name in ("a.png", "b/c.png")]
+    files = UnlabelledFiles(paths)
+    assert len(files) == 2 and files.targets.tolist() == [0, 0]
+    source, target = files[1]
+    assert source.read(1)[0, 0, 0] == 7 and target == 0 and files.name(1) == str(paths[1])
 
 
 def test_validation_is_split_off_the_training_set_alike_every_time():
@@ -232,7 +259,7 @@ def test_a_link_to_a_folder_above_brings_no_images_of_other_classes(tmp_path):
     assert ImageFolder(tmp_path, "train").targets.tolist() == [0, 1]
 
 
-def test_classes_are_texts():
+def test_classes_are_strings():
     DATASETS.register("numbered")(type("Numbered", (), {"classes": [1, 2], "__init__": lambda self, root, split: None}))
-    with pytest.raises(UserError, match=r"DATASETS.NAME numbered: found the classes \(1, 2\), expected texts"):
+    with pytest.raises(UserError, match=r"DATASETS.NAME numbered: found the classes \(1, 2\), expected strings"):
         build_split(load_config(None, ["DATASETS.NAME", "numbered"]), "train")

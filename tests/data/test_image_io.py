@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from data.image_formats import plain_size
-from data.image_io import BrokenImage, EncodedImage, printable
-from tests.data.odd_images import Odd, encoded, odd_images, picture
+from data.image_formats import plain_header
+from data.image_io import BrokenImage, EncodedImage, printable, to_pixels
+from tests.data.odd_images import Odd, encoded, odd_images, picture, with_orientation
 from utils.errors import UserError
 
 ODD = list(odd_images())
@@ -32,6 +32,39 @@ def test_what_is_read(odd: Odd, channels: int):
     pixels = image.read(channels)
     assert pixels.dtype == np.uint8 and pixels.shape == expected.shape
     assert np.abs(pixels.astype(int) - expected).max() <= odd.tolerance + (channels == 1)
+
+
+@pytest.mark.parametrize("odd", [odd for odd in ODD if odd.pixels is not None], ids=lambda odd: odd.name)
+def test_the_size_is_known_without_decoding(odd: Odd, monkeypatch):
+    for function in ("imdecode", "imdecodemulti"):
+        monkeypatch.setattr(cv2, function, lambda *_: pytest.fail("decoded"))
+    assert EncodedImage(odd.data, odd.name).size == odd.pixels.shape[:2]
+
+
+def test_the_size_of_turned_tiffs_and_of_what_is_not_an_image():
+    for orientation in range(1, 9):
+        for kind in ("TIFF", "WEBP", "PNG"):
+            exif = Image.Exif()
+            exif[0x0112] = orientation
+            stored = Image.fromarray(with_orientation(picture(), orientation))
+            image = EncodedImage(encoded(stored, kind, exif=exif), "x")
+            assert image.size == image.read(3).shape[:2] == picture().shape[:2], (kind, orientation)
+    with pytest.raises(BrokenImage, match="page.jpg: cannot decode the image"):
+        _ = EncodedImage(b"<html>", "page.jpg").size
+
+
+@given(st.data())
+def test_a_box_is_a_part_of_the_whole(data):
+    odd = data.draw(st.sampled_from([odd for odd in ODD if odd.pixels is not None and odd.pixels.size < 10**5]))
+    channels = data.draw(st.sampled_from([1, 3]))
+    image = EncodedImage(odd.data, odd.name)
+    height, width = image.size
+    top, left = data.draw(st.integers(0, height - 1)), data.draw(st.integers(0, width - 1))
+    box = top, left, data.draw(st.integers(1, height - top)), data.draw(st.integers(1, width - left))
+    whole = image.read(channels)
+    part = image.read(channels, box)
+    assert np.array_equal(part, whole[top : top + box[2], left : left + box[3]])
+    assert np.array_equal(part, to_pixels(whole, channels, box=box))
 
 
 def test_there_are_at_least_forty_kinds():
@@ -58,11 +91,11 @@ def test_a_jpeg_that_was_cut_short_is_not_plain():
     """OpenCV 4 would fill the rest with gray; the end of a thumbnail before the picture is not the picture's end."""
     thumbnail = encoded(Image.fromarray(picture(8, 8)), "JPEG")
     data = encoded(Image.fromarray(picture()), "JPEG", exif=b"Exif\0\0" + thumbnail)
-    assert thumbnail in data and plain_size(data) == picture().shape[:2]
+    assert thumbnail in data and plain_header(data) == (picture().shape[:2], 1)
     for end in (-1, -2, len(data) // 2, data.index(thumbnail) + len(thumbnail) + 40):
-        assert plain_size(data[:end]) is None
+        assert plain_header(data[:end]) is None
     png = encoded(Image.fromarray(picture()), "PNG")
-    assert plain_size(png) == picture().shape[:2] and plain_size(png[: len(png) // 2]) is None
+    assert plain_header(png) == (picture().shape[:2], 1) and plain_header(png[: len(png) // 2]) is None
 
 
 def test_a_damaged_header_is_not_believed(monkeypatch):
@@ -125,7 +158,9 @@ def test_a_damaged_file_gives_pixels_or_a_line(data):
     for _ in range(3):
         damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))
     try:
-        EncodedImage(bytes(damaged), "damaged").read(3, max_pixels=10**6)
+        image = EncodedImage(bytes(damaged), "damaged")
+        whole = image.read(3, max_pixels=10**6)
+        assert np.array_equal(image.read(3, (0, 0, *image.size), max_pixels=10**6), whole)
     except BrokenImage as error:
         assert "damaged: " in str(error)
 

@@ -9,10 +9,11 @@ from sklearn.model_selection import StratifiedKFold
 
 from data.build import build_train_and_val, build_train_loader
 from data.registry import DATASETS
-from data.samplers import balanced_subset, epoch_order, stratified_fold
-from data.targets import targets_of
+from data.samplers import epoch_order
+from data.splits import balanced_subset, stratified_fold, stratified_split
+from data.subset import Subset, class_counts, strata_of, targets_of, weights_of
+from utils.contracts import InputSpec
 from utils.errors import UserError
-from utils.input_spec import InputSpec
 
 SPEC = InputSpec((6, 6), 1, (0.5,), (0.5,))
 
@@ -44,7 +45,7 @@ def uneven(toy_cfg, *overrides):
 @given(st.lists(st.integers(0, 4), min_size=4, max_size=60), st.integers(2, 4), st.integers(0, 5))
 def test_folds_part_the_samples(targets, folds, seed):
     targets = np.array(targets)
-    parts = [stratified_fold(targets, fold, folds, seed) for fold in range(1, folds + 1)]
+    parts = [stratified_fold(targets, [fold, folds], seed) for fold in range(1, folds + 1)]
     assert sorted(np.concatenate([val for _, val in parts])) == list(range(len(targets)))
     for train, val in parts:
         assert sorted([*train, *val]) == list(range(len(targets)))
@@ -55,13 +56,77 @@ def test_folds_part_the_samples(targets, folds, seed):
     assert max(sizes) - min(sizes) <= 1
 
 
+@given(st.lists(st.integers(0, 4), min_size=1, max_size=80), st.floats(0, 0.99), st.integers(0, 5))
+def test_a_split_is_stratified(labels, ratio, seed):
+    targets = np.array(labels)
+    train, val = stratified_split(targets, ratio, seed)
+    assert sorted([*train, *val]) == list(range(len(targets)))
+    for label in set(labels):
+        total, held_out = labels.count(label), (targets[val] == label).sum()
+        assert held_out < total and abs(held_out - total * ratio) <= 1
+
+
+class Labelled:
+    """Samples without images, whose targets are these."""
+
+    def __init__(self, targets, has_array: bool = True, **attributes):
+        self.values = np.asarray(targets)
+        vars(self).update({"targets": self.values} if has_array else {}, **attributes)
+
+    def __len__(self):
+        return len(self.values)
+
+    def __getitem__(self, i):
+        return None, self.values[i]
+
+    def name(self, i):
+        return f"sample/{i}"
+
+
+def test_a_split_of_several_labels_is_by_the_rarest():
+    targets = np.zeros((110, 4), np.float32)  # the last class never occurs
+    targets[:94, 0] = targets[80:100, 1] = targets[90:100, 2] = 1
+    targets[:90, 2] = -1  # ignored
+    _, val = stratified_split(strata_of(Labelled(targets, classes=list("abcd"))), 0.25, 0)
+    parts = (range(80), range(80, 90), range(90, 100), range(100, 110))  # the last ones have no label at all
+    assert [len(set(val) & set(part)) for part in parts] == [20, 2, 2, 2]
+
+
+def test_soft_targets_are_stratified_by_their_highest_class():
+    hard = np.repeat([0, 1, 2], [60, 30, 10])
+    soft = np.full((100, 3), 0.2, np.float32)
+    soft[np.arange(100), hard] = 0.6
+    for has_array in (True, False):
+        for seed in range(5):
+            _, val = stratified_split(strata_of(Labelled(soft, has_array, classes=list("abc"))), 0.1, seed)
+            assert np.bincount(hard[val]).tolist() == [6, 3, 1]
+
+
+def test_one_stratum_without_classes_or_with_masks(monkeypatch):
+    assert strata_of(Labelled(np.random.default_rng(0).random((9, 2)))).tolist() == [0] * 9
+    masks = Labelled(np.zeros((9, 4, 4)), has_array=False, classes=["road", "car"])
+    read = []
+    monkeypatch.setattr(Labelled, "__getitem__", lambda self, i: (read.append(i), self.values[i]))
+    assert strata_of(Subset(masks, np.arange(5))).tolist() == [0] * 5 and read == [0]  # no mask but the first is read
+    assert strata_of(Labelled([0, 1, 0], strata=[4, 4, 5], classes=["a", "b"])).tolist() == [4, 4, 5]
+
+
+def test_facts_about_all_samples():
+    several = Labelled(np.array([[1, 0, -1], [1, 1, 0]], np.float32), classes=list("abc"), weights=[1, 2])
+    assert class_counts(several).tolist() == [2, 1, 0] and weights_of(several).tolist() == [1, 2]
+    part = Subset(several, np.array([1]))
+    assert class_counts(part).tolist() == [1, 1, 0] and part.weights.tolist() == [2] and part.name(0) == "sample/1"
+    assert class_counts(Labelled([0, 0, 2], classes=list("abcd"))).tolist() == [2, 0, 1, 0]
+    assert class_counts(Labelled(np.array([[0.9, 0.1], [0.2, 0.8]]), classes=list("ab"))).tolist() == [1, 1]
+
+
 def test_folds_are_as_even_as_scikit_learns():
     targets = np.repeat([0, 1, 2], [31, 17, 9])
     theirs = StratifiedKFold(5, shuffle=True, random_state=0).split(targets, targets)
     even = sorted(tuple(np.bincount(targets[val])) for _, val in theirs)
-    ours = sorted(tuple(np.bincount(targets[stratified_fold(targets, k, 5, 0)[1]])) for k in range(1, 6))
+    ours = sorted(tuple(np.bincount(targets[stratified_fold(targets, [k, 5], 0)[1]])) for k in range(1, 6))
     assert np.abs(np.array(even) - ours).max() <= 1
-    assert not np.array_equal(stratified_fold(targets, 1, 5, 0)[1], stratified_fold(targets, 1, 5, 1)[1])
+    assert not np.array_equal(stratified_fold(targets, [1, 5], 0)[1], stratified_fold(targets, [1, 5], 1)[1])
 
 
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=50), st.data())
@@ -78,10 +143,10 @@ def test_a_balanced_subset(targets, data):
 def test_the_keys(toy_cfg):
     train, val = build_train_and_val(toy_cfg("DATASETS.FOLD", "[2, 5]"))
     assert (len(train), len(val)) == (36, 9) and np.bincount(val.targets).tolist() == [3, 3, 3]
-    train, val = build_train_and_val(toy_cfg("DATASETS.TRAIN_ITEMS", "6"))
+    train, val = build_train_and_val(toy_cfg("DATASETS.TRAIN_SUBSET", "6"))
     assert np.bincount(train.targets).tolist() == [2, 2, 2] and len(val) == 9
-    with pytest.raises(UserError, match="DATASETS.TRAIN_ITEMS: found 37, the training set has 36 images"):
-        build_train_and_val(toy_cfg("DATASETS.TRAIN_ITEMS", "37"))
+    with pytest.raises(UserError, match="DATASETS.TRAIN_SUBSET: found 37, the training set has 36 images"):
+        build_train_and_val(toy_cfg("DATASETS.TRAIN_SUBSET", "37"))
     with pytest.raises(UserError, match=r"DATASETS.FOLD: found \[3, 2\], expected \[k, n\] with 1 <= k <= n"):
         toy_cfg("DATASETS.FOLD", "[3, 2]")
     with pytest.raises(UserError, match="DATASETS.FOLD divides 45 images into 45 for training and 0"):
@@ -124,23 +189,15 @@ def test_mistakes_in_sampling(toy_cfg):
     cfg = uneven(toy_cfg)
     train = build_train_and_val(cfg)[0]
     train.weights[:] = 0
-    with pytest.raises(UserError, match="DATASETS.NAME uneven: all weights are 0; give some images more"):
+    with pytest.raises(UserError, match="DATASETS.NAME uneven: all weights are 0; raise some of them"):
         build_train_loader(cfg, train, SPEC)
     cfg = toy_cfg("DATASETS.SAMPLER", "weighted")
     with pytest.raises(UserError, match="DATASETS.SAMPLER weighted: toy has no weights; use shuffle or balanced"):
         build_train_loader(cfg, build_train_and_val(cfg)[0], SPEC)
+    regression = Labelled(np.random.default_rng(0).random((9, 2)))
+    with pytest.raises(UserError, match="DATASETS.SAMPLER balanced: the images of toy have no class each; use shuffle"):
+        build_train_loader(toy_cfg("DATASETS.SAMPLER", "balanced"), regression, SPEC)
 
 
 def test_targets_of_a_data_set_without_an_array():
-    class Plain(Uneven):
-        def __init__(self):
-            super().__init__(None, "train")
-            self.labels, self.targets = self.targets, None
-
-        def __len__(self):
-            return len(self.labels)
-
-        def __getitem__(self, i):
-            return None, int(self.labels[i])
-
-    assert targets_of(Plain()).tolist() == Plain().labels.tolist()
+    assert targets_of(Labelled([2, 0, 1], has_array=False)).tolist() == [2, 0, 1]

@@ -1,18 +1,24 @@
-"""Transforms against torchvision, and their promises for any input."""
+"""Transforms against torchvision, and their contract for any input."""
 
 import re
+from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
-import data.transforms
+import data.registry
 from data.build import build_train_and_val, build_train_loader
+from data.image_io import EncodedImage
+from data.reading import SampleReader
 from data.registry import TRANSFORMS
+from data.samplers import SampleKey, stream
 from data.transforms.colour import ColorJitter, GaussianBlur, Grayscale
 from data.transforms.geometry import (
     Affine,
@@ -28,8 +34,8 @@ from data.transforms.geometry import (
     resize,
 )
 from data.transforms.policies import RandAugment, TrivialAugmentWide
+from tests.data.conftest import spec_of
 from utils.errors import UserError
-from utils.input_spec import InputSpec
 
 
 def photo(height: int, width: int, channels: int = 3) -> np.ndarray:
@@ -202,16 +208,23 @@ EVERY = {
 }
 
 
+COLOUR = ("ColorJitter", "Grayscale", "RandAugment", "TrivialAugmentWide")
+
+
 @settings(max_examples=400)
 @given(
     st.sampled_from(sorted(EVERY)),
     st.integers(1, 20),
     st.integers(1, 20),
-    st.sampled_from([1, 3]),
+    st.sampled_from([1, 2, 3, 4, 5, 9]),
     st.booleans(),
     st.integers(0, 2**32),
 )
-def test_every_transform_keeps_its_promises(name, height, width, channels, mirrored, seed):
+def test_every_transform_keeps_its_contract(name, height, width, channels, mirrored, seed):
+    if name in COLOUR and channels not in (1, 3):
+        with pytest.raises(ValueError, match=f"found an image of {channels} channels, colour transforms take 1 or 3"):
+            EVERY[name](np.zeros((height, width, channels), np.uint8), rng(seed))
+        return
     pixels = rng(seed).integers(0, 256, (height, width, channels), dtype=np.uint8)
     image = pixels[::-1, ::-1] if mirrored else pixels  # a view with negative strides, as a flip leaves it
     before = image.copy()
@@ -230,11 +243,11 @@ def test_every_transform_of_the_project_is_tried():
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_the_lists_that_are_recommended_can_be_used(toy_cfg, channels):
-    lists = dict(re.findall(r"^    (\w+): (\[.*\])$", data.transforms.__doc__, re.MULTILINE))
+    lists = dict(re.findall(r"^#     (\w+): (\[.*\])$", Path(data.registry.__file__).read_text(), re.MULTILINE))
     assert set(lists) == {"light", "usual", "strong"}
     for entries in lists.values():
         cfg = toy_cfg("INPUT.TRAIN_TRANSFORMS", entries, "INPUT.CHANNELS", str(channels))
-        spec = InputSpec((16, 12), channels, (0.5,) * channels, (0.5,) * channels)
+        spec = spec_of(cfg, (16, 12), channels)
         loader = build_train_loader(cfg, build_train_and_val(cfg)[0], spec)
         batches = list(loader.batches(0))
         assert sum(map(len, batches)) == 36 and batches[0].images.shape == (8, channels, 16, 12)
@@ -273,4 +286,144 @@ def test_the_lists_that_are_recommended_can_be_used(toy_cfg, channels):
 def test_mistakes_in_a_list_of_transforms(toy_cfg, entry, message):
     cfg = toy_cfg("INPUT.TRAIN_TRANSFORMS", entry)
     with pytest.raises(UserError, match=message):
-        build_train_loader(cfg, [], InputSpec((6, 6), 1, (0.5,), (0.5,)))
+        build_train_loader(cfg, build_train_and_val(cfg)[0], spec_of(cfg))
+
+
+# Any number of channels, masks, and crops that are planned before decoding.
+
+
+@given(st.sampled_from(sorted(set(EVERY) - set(COLOUR) - {"RandomErasing"})), st.integers(0, 2**32))
+def test_channels_are_treated_alike(name, seed):
+    """Each of many channels is what it is alone."""
+    image = rng(seed).integers(0, 256, (13, 17, 7), dtype=np.uint8)
+    together = EVERY[name](image, rng(seed))
+    for channel in range(7):
+        alone = EVERY[name](np.ascontiguousarray(image[..., channel : channel + 1]), rng(seed))
+        assert np.abs(together[..., channel].astype(int) - alone[..., 0]).max(initial=0) <= (name == "GaussianBlur")
+
+
+def test_each_channel_has_its_fill():
+    image = np.full((9, 9, 7), 200, np.uint8)
+    fill = [10 * channel for channel in range(7)]
+    assert Rotation([45, 45], fill=fill)(image, rng())[0, 0].tolist() == fill
+    assert Affine(0, translate=[1, 1], fill=fill)(image, rng(3))[[0, -1], [0, -1]].tolist().count(fill) >= 1
+
+
+JOINT = ("CenterCrop", "HFlip", "RandomCrop", "RandomResizedCrop", "Resize", "VFlip")
+
+
+@given(st.sampled_from(JOINT), st.integers(1, 30), st.integers(1, 30), st.integers(0, 2**32))
+def test_masks_move_with_images(name, height, width, seed):
+    mask = np.kron(rng(seed).integers(0, 4, (2, 2)), np.ones((height, width), np.int64))
+    image = (mask * 80).astype(np.uint8)[..., np.newaxis]
+    state, alone = rng(seed), rng(seed)
+    moved, target = EVERY[name].joint(image, mask, state)
+    assert np.array_equal(moved, EVERY[name](image, alone)) and state.random() == alone.random()  # the same draws
+    assert target.shape == moved.shape[:2] and target.dtype == mask.dtype and set(np.unique(target)) <= {0, 1, 2, 3}
+    if name in ("HFlip", "VFlip", "CenterCrop", "RandomCrop"):
+        assert np.array_equal(target * 80, moved[..., 0])
+    several = np.stack([mask, mask + 10], axis=2)  # masks of several channels
+    assert np.array_equal(EVERY[name].joint(image, several, rng(seed))[1][..., 0], target)
+
+
+def test_a_resized_crop_shows_the_same_part_of_image_and_mask():
+    ramp = np.broadcast_to(np.arange(0, 240, 2)[:, np.newaxis], (120, 90)).astype(np.uint8)
+    crop = RandomResizedCrop((40, 30), scale=(0.2, 0.6))
+    for seed in range(50):
+        image, mask = crop.joint(ramp[..., np.newaxis], ramp, rng(seed))
+        assert np.abs(image[..., 0].astype(int) - mask).max() <= 6  # of 240: three rows
+
+
+@pytest.mark.parametrize("size", [(30, 24), (7, 5), (90, 48)])
+def test_masks_are_resized_as_pillow_does_to_the_nearest(size):
+    mask = rng().integers(0, 256, (30, 24), dtype=np.uint8)
+    pillows = np.asarray(Image.fromarray(mask).resize(size[::-1], Image.Resampling.NEAREST))
+    assert np.array_equal(resize(mask, size, nearest=True), pillows)
+    assert np.array_equal(resize(mask.astype(np.float32), size, nearest=True), pillows)
+
+
+@pytest.mark.parametrize("name", sorted(EVERY))
+def test_masks_need_joint_transforms(toy_cfg, name):
+    entry = f"[{{{name}: {{degrees: 9}}}}]" if name in ("Affine", "Rotation") else f"[{name}]"
+    cfg = toy_cfg("INPUT.TRAIN_TRANSFORMS", entry)
+    dataset = build_train_and_val(cfg)[0]
+    if name in (*JOINT, "ColorJitter", "GaussianBlur", "Grayscale", "RandomErasing"):
+        build_train_loader(cfg, dataset, spec_of(cfg), spatial_targets=True)
+    else:
+        with pytest.raises(UserError, match=f"^INPUT.TRAIN_TRANSFORMS: {name}: moves pixels and has no `joint`"):
+            build_train_loader(cfg, dataset, spec_of(cfg), spatial_targets=True)
+
+
+class Photos:
+    """Six images in files: five channels in .npy, else PNG; targets are masks or classes."""
+
+    classes = ["a", "b"]
+
+    def __init__(self, folder: Path, kind: str):
+        self.kind, self.pixels, self.paths = kind, [], []
+        for i in range(6):
+            self.pixels.append(rng(i).integers(0, 256, (30 + 7 * i, 41 - i, 5 if kind == "npy" else 3), dtype=np.uint8))
+            self.paths.append(folder / f"{i}.{'npy' if kind == 'npy' else 'png'}")
+            if kind == "npy":
+                np.save(self.paths[-1], self.pixels[-1])
+            else:
+                self.paths[-1].write_bytes(cv2.imencode(".png", self.pixels[-1][..., ::-1])[1].tobytes())
+
+    def __len__(self):
+        return 6
+
+    def __getitem__(self, i):
+        source = np.load(self.paths[i]) if self.kind == "npy" else EncodedImage.open(self.paths[i])
+        return source, self.pixels[i][..., 0] if self.kind == "masks" else i % 2
+
+    def name(self, i):
+        return f"photo/{i}"
+
+
+@pytest.mark.parametrize("kind", ["npy", "png"])
+def test_planned_crops_equal_those_of_the_whole_image(tmp_path, kind):
+    photos = Photos(tmp_path, kind)
+    crop = RandomResizedCrop((8, 6), scale=(0.1, 1))
+    reader = SampleReader(photos, [crop, HFlip()], (8, 6), photos.pixels[0].shape[2], seed=3)
+    for epoch in range(3):
+        result = reader.read([SampleKey(i, epoch, i) for i in range(6)])
+        assert result.error is None
+        for i in range(6):
+            state = stream("augmentation", 3, epoch, i)
+            expected = HFlip()(crop(photos.pixels[i], state), state)
+            assert np.array_equal(result.batch.images[i].permute(1, 2, 0).numpy(), expected)
+
+
+def test_a_crop_is_planned_before_anything_is_decoded(tmp_path, monkeypatch):
+    photos, events = Photos(tmp_path, "png"), []
+    crop, decode = RandomResizedCrop((8, 6)), cv2.imdecode
+    plan = crop.plan
+    monkeypatch.setattr(cv2, "imdecode", lambda *a: (events.append("decode"), decode(*a))[1])
+    monkeypatch.setattr(crop, "plan", lambda *a: (events.append("plan"), plan(*a))[1])
+    SampleReader(photos, [crop], (8, 6), 3, seed=0).read_sample(SampleKey(0, 0, 0))
+    assert events == ["plan", "decode"]
+
+
+MASK_TRANSFORMS = [[RandomResizedCrop((8, 6)), HFlip(), Grayscale(0.5)], [Resize((8, 6)), CenterCrop((8, 6))]]
+
+
+@pytest.mark.parametrize("transforms", MASK_TRANSFORMS)
+def test_masks_are_read_with_their_images(tmp_path, transforms):
+    photos = Photos(tmp_path, "masks")
+    reader = SampleReader(photos, transforms, (8, 6), 3, 0, spatial_targets=True)
+    result = reader.read([SampleKey(i, 0, i) for i in range(6)])
+    assert result.error is None and result.batch.targets.shape == (6, 8, 6)
+    assert result.batch.targets.dtype == torch.int64
+    for i in range(6):
+        assert set(result.batch.targets[i].unique().tolist()) <= set(np.unique(photos.pixels[i][..., 0]).tolist())
+    photos.pixels[2] = photos.pixels[2][1:]
+    message = r"photo/2: found a target \(43, 39\) for an image \(44, 39, 3\), expected the same size"
+    with pytest.raises(UserError, match=message):
+        raise reader.read([SampleKey(2, 0, 0)]).error
+
+
+def test_colour_transforms_of_five_channels_are_refused_at_start(toy_cfg):
+    cfg = toy_cfg("INPUT.TRAIN_TRANSFORMS", "[{ColorJitter: {brightness: 0.5}}]")
+    message = "INPUT.TRAIN_TRANSFORMS: ColorJitter: found an image of 5 channels, colour transforms take 1 or 3"
+    with pytest.raises(UserError, match=message):
+        build_train_loader(cfg, build_train_and_val(cfg)[0], spec_of(cfg, channels=5))

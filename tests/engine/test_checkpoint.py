@@ -3,30 +3,43 @@
 import os
 import resource
 import zipfile
+from dataclasses import replace
 
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from engine.checkpoint import first_nonfinite, load_checkpoint, load_model_state, save_checkpoint
+from engine.checkpoint import (
+    Checkpoint,
+    Checkpointables,
+    Resolved,
+    first_nonfinite,
+    load_checkpoint,
+    load_model_state,
+    save_checkpoint,
+)
 from utils.atomic_file import atomic_write, link_over, remove_leftovers
+from utils.contracts import InputSpec
 from utils.errors import UserError
 
-STATE = {"model": {"w": torch.arange(5000.0)}, "config": "SEED: 0", "classes": ["a"], "input": {"size": [8, 8]}}
+RESOLVED = Resolved("classification", "cross_entropy", "max top1", 1, InputSpec((8, 8), 1, (0.5,), (0.5,), ("HFlip",)))
+SAVED = Checkpoint("SEED: 0", ["a"], RESOLVED, {"model": {"w": torch.arange(5000.0)}})
 
 
 @pytest.fixture
 def path(tmp_path):
     path = tmp_path / "last.pth"
-    save_checkpoint(path, STATE)
+    save_checkpoint(path, SAVED)
     return path
 
 
 def test_what_is_saved_is_loaded(path):
-    state = load_checkpoint(path)
-    assert torch.equal(state["model"]["w"], STATE["model"]["w"]) and state["classes"] == ["a"]
-    assert torch.load(path, weights_only=True).keys() == {"version", *STATE}
+    checkpoint = load_checkpoint(path)
+    assert torch.equal(checkpoint.state["model"]["w"], torch.arange(5000.0)) and checkpoint.classes == ["a"]
+    assert checkpoint.resolved == RESOLVED and checkpoint.at_step_boundary and checkpoint.source == path
+    content = torch.load(path, weights_only=True)
+    assert content["version"] == 2 and content["model"].keys() == {"w"} and content["config"] == "SEED: 0"
 
 
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -37,24 +50,24 @@ def test_a_flipped_bit_is_noticed_or_harmless(path, place, bit):
     damaged = path.with_name("damaged.pth")
     damaged.write_bytes(data)
     try:
-        state = load_checkpoint(damaged)
+        checkpoint = load_checkpoint(damaged)
     except UserError as error:
         assert "damaged.pth" in str(error) and "\n" not in str(error)
     else:  # a bit that means nothing, in a time stamp for example
-        assert torch.equal(state["model"]["w"], STATE["model"]["w"])
+        assert torch.equal(checkpoint.state["model"]["w"], torch.arange(5000.0))
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda path: path.write_bytes(path.read_bytes()[:-100]), "no checkpoint, or a damaged one"),
-        (lambda path: path.write_bytes(b""), "no checkpoint, or a damaged one"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-100]), "not a checkpoint, or damaged"),
+        (lambda path: path.write_bytes(b""), "not a checkpoint, or damaged"),
         (lambda path: path.write_text("hello"), "begins with b'hello'"),
         (lambda path: torch.save({"w": torch.zeros(2)}, path), "not a checkpoint of this project"),
         (lambda path: torch.save([1], path), "not a checkpoint of this project"),
-        (lambda path: torch.save({**STATE, "version": 99}, path), "version 99, expected 1"),
-        (lambda path: torch.save({**STATE, "version": UserError}, path), "no checkpoint, or a damaged one"),
-        (lambda path: zipfile.ZipFile(path, "w").close(), "no checkpoint, or a damaged one"),
+        (lambda path: torch.save({"version": 99}, path), "version 99, expected 2"),
+        (lambda path: torch.save({"version": UserError}, path), "not a checkpoint, or damaged"),
+        (lambda path: zipfile.ZipFile(path, "w").close(), "not a checkpoint, or damaged"),
         (lambda path: path.unlink(), "no such checkpoint"),
         (lambda path: (path.unlink(), path.mkdir()), "cannot read the checkpoint: Is a directory"),
     ],
@@ -81,7 +94,7 @@ def test_a_full_disk_is_an_os_error_and_leaves_the_old_file(path):
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
     try:
         with pytest.raises(OSError, match="File too large"):
-            save_checkpoint(path, {**STATE, "classes": ["b"]})
+            save_checkpoint(path, replace(SAVED, classes=["b"]))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert path.read_bytes() == before and list(path.parent.iterdir()) == [path]
@@ -107,8 +120,8 @@ def test_link_over(path, links, monkeypatch):
     link_over(path, other)  # once more, when both are the same file
     assert other.read_bytes() == path.read_bytes()
     assert len(list(path.parent.iterdir())) == 2
-    save_checkpoint(path, {**STATE, "classes": ["b"]})
-    assert load_checkpoint(other)["classes"] == ["a"]
+    save_checkpoint(path, replace(SAVED, classes=["b"]))
+    assert load_checkpoint(other).classes == ["a"]
 
 
 def test_nonfinite_is_found():
@@ -135,3 +148,23 @@ def test_a_write_that_fails_says_where(tmp_path):
         assert [path.name for path in tmp_path.iterdir()] == [f".x.csv.{pid}.tmp"]
         one.write("1")
     assert (tmp_path / "x.csv").read_text() == "1"
+
+
+def test_what_must_survive_is_one_keyword():
+    """Saved by name, restored in order; what a file lacks stays as it was built."""
+
+    class Counter:
+        def __init__(self, value=0):
+            self.value = value
+
+        def state_dict(self):
+            return {"value": self.value}
+
+        def load_state_dict(self, state):
+            self.value = state["value"]
+
+    saved = Checkpointables(a=Counter(1), b=Counter(2), absent=None).state_dict()
+    assert saved == {"a": {"value": 1}, "b": {"value": 2}}
+    a, b, new = Counter(), Counter(), Counter(7)
+    Checkpointables(a=a, b=b, new=new).load_state_dict(saved)
+    assert (a.value, b.value, new.value) == (1, 2, 7)

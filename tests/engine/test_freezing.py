@@ -21,7 +21,7 @@ class Snapshots(Hook):
             self.after_epoch(trainer)
 
     def after_epoch(self, trainer):
-        self.states.append({name: tensor.clone() for name, tensor in trainer.model.state_dict().items()})
+        self.states.append({name: tensor.clone() for name, tensor in trainer.task.model.state_dict().items()})
 
 
 def changed(one: dict, other: dict) -> set[str]:
@@ -135,7 +135,7 @@ def test_the_blocks_of_a_transformer_are_layers():
 def test_the_logged_rate_is_the_base_rate(make_trainer):
     trainer = make_trainer("SOLVER.LAYER_DECAY", "0.5", "SOLVER.SCHEDULER.NAME", "constant", "SOLVER.MAX_EPOCHS", "1")
     trainer.train()
-    assert trainer.lr == 0.1 and min(group["lr"] for group in trainer.optimizer.param_groups) < 0.1
+    assert trainer.result.lr == 0.1 and min(group["lr"] for group in trainer.optimizer.param_groups) < 0.1
 
 
 def test_the_schedule_scales_every_group(make_trainer):

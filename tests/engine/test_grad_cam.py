@@ -10,7 +10,7 @@ from torchvision.models.convnext import CNBlockConfig
 from config import load_config
 from engine.grad_cam import grad_cam
 from layers.conv_layer import ConvNormAct
-from modeling.build import build_model, input_spec
+from modeling.build import build_input_spec, build_model
 from utils.errors import UserError
 
 # Network, side of the images, the module whose last output is the feature map.
@@ -59,7 +59,7 @@ def network(name: str, *overrides: str) -> nn.Module:
     if name in SMALL:
         return SMALL[name]().double().eval()
     cfg = load_config(None, ["MODEL.NAME", name, *overrides])
-    return build_model(cfg, input_spec(cfg, native={}), 5).double().eval()
+    return build_model(cfg, build_input_spec(cfg, defaults={}), 5).double().eval()
 
 
 def picture(*size: int) -> torch.Tensor:
@@ -164,7 +164,7 @@ def snapshot(model: nn.Module) -> list:
 def test_with_any_flags_and_the_network_is_left_as_it_was(frozen, grad):
     model, images = network("resnet9"), picture(3, 32, 32)
     expected = grad_cam(model, images, [1])
-    model.requires_grad_(not frozen).pool.train()
+    model.requires_grad_(not frozen).fc.train()
     model.features[0].requires_grad_(frozen)
     before, values = snapshot(model), [value.clone() for value in model.state_dict().values()]
     with torch.set_grad_enabled(grad):

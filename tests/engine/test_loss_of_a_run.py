@@ -8,15 +8,14 @@ import pytest
 import torch
 from sklearn.utils.class_weight import compute_class_weight
 
-from data.build import build_eval_loader, build_train_and_val
+from data.build import build_train_and_val
 from data.registry import DATASETS
-from data.subset import targets_of
-from engine.build_inference import build_predictor, checkpoint_config, checkpoint_spec
+from engine.build_inference import build_trained_task, checkpoint_config
+from engine.build_report import score_checkpoint
 from engine.checkpoint import load_checkpoint
 from engine.hooks.base import Hook
-from engine.inference import Averages, Metrics
 from engine.resume import resume_run
-from modeling.build import build_criterion
+from utils.contracts import targets_of
 from utils.errors import Interrupted, UserError
 
 CPU = torch.device("cpu")
@@ -60,12 +59,12 @@ def stop_and_resume(make_trainer, tmp_path, overrides, calls):
     """The weights of a run that is stopped at a poll and resumed from its file."""
     with contextlib.suppress(Interrupted):
         make_trainer(*overrides, run="stopped", poll=stop_after(calls)).train()
-    run, state = resume_run(tmp_path / "stopped")
+    run, checkpoint = resume_run(tmp_path / "stopped")
     run.unlock()
-    trainer = make_trainer(*overrides, run="stopped", state=state)
+    trainer = make_trainer(*overrides, run="stopped", checkpoint=checkpoint)
     assert trainer.step > 0 and not trainer.is_complete
     trainer.train()
-    return trainer.model.state_dict()
+    return trainer.task.model.state_dict()
 
 
 def same(a, b):
@@ -74,29 +73,23 @@ def same(a, b):
 
 def loss_in_a_test(path):
     """The loss on the validation set, as a test of the checkpoint takes it, in batches of another size."""
-    state = load_checkpoint(path)
-    cfg = checkpoint_config(state, path, ("TEST.BATCH_SIZE", "4"))
-    predictor = build_predictor(cfg, state, path, CPU)
-    averages = Averages(build_criterion(cfg), Metrics({}, {}))
-    for batch, outputs in predictor.predict(
-        build_eval_loader(cfg, build_train_and_val(cfg)[1], checkpoint_spec(cfg)).batches()
-    ):
-        averages.add(batch, outputs)
-    return averages.result()["loss"]
+    checkpoint = load_checkpoint(path)
+    cfg = checkpoint_config(checkpoint, ("TEST.BATCH_SIZE", "4"))
+    return score_checkpoint(checkpoint, cfg, "val", build_train_and_val(cfg)[1]).scores["loss"]
 
 
 def test_balanced_class_weights(make_trainer, tmp_path):
     trainer = make_trainer(*BALANCED)
     targets = targets_of(trainer.train_loader.dataset)
     wanted = compute_class_weight("balanced", classes=np.arange(3), y=targets)
-    assert trainer.criterion.class_weights.numpy() == pytest.approx(wanted, rel=1e-6)
+    assert trainer.task.criterion.class_weights.numpy() == pytest.approx(wanted, rel=1e-6)
     trainer.train()
-    state = load_checkpoint(tmp_path / "run/weights/last.pth")
-    cfg = checkpoint_config(state, tmp_path)
-    assert cfg.LOSS.class_weights == pytest.approx(wanted, rel=1e-12) and "class_weights: [" in cfg.dump()
+    checkpoint = load_checkpoint(tmp_path / "run/weights/last.pth")
+    assert checkpoint.resolved.class_weights == pytest.approx(wanted, rel=1e-12)
+    assert checkpoint_config(checkpoint).LOSS.class_weights == "balanced"
     assert "class_weights: balanced" in (tmp_path / "run/overrides.yml").read_text()
     assert loss_in_a_test(tmp_path / "run/weights/last.pth") == pytest.approx(trainer.metrics["loss"], rel=1e-6)
-    assert same(trainer.model.state_dict(), stop_and_resume(make_trainer, tmp_path, BALANCED, 3))
+    assert same(trainer.task.model.state_dict(), stop_and_resume(make_trainer, tmp_path, BALANCED, 3))
 
 
 def test_a_class_that_does_not_occur(make_trainer, monkeypatch):
@@ -122,44 +115,50 @@ class Record(Hook):
     def __init__(self):
         self.steps = []
 
+    def before_train(self, trainer):
+        trainer.task.normalize.register_forward_pre_hook(self.look)
+
+    def look(self, module, inputs):
+        self.images = inputs[0].clone()
+
     def after_step(self, trainer):
-        self.steps.append((trainer.batch, trainer.logits, trainer.loss.item()))
+        self.steps.append((trainer.result, self.images))
 
 
 def test_the_teacher_sees_what_the_student_sees(make_trainer, teacher, tmp_path):
     trainer = make_trainer(*distilled(teacher, "INPUT.BATCH_TRANSFORMS", "[MixUp]", "SOLVER.MAX_EPOCHS", "1"))
     trainer.hooks.append(record := Record())
     trainer.train()
-    path = teacher / "weights/best.pth"
-    state = load_checkpoint(path)
-    predictor = build_predictor(checkpoint_config(state, path), state, path, CPU)
+    checkpoint = load_checkpoint(teacher / "weights/best.pth")
+    task = build_trained_task(checkpoint, checkpoint_config(checkpoint), CPU)
     assert len(record.steps) == 5
-    for batch, logits, loss in record.steps:
-        assert batch.images.is_floating_point() and batch.targets.ndim == 2  # mixed
-        ((_, answers),) = predictor.predict([batch])
+    for result, images in record.steps:
+        assert images.is_floating_point() and result.targets.ndim == 2  # mixed
+        logits, answers = result.outputs, task.model(task.normalize(images))
         log_p, log_q = logits.double().log_softmax(1), answers.double().log_softmax(1)
         soft_p, soft_q = (logits.double() / 2).log_softmax(1), (answers.double() / 2).log_softmax(1)
-        wanted = -0.1 * (batch.targets * log_p).sum(1) + 0.9 * 4 * (soft_q.exp() * (soft_q - soft_p)).sum(1)
-        assert loss == pytest.approx(wanted.mean().item(), rel=1e-5)
+        wanted = -0.1 * (result.targets * log_p).sum(1) + 0.9 * 4 * (soft_q.exp() * (soft_q - soft_p)).sum(1)
+        assert result.loss.item() == pytest.approx(wanted.mean().item(), rel=1e-5)
         assert (log_p - log_q).abs().max() > 0.01
-    # It has learned nothing: no gradients were taken, neither weights nor running statistics moved.
-    assert all(parameter.grad is None for parameter in trainer.criterion.teacher.parameters())
-    assert same(trainer.criterion.teacher[1].state_dict(), state["model"])
-    assert {p.data_ptr() for p in trainer.criterion.teacher.parameters()}.isdisjoint(
-        p.data_ptr() for group in trainer.optimizer.param_groups for p in group["params"]
-    )
-    saved = load_checkpoint(tmp_path / "run/weights/last.pth")
-    assert saved["model"].keys() == state["model"].keys() and saved.keys() == state.keys()
+    # It has learned nothing: no gradients were taken, neither weights nor running statistics moved, and it is no part
+    # of what is trained, moved or saved.
+    network = trainer.task.criterion.teacher[1]
+    assert all(parameter.grad is None for parameter in network.parameters())
+    assert same(network.state_dict(), checkpoint.state["model"])
+    assert {id(p) for p in network.parameters()}.isdisjoint(id(p) for p in trainer.task.parameters())
+    saved = load_checkpoint(tmp_path / "run/weights/last.pth").state
+    assert saved["model"].keys() == checkpoint.state["model"].keys() and saved["criterion"] == {}
+    assert saved.keys() == checkpoint.state.keys()
 
 
 def test_a_distilled_run_resumes_and_is_tested_without_its_teacher(make_trainer, teacher, tmp_path):
     overrides = distilled(teacher, "SOLVER.MAX_EPOCHS", "2")
     trainer = make_trainer(*overrides)
     trainer.train()
-    assert same(trainer.model.state_dict(), stop_and_resume(make_trainer, tmp_path, overrides, 3))
+    assert same(trainer.task.model.state_dict(), stop_and_resume(make_trainer, tmp_path, overrides, 3))
     plain = make_trainer(*overrides, "LOSS.weight", "0", run="plain")
     plain.train()
-    assert not same(trainer.model.state_dict(), plain.model.state_dict())
+    assert not same(trainer.task.model.state_dict(), plain.task.model.state_dict())
     shutil.rmtree(teacher)
     assert loss_in_a_test(tmp_path / "run/weights/last.pth") == pytest.approx(trainer.metrics["loss"], rel=1e-6)
 
@@ -170,7 +169,7 @@ def test_teachers_that_do_not_fit(make_trainer, teacher):
         (("LOSS.teacher", "."), r"LOSS.teacher: /.*: cannot read the checkpoint: Is a directory; name a run"),
         (("INPUT.SIZE", "[7, 6]"), r"found size \[6, 6\], expected \[7, 6\] as in this training; name a teacher"),
         (("INPUT.CHANNELS", "3"), "found channels 1, expected 3"),
-        (("DATASETS.NAME", "digits"), r"found classes \[left, middle, right\], expected \['0'"),
+        (("DATASETS.NAME", "digits"), r"found classes \['left', 'middle', 'right'\], expected \['0'"),
         (("LOSS.NAME", "bce"), "LOSS.teacher: BinaryCrossEntropy takes no such argument"),
     ):
         words = {"LOSS.NAME": "distillation", "LOSS.teacher": str(teacher)}

@@ -8,9 +8,9 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from engine.checkpoint import load_checkpoint, load_newest
+from engine.checkpoint import Checkpoint, load_checkpoint, load_newest
 from engine.hooks.base import Hook
-from engine.resume import is_complete, resume_run
+from engine.resume import resume_run
 from engine.trainer import Trainer
 from utils.errors import Interrupted, UserError
 from utils.run_folder import RunFolder
@@ -30,12 +30,12 @@ def stop_after(calls: int):
     return poll
 
 
-def train(trainer: Trainer) -> dict:
-    """Train; the state that was saved at the end, interrupted or not."""
+def train(trainer: Trainer) -> Checkpoint:
+    """Trains; the checkpoint at the end, interrupted or not."""
     with contextlib.suppress(Interrupted):
         trainer.train()
     run = next(hook for hook in trainer.hooks if hasattr(hook, "saved_step")).run
-    return load_newest(run)[1]
+    return load_newest(run)
 
 
 def differences(a, b, path: str = "") -> list[str]:
@@ -51,9 +51,10 @@ def differences(a, b, path: str = "") -> list[str]:
     return [] if a == b else [f"{path}: {a!r} != {b!r}"]
 
 
-def without_clock(state: dict) -> dict:
+def without_clock(checkpoint: Checkpoint) -> dict:
     """The state without the size of the log, whose lines carry times, and the time it took."""
     timed = ("size", "seconds")
+    state = checkpoint.state
     hooks = {name: {k: v for k, v in hook.items() if k not in timed} for name, hook in state["hooks"].items()}
     return {**state, "hooks": hooks}
 
@@ -75,9 +76,9 @@ VARIANTS = {
         "0.5",
     ),
     "all at once": (
-        *("SOLVER.EMA", "0.9", "SOLVER.CLIP.NORM", "0.5", "SOLVER.CLIP.VALUE", "0.1", "SOLVER.ACCUMULATE", "3"),
-        *("HOOKS", "[{ReduceLROnPlateau: {patience: 0, factor: 0.5}}]", "TEST.FLIP", "true"),
-        *("INPUT.BATCH_TRANSFORMS", "[MixUp, CutMix]", "INPUT.BATCH_TRANSFORMS_UNTIL", "2"),
+        *("SOLVER.EMA", "0.9", "SOLVER.CLIP.NORM", "0.5", "SOLVER.CLIP.VALUE", "0.1", "SOLVER.MICRO_BATCHES", "3"),
+        *("HOOKS", "[{ReduceLROnPlateau: {patience: 0, factor: 0.5}}]", "TEST.TTA_FLIP", "true"),
+        *("INPUT.BATCH_TRANSFORMS", "[MixUp, CutMix]", "INPUT.MIXUP_OFF_EPOCH", "2"),
     ),
     "ranger": (
         *("SOLVER.OPTIMIZER.NAME", "timm/lookahead_radam", "SOLVER.SCHEDULER.NAME", "cosine_restarts"),
@@ -105,13 +106,13 @@ VARIANTS = {
 )
 def test_resume_is_bit_for_bit(make_trainer, tmp_path, monkeypatch, variant, stops):
     """Stopped after every step, before every batch of an evaluation, and between epochs."""
-    monkeypatch.setattr("engine.precision._native_bf16", lambda device: True)  # slow elsewhere, and as exact
+    monkeypatch.setattr("engine.precision.has_native_bf16", lambda device: True)  # slow elsewhere, and as exact
     overrides = VARIANTS[variant]
     whole = train(make_trainer(*overrides, run="whole"))
-    assert is_complete(whole, 6 if variant == "early" else 3)
+    assert whole.is_complete(6 if variant == "early" else 3)
     for calls in stops:
         stopped = train(make_trainer(*overrides, run=f"run{calls}", poll=stop_after(calls)))
-        state = train(make_trainer(*overrides, run=f"run{calls}", state=stopped))
+        state = train(make_trainer(*overrides, run=f"run{calls}", checkpoint=stopped))
         assert differences(without_clock(whole), without_clock(state)) == [], f"stopped at poll {calls}"
         assert records(tmp_path / "whole") == records(tmp_path / f"run{calls}")
 
@@ -120,8 +121,8 @@ def test_a_chain_of_stops(make_trainer, tmp_path):
     whole = train(make_trainer(run="whole"))
     state = None
     for _ in range(40):
-        state = train(make_trainer(run="chain", state=state, poll=stop_after(2)))
-        if is_complete(state, 3):
+        state = train(make_trainer(run="chain", checkpoint=state, poll=stop_after(2)))
+        if state.is_complete(3):
             break
     assert differences(without_clock(whole), without_clock(state)) == []
     steps = [(record["kind"], record["step"]) for record in records(tmp_path / "chain")]
@@ -149,9 +150,9 @@ def test_what_a_kill_leaves_behind_is_repeated_exactly(make_trainer, tmp_path):
     for hook in hooks:
         hook.after_train(trainer)
     state = load_checkpoint(tmp_path / "killed/weights/last.pth")
-    assert state["counters"]["step"] == 5
+    assert state.step == 5
     assert [r["step"] for r in records(tmp_path / "killed")][-1] == 8
-    again = train(make_trainer(run="killed", state=state))
+    again = train(make_trainer(run="killed", checkpoint=state))
     assert differences(without_clock(whole), without_clock(again)) == []
     assert records(tmp_path / "killed") == records(tmp_path / "whole")
     events = EventAccumulator(str(tmp_path / "killed/tensorboard"))
@@ -165,48 +166,50 @@ def test_what_a_kill_leaves_behind_is_repeated_exactly(make_trainer, tmp_path):
 
 def test_a_longer_training_goes_on_from_the_end(make_trainer):
     done = train(make_trainer(run="run"))
-    assert make_trainer(run="run", state=done).is_complete
-    longer = train(make_trainer("SOLVER.MAX_EPOCHS", "4", run="run", state=done))
-    assert longer["counters"]["epoch"] == 4
+    assert make_trainer(run="run", checkpoint=done).is_complete
+    longer = train(make_trainer("SOLVER.MAX_EPOCHS", "4", run="run", checkpoint=done))
+    assert longer.epoch == 4
 
 
 def test_a_changed_learning_rate_is_taken_over(make_trainer):
     stopped = train(make_trainer(run="run", poll=stop_after(3)))
-    trainer = make_trainer("SOLVER.BASE_LR", "0.5", "SOLVER.WEIGHT_DECAY", "0.1", run="run", state=stopped)
+    trainer = make_trainer("SOLVER.BASE_LR", "0.5", "SOLVER.WEIGHT_DECAY", "0.1", run="run", checkpoint=stopped)
     assert trainer.optimizer.param_groups[0]["lr"] == pytest.approx(0.5 * trainer.schedule.factor(3))
     assert [group["weight_decay"] for group in trainer.optimizer.param_groups] == [0.1, 0.0]
-    none = make_trainer("SOLVER.WEIGHT_DECAY", "0", run="run", state=stopped)
+    none = make_trainer("SOLVER.WEIGHT_DECAY", "0", run="run", checkpoint=stopped)
     assert [group["weight_decay"] for group in none.optimizer.param_groups] == [0.0, 0.0]
-    assert len(none.optimizer.state) == len(stopped["optimizer"]["state"])
+    assert len(none.optimizer.state) == len(stopped.state["optimizer"]["state"])
 
 
 def test_an_optimizer_with_other_groups_starts_anew_and_says_so(make_trainer, caplog):
     stopped = train(make_trainer(run="run", poll=stop_after(3)))
     with pytest.raises(UserError, match="SOLVER.HEAD_LR_MULT: 1.0 -> 3.0: .*--allow-change"):
-        make_trainer("SOLVER.HEAD_LR_MULT", "3", run="run", state=stopped)
-    trainer = make_trainer("SOLVER.HEAD_LR_MULT", "3", run="run", state=stopped, allow_changes=["SOLVER.HEAD_LR_MULT"])
+        make_trainer("SOLVER.HEAD_LR_MULT", "3", run="run", checkpoint=stopped)
+    trainer = make_trainer(
+        "SOLVER.HEAD_LR_MULT", "3", run="run", checkpoint=stopped, allow_changes=["SOLVER.HEAD_LR_MULT"]
+    )
     assert not trainer.optimizer.state and "the optimizer starts anew" in caplog.text
-    assert train(trainer)["counters"]["epoch"] == 3
+    assert train(trainer).epoch == 3
 
 
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["SOLVER.BATCH_SIZE", "4"], "SOLVER.BATCH_SIZE: 8 -> 4: the checkpoint was trained with another value"),
+        (["SOLVER.BATCH_SIZE", "4"], "SOLVER.BATCH_SIZE: 8 -> 4: cannot be changed when resuming"),
         (["DATASETS.size", "48"], "the training set has 39 images, the checkpoint's had 36"),
-        (["MODEL.dropout", "0.1"], "MODEL.dropout: null -> 0.1: .* --allow-change MODEL.dropout"),
+        (["MODEL.dropout", "0.1"], "MODEL.dropout: unset -> 0.1: .* --allow-change MODEL.dropout"),
     ],
 )
 def test_another_experiment_is_no_continuation(make_trainer, overrides, message):
     stopped = train(make_trainer(run="run", poll=stop_after(3)))
     with pytest.raises(UserError, match=message):
-        make_trainer(*overrides, run="run", state=stopped)
+        make_trainer(*overrides, run="run", checkpoint=stopped)
 
 
 def test_what_is_allowed_by_name_may_change(make_trainer):
     stopped = train(make_trainer(run="run", poll=stop_after(3)))
-    trainer = make_trainer("MODEL.dropout", "0.1", run="run", state=stopped, allow_changes=["MODEL.dropout"])
-    assert trainer.model.dropout.p == 0.1 and trainer.step == 3
+    trainer = make_trainer("MODEL.dropout", "0.1", run="run", checkpoint=stopped, allow_changes=["MODEL.dropout"])
+    assert trainer.task.model.dropout.p == 0.1 and trainer.step == 3
 
 
 def test_a_damaged_last_falls_back_to_previous(make_trainer, tmp_path):
@@ -216,19 +219,19 @@ def test_a_damaged_last_falls_back_to_previous(make_trainer, tmp_path):
     data[len(data) // 2] ^= 1
     run.last.unlink()  # best is a link to the same file
     run.last.write_bytes(data)
-    path, state = load_newest(run)
-    assert path == run.previous and state["counters"]["step"] == 10
+    state = load_newest(run)
+    assert state.source == run.previous and state.step == 10
     resume_run(run.path)
-    assert load_newest(run)[0] == run.last  # the damaged file is gone, and cannot become `previous`
-    assert differences(without_clock(whole), without_clock(train(make_trainer(run="run", state=state)))) == []
+    assert load_newest(run).source == run.last  # the damaged file is gone, and cannot become `previous`
+    assert differences(without_clock(whole), without_clock(train(make_trainer(run="run", checkpoint=state)))) == []
 
 
 @pytest.mark.parametrize("size", ["4", "16"])
 def test_the_schedule_goes_on_in_epochs_when_the_batch_size_changes(make_trainer, size):
     stopped = train(make_trainer(run="run", poll=stop_after(8)))
     allow = {"allow_changes": ["SOLVER.BATCH_SIZE"]}
-    trainer = make_trainer("SOLVER.BATCH_SIZE", size, run="run", state=stopped, **allow)
-    share = trainer.progress / 3
+    trainer = make_trainer("SOLVER.BATCH_SIZE", size, run="run", checkpoint=stopped, **allow)
+    share = trainer.epochs_done / 3
     steps = 3 * len(trainer.train_loader)
     assert trainer.schedule.lr == pytest.approx(0.1 * trainer.schedule.factor(round(share * steps)))
     trainer.train()
@@ -237,9 +240,9 @@ def test_the_schedule_goes_on_in_epochs_when_the_batch_size_changes(make_trainer
 
 def test_another_measure_has_no_best_yet(make_trainer):
     stopped = train(make_trainer(run="run", poll=stop_after(8)))
-    assert stopped["counters"]["best"] is not None
-    trainer = make_trainer("TEST.MONITOR", "min loss", run="run", state=stopped, allow_changes=["TEST.MONITOR"])
-    assert trainer.best is None
+    assert stopped.state["progress"]["best"] is not None
+    trainer = make_trainer("TEST.MONITOR", "min loss", run="run", checkpoint=stopped, allow_changes=["TEST.MONITOR"])
+    assert trainer.progress.best is None
 
 
 @pytest.mark.parametrize(
@@ -252,6 +255,6 @@ def test_another_measure_has_no_best_yet(make_trainer):
 def test_a_state_that_does_not_fit_is_left(make_trainer, caplog, before, after):
     stopped = train(make_trainer(*before, run="run", poll=stop_after(3)))
     keys = ["SOLVER.OPTIMIZER", "SOLVER.FREEZE"]
-    trainer = make_trainer(*after, run="run", state=stopped, allow_changes=keys)
+    trainer = make_trainer(*after, run="run", checkpoint=stopped, allow_changes=keys)
     assert "the optimizer starts anew" in caplog.text
-    assert train(trainer)["counters"]["epoch"] == 3
+    assert train(trainer).epoch == 3

@@ -6,11 +6,14 @@ import pytest
 import torch
 from torch import nn
 
-from data.loaders import Batch
-from engine.ema import MovingAverage
+from engine.build_inference import build_trained_task, checkpoint_config
+from engine.checkpoint import load_checkpoint
+from engine.ema import ModelEma
+from engine.hooks.evaluation import Evaluation
 from engine.hooks.plateau import ReduceLROnPlateau
-from engine.inference import Predictor
+from engine.inference import FlipAverage
 from engine.precision import set_arithmetic
+from utils.contracts import Batch
 from utils.errors import UserError
 
 PLAIN = ("SOLVER.OPTIMIZER.NAME", "SGD", "SOLVER.WEIGHT_DECAY", "0", "MODEL.dropout", "0", "SOLVER.SCHEDULER.NAME")
@@ -19,10 +22,9 @@ PLAIN = (*PLAIN, "constant", "SOLVER.AMP", "off")
 
 def in_double(trainer):
     """Without batch norm, whose statistics depend on the parts, and in float64."""
-    trainer.model.bn = nn.Identity()
-    trainer.model.double()
-    normalize = trainer.normalize
-    trainer.normalize = lambda images: normalize(images).double()
+    trainer.task.model.bn = nn.Identity()
+    trainer.task.model.double()
+    trainer.task.normalize.register_forward_hook(lambda module, inputs, pixels: pixels.double())
     return trainer
 
 
@@ -32,13 +34,13 @@ def test_parts_are_one_batch(make_trainer, parts, size):
     whole = in_double(make_trainer(*PLAIN, run="whole"))
     batch = next(whole.train_loader.batches(0))
     batch = Batch(batch.images[:size], batch.targets[:size], batch.indices[:size], torch.rand(size))
-    in_parts = in_double(make_trainer(*PLAIN, "SOLVER.ACCUMULATE", str(parts), run="parts"))
-    in_parts.model.load_state_dict(whole.model.state_dict())
+    in_parts = in_double(make_trainer(*PLAIN, "SOLVER.MICRO_BATCHES", str(parts), run="parts"))
+    in_parts.task.model.load_state_dict(whole.task.model.state_dict())
     for trainer in (whole, in_parts):
         trainer.run_step(batch)
-        assert (trainer.step, trainer.position, len(trainer.logits)) == (1, size, size)
-    assert in_parts.loss.item() == pytest.approx(whole.loss.item(), abs=1e-7)  # losses are float32
-    for a, b in zip(whole.model.parameters(), in_parts.model.parameters(), strict=True):
+        assert (trainer.step, trainer.progress.samples_seen, len(trainer.result.outputs)) == (1, size, size)
+    assert in_parts.result.loss.item() == pytest.approx(whole.result.loss.item(), abs=1e-7)  # losses are float32
+    for a, b in zip(whole.task.model.parameters(), in_parts.task.model.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-7)
 
 
@@ -54,9 +56,9 @@ def test_a_batch_is_split_into_parts_of_two_and_more():
 
 def gradients_of_a_step(trainer, batch) -> list[torch.Tensor]:
     """What the optimizer got: with SGD of rate 1 the change of the weights."""
-    before = [p.detach().clone() for p in trainer.model.parameters()]
+    before = [p.detach().clone() for p in trainer.task.model.parameters()]
     trainer.run_step(batch)
-    return [a - b.detach() for a, b in zip(before, trainer.model.parameters(), strict=True)]
+    return [a - b.detach() for a, b in zip(before, trainer.task.model.parameters(), strict=True)]
 
 
 @pytest.mark.parametrize("scale", [1.0, 2.0**10])
@@ -69,7 +71,7 @@ def test_gradients_are_clipped_after_they_are_unscaled(make_trainer, scale):
     for key, limit in (("SOLVER.CLIP.NORM", norm.item() / 3), ("SOLVER.CLIP.VALUE", 0.01)):
         clipped = make_trainer(*keys, key, str(limit), run=key)
         if scale > 1:
-            clipped.precision.scaler = torch.amp.GradScaler("cpu", init_scale=scale)
+            clipped.train_step.precision.scaler = torch.amp.GradScaler("cpu", init_scale=scale)
         found = gradients_of_a_step(clipped, batch)
         for a, b in zip(found, wanted, strict=True):
             expected = b / 3 if key.endswith("NORM") else b.clamp(-0.01, 0.01)
@@ -78,7 +80,7 @@ def test_gradients_are_clipped_after_they_are_unscaled(make_trainer, scale):
 
 def test_the_average_is_the_formula():
     model = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3)).double()
-    ema = MovingAverage(model, 0.7)
+    ema = ModelEma(model, 0.7)
     expected = None
     for step in range(1, 9):
         with torch.no_grad():
@@ -98,28 +100,26 @@ def test_the_average_is_the_formula():
 
 
 def test_the_average_is_evaluated_saved_and_predicted_with(make_trainer, tmp_path):
-    from engine.build_inference import build_predictor, checkpoint_config
-    from engine.checkpoint import load_checkpoint
-
     trainer = make_trainer("SOLVER.EMA", "0.99", "SOLVER.MAX_EPOCHS", "2")
     trainer.train()
     path = tmp_path / "run/weights/last.pth"
-    state = load_checkpoint(path)
+    checkpoint = load_checkpoint(path)
+    state = checkpoint.state
     assert not torch.equal(state["model"]["fc.weight"], state["ema"]["fc.weight"])
-    predictor = build_predictor(checkpoint_config(state, path), state, path, torch.device("cpu"))
-    assert torch.equal(predictor.model.fc.weight, state["ema"]["fc.weight"])
-    evaluation = trainer.hooks[0]
-    assert torch.equal(evaluation.predictor.model.fc.weight, state["ema"]["fc.weight"])
-    assert torch.equal(trainer.model.fc.weight, state["model"]["fc.weight"])
+    task = build_trained_task(checkpoint, checkpoint_config(checkpoint), torch.device("cpu"))
+    assert torch.equal(task.model.fc.weight, state["ema"]["fc.weight"])
+    (evaluation,) = [hook for hook in trainer.hooks if isinstance(hook, Evaluation)]
+    assert torch.equal(evaluation.task.model.fc.weight, state["ema"]["fc.weight"])
+    assert torch.equal(trainer.task.model.fc.weight, state["model"]["fc.weight"])
 
 
 def test_flips_are_averaged():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(12, 3))
     images = torch.rand(5, 1, 3, 4)
-    batch = Batch(images, torch.zeros(5), torch.arange(5))
-    ((_, outputs),) = Predictor(model, nn.Identity(), torch.device("cpu"), flip=True).predict([batch])
-    torch.testing.assert_close(outputs, (model(images) + model(images.flip(3))) / 2)
+    torch.testing.assert_close(FlipAverage(model)(images), (model(images) + model(images.flip(3))) / 2)
+    dense = nn.Conv2d(1, 2, 3, padding=1)
+    torch.testing.assert_close(FlipAverage(dense)(images), (dense(images) + dense(images.flip(3)).flip(3)) / 2)
 
 
 @pytest.mark.parametrize(("patience", "min_lr"), [(0, 0.0), (2, 0.0), (1, 0.02)])
@@ -134,7 +134,7 @@ def test_a_plateau_is_torchs(make_trainer, patience, min_lr):
     best = None
     for value in (0.1, 0.2, 0.2, 0.1, 0.3, 0.1, 0.1, 0.1, 0.1, 0.3, 0.2, 0.1, 0.1, 0.4, 0.1, 0.1):
         is_best = best is None or value > best
-        trainer.epochs_since_best = 0 if is_best else trainer.epochs_since_best + 1
+        trainer.progress.epochs_since_best = 0 if is_best else trainer.progress.epochs_since_best + 1
         best = value if is_best else best
         hook.after_epoch(trainer)
         theirs.step(value)
@@ -161,10 +161,10 @@ def test_switches_are_set_and_set_back():
 
 
 def test_mixing_ends_where_it_is_told(make_trainer):
-    trainer = make_trainer("INPUT.BATCH_TRANSFORMS", "[MixUp]", "INPUT.BATCH_TRANSFORMS_UNTIL", "1")
+    trainer = make_trainer("INPUT.BATCH_TRANSFORMS", "[MixUp]", "INPUT.MIXUP_OFF_EPOCH", "1")
     batch = next(trainer.train_loader.batches(0))
     trainer.run_step(batch)
-    assert trainer.batch.targets.is_floating_point()
-    trainer.epoch = 1
+    assert trainer.result.targets.is_floating_point()
+    trainer.progress.epoch = 1
     trainer.run_step(batch)
-    assert torch.equal(trainer.batch.targets, batch.targets)
+    assert torch.equal(trainer.result.targets, batch.targets)

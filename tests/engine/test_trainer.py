@@ -3,6 +3,8 @@
 import json
 import math
 import signal
+import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,11 +16,14 @@ from engine.hooks import checkpoints
 from engine.hooks.base import Hook
 from engine.hooks.early_stopping import EarlyStopping
 from engine.hooks.evaluation import Evaluation
-from engine.inference import Averages, Metrics, Predictor
+from engine.inference import evaluate
 from engine.interrupt import InterruptHandler, StopNow
+from engine.metrics.labels import top1, top5
 from engine.precision import Precision, resolve_amp
-from engine.registry import METRICS
-from modeling.losses import CrossEntropy
+from engine.registry import HOOKS
+from engine.tasks.base import StepResult
+from engine.tasks.classification import Classification
+from engine.trainer import Progress
 from utils.errors import Interrupted, UserError
 from utils.run_folder import RunFolder
 
@@ -36,11 +41,11 @@ class Spy(Hook):
         self.calls.append(("before_epoch", trainer.epoch))
 
     def after_backward(self, trainer):
-        assert all(p.grad is not None for p in trainer.parameters_with_gradients())
+        assert all(p.grad is not None for p in trainer.train_step.parameters_with_gradients())
         self.calls.append(("after_backward", trainer.step))
 
     def after_step(self, trainer):
-        assert math.isfinite(trainer.loss.item()) and trainer.logits.shape == (len(trainer.batch), 3)
+        assert math.isfinite(trainer.result.loss.item()) and trainer.result.outputs.shape == (len(trainer.result), 3)
         self.calls.append(("after_step", trainer.step))
 
     def evaluate(self, trainer):
@@ -48,7 +53,7 @@ class Spy(Hook):
         self.calls.append(("evaluate", trainer.epoch))
 
     def after_epoch(self, trainer):
-        assert trainer.position == 0
+        assert trainer.progress.samples_seen == 0
         self.calls.append(("after_epoch", trainer.epoch))
 
     def on_failure(self, trainer, error):
@@ -71,8 +76,11 @@ def test_the_order_of_hooks(make_trainer):
     assert spy.calls == [("before_train", 0), *first, *second, ("after_train", 10)]
 
 
-def test_the_bar_shows_how_it_goes(make_trainer, capsys):
-    make_trainer(show_bar=True).train()
+def test_the_bar_shows_progress_on_a_terminal_only(make_trainer, capsys, monkeypatch):
+    make_trainer(run="quiet").train()
+    assert "img/s" not in capsys.readouterr().err
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    make_trainer().train()
     shown = capsys.readouterr().err
     for part in ("epoch 3/3", "108/108", "img/s", "loss=", "top1=", "lr="):
         assert part in shown, part
@@ -89,14 +97,14 @@ def test_the_step_is_the_formula(make_trainer):
     plain = ("SOLVER.OPTIMIZER.NAME", "SGD", "SOLVER.WEIGHT_DECAY", "0", "MODEL.dropout", "0")
     trainer = make_trainer(*plain, "SOLVER.SCHEDULER.NAME", "constant")
     batch = next(trainer.train_loader.batches(0))
-    model = type(trainer.model)(3, 1, 0.0).double()
-    model.load_state_dict(trainer.model.state_dict())
-    loss = torch.nn.functional.cross_entropy(model(trainer.normalize(batch.images).double()), batch.targets)
+    model = type(trainer.task.model)(3, 1, 0.0).double()
+    model.load_state_dict(trainer.task.model.state_dict())
+    loss = torch.nn.functional.cross_entropy(model(trainer.task.normalize(batch.images).double()), batch.targets)
     loss.backward()
     expected = [(p - 0.1 * p.grad).detach() for p in model.parameters()]
     trainer.run_step(batch)
-    assert trainer.loss.item() == pytest.approx(loss.item(), rel=1e-5)
-    for found, wanted in zip(trainer.model.parameters(), expected, strict=True):
+    assert trainer.result.loss.item() == pytest.approx(loss.item(), rel=1e-5)
+    for found, wanted in zip(trainer.task.model.parameters(), expected, strict=True):
         torch.testing.assert_close(found.double(), wanted, atol=1e-6, rtol=1e-5)
 
 
@@ -110,43 +118,52 @@ def test_metrics_equal_scikit_learns_however_they_are_batched():
         "top5": top_k_accuracy_score(targets, probabilities, k=5, labels=range(7)),
     }
     for size in (1, 10, 101):
-        averages = Averages(CrossEntropy(), Metrics({name: METRICS.get(name, "") for name in ("top1", "top5")}, {}))
-        for start in range(0, 101, size):
-            part = slice(start, start + size)
-            batch = type(
-                "Batch", (), {"targets": targets[part], "weights": None, "__len__": lambda self: len(self.targets)}
-            )()
-            averages.add(batch, logits[part])
-        assert averages.count == 101
-        assert averages.result() == pytest.approx(expected, rel=1e-6)
+        evaluator = Classification(None, None, None, "abcdefg").evaluator({"top1": top1, "top5": top5})
+        for part in torch.arange(101).split(size):
+            loss = torch.nn.functional.cross_entropy(logits[part], targets[part])
+            evaluator.add(StepResult(loss, logits[part], targets[part], part))
+        assert evaluator.count == 101
+        assert evaluator.result() == pytest.approx(expected, rel=1e-6)
 
 
-def test_an_unknown_metric_is_named(toy_cfg):
-    with pytest.raises(UserError, match="TEST.METRICS 'top2': no such metric; did you mean 'top[15]' or 'top[15]'"):
-        build_metrics(toy_cfg("TEST.METRICS", "[top1, top2]"))
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        (["TEST.METRICS", "[top1, top2]"], "TEST.METRICS 'top2': no such metric; did you mean 'top[15]' or 'top[15]'"),
+        (["TEST.MONITOR", "max top2"], "TEST.MONITOR 'top2': no such metric"),
+        (["TEST.METRICS", "[mae]"], "TEST.METRICS mae: not a metric of classification"),
+        (["TEST.METRICS", "[loss]"], "TEST.METRICS loss: reserved name; rename the metric"),
+    ],
+)
+def test_metrics_that_cannot_be_computed(toy_cfg, keys, message):
+    cfg = toy_cfg(*keys)
+    with pytest.raises(UserError, match=message):
+        build_metrics(cfg, "classification", cfg.TEST.MONITOR or "max top1")
 
 
-def fake_epochs(hooks: list[Hook], values: list[float], losses: list[float] | None = None) -> list[bool]:
-    """Play epochs with these values of the metric, and of the loss; which ones were the best so far."""
-    trainer = type(
-        "T",
-        (),
-        {
-            "epochs_since_best": 0,
-            "best": None,
-            "stop_reason": "",
-            "stop": lambda self, r: setattr(self, "stop_reason", r),
-        },
-    )()
+def test_whatever_a_report_shows_can_be_monitored(make_trainer):
+    trainer = make_trainer("TEST.MONITOR", "max balanced_accuracy", "SOLVER.MAX_EPOCHS", "1")
+    trainer.train()
+    assert trainer.progress.best == trainer.metrics["balanced_accuracy"]
+
+
+def play_epochs(hooks: list[Hook], values: list[float], losses: list[float] | None = None) -> list[bool]:
+    """Plays epochs with these values of the metric and of the loss; whether each was the best so far."""
+    progress = Progress()
+    trainer = SimpleNamespace(progress=progress, stop=lambda reason: setattr(progress, "stop_reason", reason))
     best = []
     for value, loss in zip(values, losses or [1.0] * len(values), strict=True):
         trainer.metrics = {"m": value, "loss": loss}
         for hook in hooks:
             hook.after_epoch(trainer)
-        best.append(trainer.epochs_since_best == 0)
-        if trainer.stop_reason:
+        best.append(progress.epochs_since_best == 0)
+        if progress.stop_reason:
             break
     return best
+
+
+def evaluation_of(monitor: str) -> Evaluation:
+    return Evaluation(None, "classification", None, {}, monitor, None)
 
 
 @pytest.mark.parametrize(
@@ -158,25 +175,22 @@ def fake_epochs(hooks: list[Hook], values: list[float], losses: list[float] | No
     ],
 )
 def test_best(mode, values, best):
-    assert fake_epochs([Evaluation(None, None, {}, "m", mode)], values) == best
+    assert play_epochs([evaluation_of(f"{mode} m")], values) == best
 
 
 def test_an_epoch_whose_loss_is_no_number_is_not_the_best():
     """Of outputs that are no numbers argmax takes the first, which may be right."""
-    evaluation = Evaluation(None, None, {}, "m", "max")
-    assert fake_epochs([evaluation], [0.2, 0.9, 0.3], [1.0, math.nan, 1.0]) == [True, False, True]
+    assert play_epochs([evaluation_of("max m")], [0.2, 0.9, 0.3], [1.0, math.nan, 1.0]) == [True, False, True]
 
 
 def test_early_stopping_counts_epochs_in_a_row():
-    evaluation = Evaluation(None, None, {}, "m", "max")
-    assert len(fake_epochs([evaluation, EarlyStopping(2)], [1, 0, 2, 1, 1, 5])) == 5
+    assert len(play_epochs([evaluation_of("max m"), EarlyStopping(2)], [1, 0, 2, 1, 1, 5])) == 5
 
 
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
         ("[EarlyStoping]", "HOOKS 'EarlyStoping': no such hook; did you mean 'EarlyStopping'"),
-        ("[EarlyStopping, EarlyStopping]", "EarlyStopping is listed twice"),
         ("[{EarlyStopping: {patience: 0}}]", "HOOKS: EarlyStopping: patience: found 0"),
     ],
 )
@@ -186,14 +200,14 @@ def test_mistakes_in_hooks(make_trainer, entry, message):
 
 
 def test_checkpoints_that_are_kept(make_trainer, tmp_path):
-    make_trainer("CHECKPOINT.KEEP_EVERY", "2", "SOLVER.MAX_EPOCHS", "5").train()
+    make_trainer("CHECKPOINT.KEEP_EVERY_EPOCHS", "2", "SOLVER.MAX_EPOCHS", "5").train()
     weights = RunFolder(tmp_path / "run").weights
     names = sorted(path.name for path in weights.iterdir())
     assert [name for name in names if name.startswith("epoch_")] == [
         f"epoch_{n:03d}_{load_metric(tmp_path / 'run', n):.4f}.pth" for n in (2, 4)
     ]
     assert {"last.pth", "best.pth", "previous.pth"} <= set(names) and len(names) == 5
-    assert load_checkpoint(weights / "previous.pth")["counters"]["epoch"] == 4
+    assert load_checkpoint(weights / "previous.pth").epoch == 4
 
 
 def load_metric(run, epoch: int) -> float:
@@ -206,7 +220,7 @@ def test_saving_within_an_epoch(make_trainer, tmp_path):
 
     class Look(Hook):
         def after_step(self, trainer):
-            steps.append(load_checkpoint(tmp_path / "run/weights/last.pth")["counters"]["step"])
+            steps.append(load_checkpoint(tmp_path / "run/weights/last.pth").step)
 
     trainer = make_trainer("CHECKPOINT.EVERY_STEPS", "2", "SOLVER.MAX_EPOCHS", "1")
     trainer.hooks.append(Look())
@@ -226,7 +240,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_is_never_saved(make_trainer
         trainer.train()
     run = RunFolder(tmp_path / "run")
     for path in (run.last, run.previous):
-        assert load_checkpoint(path)["counters"]["step"] == 0
+        assert load_checkpoint(path).step == 0
     assert not run.best.exists()
     assert not (run.weights / "crash.pth").exists()
 
@@ -235,13 +249,13 @@ def test_weights_that_are_not_finite_are_not_saved(make_trainer, tmp_path):
     class Poison(Hook):
         def after_step(self, trainer):
             if trainer.step == 7:
-                trainer.model.fc.weight.data[0] = math.nan
+                trainer.task.model.fc.weight.data[0] = math.nan
 
     trainer = make_trainer("CHECKPOINT.EVERY_STEPS", "1", "LOG.PERIOD", "1000")
     trainer.hooks.insert(0, Poison())
-    with pytest.raises(UserError, match=r"the weights are no longer finite \(fc.weight\) at epoch 1.44, step 7"):
+    with pytest.raises(UserError, match=r"the weights are NaN or Inf \(fc.weight\) at epoch 1.44, step 7"):
         trainer.train()
-    assert load_checkpoint(tmp_path / "run/weights/last.pth")["counters"]["step"] == 6
+    assert load_checkpoint(tmp_path / "run/weights/last.pth").step == 6
 
 
 def test_an_error_within_a_step_leaves_the_exact_file_alone(make_trainer, tmp_path, caplog):
@@ -255,61 +269,68 @@ def test_an_error_within_a_step_leaves_the_exact_file_alone(make_trainer, tmp_pa
     with pytest.raises(ZeroDivisionError):
         trainer.train()
     run = RunFolder(tmp_path / "run")
-    assert load_checkpoint(run.last)["counters"]["step"] == 5
-    assert load_checkpoint(run.weights / "crash.pth")["exact"] is False
+    assert load_checkpoint(run.last).step == 5
+    assert load_checkpoint(run.weights / "crash.pth").at_step_boundary is False
 
 
 def test_a_full_disk_in_the_middle_is_a_warning_and_at_the_end_an_error(make_trainer, monkeypatch, tmp_path, caplog):
     real, fail_at = checkpoints.save_checkpoint, {1}
 
-    def save(path, state):
-        if state["counters"]["epoch"] in fail_at:
+    def save(path, checkpoint):
+        if checkpoint.epoch in fail_at:
             raise OSError(28, "No space left on device")
-        real(path, state)
+        real(path, checkpoint)
 
     monkeypatch.setattr(checkpoints, "save_checkpoint", save)
     make_trainer("SOLVER.MAX_EPOCHS", "2", run="a").train()
-    assert load_checkpoint(tmp_path / "a/weights/last.pth")["counters"]["epoch"] == 2
+    assert load_checkpoint(tmp_path / "a/weights/last.pth").epoch == 2
     values = [load_metric(tmp_path / "a", epoch) for epoch in (1, 2)]
-    assert load_checkpoint(tmp_path / "a/weights/best.pth")["counters"]["best"] == values[1]  # the best that was saved
+    assert load_checkpoint(tmp_path / "a/weights/best.pth").state["progress"]["best"] == values[1]  # of those saved
     fail_at.add(2)
     with pytest.raises(UserError, match=r"last.pth: cannot save: .*No space left on device; make room"):
         make_trainer("SOLVER.MAX_EPOCHS", "2", run="b").train()
-    assert load_checkpoint(tmp_path / "b/weights/last.pth")["counters"]["step"] == 0
+    assert load_checkpoint(tmp_path / "b/weights/last.pth").step == 0
 
 
 def test_half_precision_skips_steps_that_overflow(make_trainer):
     """The scaler is torch's; an update that it leaves out does not count as a step."""
     trainer = make_trainer()
-    trainer.precision = Precision("off", torch.device("cpu"))
-    trainer.precision.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**120, growth_interval=1000)
+    trainer.train_step.precision = Precision("off", torch.device("cpu"))
+    trainer.train_step.precision.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**120, growth_interval=1000)
     batches = list(trainer.train_loader.batches(0))
-    before = [p.clone() for p in trainer.model.parameters()]
-
-    def overflowing(batch):
-        loss, logits = type(trainer).forward(trainer, batch)
-        return loss * 1e30, logits
-
-    trainer.forward = overflowing
+    before = [p.clone() for p in trainer.task.model.parameters()]
+    trainer.task.criterion.register_forward_hook(lambda module, inputs, loss: loss * factor)
+    factor = 1e30
     trainer.run_step(batches[0])
-    assert (trainer.step, trainer.position) == (0, 8)
-    assert all(torch.equal(a, b) for a, b in zip(before, trainer.model.parameters(), strict=True))
-    del trainer.forward
+    assert (trainer.step, trainer.progress.samples_seen, trainer.result.updated) == (0, 8, False)
+    assert all(torch.equal(a, b) for a, b in zip(before, trainer.task.model.parameters(), strict=True))
+    factor = 1.0
     trainer.run_step(batches[1])
-    assert (trainer.step, trainer.position) == (1, 16)
-    assert trainer.precision.scaler.get_scale() == 2.0**119
+    assert (trainer.step, trainer.progress.samples_seen, trainer.result.updated) == (1, 16, True)
+    assert trainer.train_step.precision.scaler.get_scale() == 2.0**119
+
+
+def test_the_scale_is_asked_for_only_where_a_line_is_written(make_trainer, monkeypatch):
+    """Asking for it waits for a GPU."""
+    trainer, asked = make_trainer("LOG.PERIOD", "4", "SOLVER.MAX_EPOCHS", "1"), []
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0)
+    real = scaler.get_scale
+    monkeypatch.setattr(scaler, "get_scale", lambda: asked.append(trainer.step + 1) or real())
+    trainer.train_step.precision.scaler = scaler
+    trainer.train()
+    assert set(asked) == {1, 4, 6}  # and where a checkpoint is saved, before the first step and after the last
 
 
 def test_precision_is_resolved_or_refused(monkeypatch):
     cpu = torch.device("cpu")
     for native, resolved in ((True, "bf16"), (False, "off")):
-        monkeypatch.setattr("engine.precision._native_bf16", lambda device, native=native: native)
+        monkeypatch.setattr("engine.precision.has_native_bf16", lambda device, native=native: native)
         assert resolve_amp("auto", cpu) == resolved and resolve_amp("off", cpu) == "off"
-        assert resolve_amp("auto", cpu, "slow") == resolve_amp("auto", cpu, "wrong") == "off"
+        assert resolve_amp("auto", cpu, "slow") == resolve_amp("auto", cpu, "broken") == "off"
         if native:
             assert resolve_amp("bf16", cpu, "slow") == "bf16"
-            with pytest.raises(UserError, match="torch's bf16 gradients are wrong for images this narrow"):
-                resolve_amp("bf16", cpu, "wrong")
+            with pytest.raises(UserError, match="torch's bf16 gradients on a CPU are incorrect"):
+                resolve_amp("bf16", cpu, "broken")
     with pytest.raises(UserError, match="this cpu device does not compute bf16 natively"):
         resolve_amp("bf16", cpu)
     with pytest.raises(UserError, match="fp16 needs a GPU"):
@@ -318,18 +339,19 @@ def test_precision_is_resolved_or_refused(monkeypatch):
 
 @pytest.mark.parametrize("name", ["cuda:99", "gpu"])
 def test_a_device_that_is_not_there(name):
-    with pytest.raises(UserError, match=f"MODEL.DEVICE '{name}': there is no such device here"):
+    with pytest.raises(UserError, match=f"MODEL.DEVICE '{name}': not available here"):
         resolve_device(name)
 
 
 def test_bf16_trains_and_evaluation_is_in_float32(make_trainer):
     trainer = make_trainer("SOLVER.MAX_EPOCHS", "1")
-    trainer.precision = Precision("bf16", torch.device("cpu"))
+    trainer.train_step.precision = Precision("bf16", torch.device("cpu"))
     trainer.train()
-    assert trainer.logits.dtype == torch.bfloat16
-    predictor = Predictor(trainer.model, trainer.normalize, trainer.device)
-    ((_, outputs),) = predictor.predict(iter([trainer.batch]))
-    assert outputs.dtype == torch.float32
+    assert trainer.result.outputs.dtype == torch.bfloat16
+    seen = []
+    trainer.task.model.register_forward_hook(lambda module, inputs, outputs: seen.append(outputs.dtype))
+    evaluate(trainer.task, trainer.train_loader.batches(), {}, trainer.device)
+    assert set(seen) == {torch.float32}
 
 
 def test_signals_wait_for_a_safe_place():
@@ -355,4 +377,64 @@ def test_a_second_signal_saves_nothing(make_trainer, tmp_path):
     trainer.hooks.append(Impatient())
     with pytest.raises(StopNow):
         trainer.train()
-    assert load_checkpoint(tmp_path / "run/weights/last.pth")["counters"]["step"] == 0
+    assert load_checkpoint(tmp_path / "run/weights/last.pth").step == 0
+
+
+def test_training_twice_does_nothing_more(make_trainer):
+    trainer = make_trainer("SOLVER.MAX_EPOCHS", "1")
+    trainer.train()
+    weights = {name: tensor.clone() for name, tensor in trainer.task.model.state_dict().items()}
+    trainer.train()
+    assert trainer.step == 5 and all(torch.equal(weights[k], v) for k, v in trainer.task.model.state_dict().items())
+
+
+def test_hooks_are_closed_when_a_later_one_fails_to_open(make_trainer):
+    class Refuses(Spy):
+        def before_train(self, trainer):
+            raise ZeroDivisionError
+
+    trainer, opened, never = make_trainer(), Spy(), Spy()
+    trainer.hooks = [opened, Refuses(), never]
+    with pytest.raises(ZeroDivisionError):
+        trainer.train()
+    assert [name for name, _ in opened.calls] == ["before_train", "on_failure", "after_train"] and never.calls == []
+
+
+def test_two_hooks_of_a_kind_have_states_of_their_own(make_trainer, tmp_path):
+    class Remembers(Hook):
+        def __init__(self, value=None):
+            self.value = value
+
+        def state_dict(self):
+            return {"value": self.value}
+
+        def load_state_dict(self, state):
+            self.value = state["value"]
+
+    trainer = make_trainer("SOLVER.MAX_EPOCHS", "1")
+    trainer.hooks[:0] = [Remembers("a"), Remembers("b")]
+    trainer.train()
+    again = make_trainer("SOLVER.MAX_EPOCHS", "2", run="other")
+    again.hooks[:0] = [Remembers(), Remembers()]
+    again.load_state_dict(load_checkpoint(tmp_path / "run/weights/last.pth").state)
+    assert [hook.value for hook in again.hooks[:2]] == ["a", "b"]
+
+
+def test_a_hook_gets_what_its_constructor_names(make_trainer, tmp_path):
+    @HOOKS.register("Curious")
+    class Curious(Hook):
+        def __init__(self, classes, run, config, extra: int = 0):
+            self.got = classes, run.path, config["SOLVER"]["MAX_EPOCHS"], extra
+
+    trainer = make_trainer("HOOKS", "[{Curious: {extra: 3}}]")
+    (hook,) = [hook for hook in trainer.hooks if isinstance(hook, Curious)]
+    assert hook.got == (["left", "middle", "right"], tmp_path / "run", 3, 3)
+    with pytest.raises(UserError, match="HOOKS.run: set automatically; remove it"):
+        make_trainer("HOOKS", "[{Curious: {run: x}}]")
+
+
+def test_a_loss_that_is_not_a_scalar_is_named(make_trainer):
+    trainer = make_trainer()
+    trainer.task.criterion.register_forward_hook(lambda module, inputs, loss: loss * torch.ones(3))
+    with pytest.raises(UserError, match=r"LOSS.NAME: CrossEntropy returned \[3\], expected a scalar"):
+        trainer.train()

@@ -1,22 +1,20 @@
-"""Every family of networks: names and outputs against torchvision's, and one step of training through a file."""
-
-from types import SimpleNamespace
+"""Families of networks: names and outputs against torchvision's, a training step, saving and loading."""
 
 import pytest
 import torch
 import torchvision
 
 from config import load_config
-from engine.checkpoint import load_checkpoint, load_model_state, save_checkpoint
-from layers.drop_path import DropPath
-from modeling.build import build_criterion, build_model, build_normalize, input_spec
+from layers.mb_block import DropPath
+from modeling.build import build_criterion, build_input_spec, build_model, build_normalize
 from modeling.registry import MODELS
 from modeling.resnet18_explained import ExplainedResNet18
+from utils.contracts import Batch
 from utils.errors import UserError
 
 NAMES = ["mobilenet_v3_small", "mobilenet_v3_large", *(f"efficientnet_b{i}" for i in range(8))]
 
-# The smallest member of each family, and the side of the images it is tried with.
+# The smallest member of each family, and the side of its test images.
 SMALLEST = {
     "resnet9": 32,
     "resnet18": 64,
@@ -44,10 +42,10 @@ SMALLEST = {
 }
 
 
-def experiment(name: str, side: int | None = None, *overrides: str):
-    size = ["INPUT.SIZE", f"[{side},{side}]"] if side else []
+def experiment(name: str, side: int | str | None = None, *overrides: str):
+    size = ["INPUT.SIZE", f"[{side},{side}]" if isinstance(side, int) else side] if side else []
     cfg = load_config(None, ["MODEL.NAME", name, *size, *overrides])
-    return cfg, input_spec(cfg, native={})
+    return cfg, build_input_spec(cfg, {})
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -80,8 +78,8 @@ def test_drop_path_is_torchvisions_stochastic_depth():
     assert DropPath(0.3).eval()(x) is x
 
 
-def test_the_explained_resnet18_is_resnet18():
-    """Its tensors come in the same order under other names."""
+def test_the_explained_resnet18_without_bias_is_resnet18():
+    """Its tensors are in the same order under other names."""
     torch.manual_seed(0)
     explained, resnet = ExplainedResNet18(6, bias=False).eval(), torchvision.models.resnet18(num_classes=6).eval()
     explained.load_state_dict(dict(zip(explained.state_dict(), resnet.state_dict().values(), strict=True)))
@@ -107,26 +105,27 @@ def test_train_save_load_predict(name, tmp_path):
     model, normalize = build_model(cfg, spec, 7), build_normalize(cfg, spec)
     images = normalize(torch.randint(0, 256, (2, spec.channels, *spec.size), dtype=torch.uint8))
     before = [parameter.clone() for parameter in model.parameters()]
-    loss = build_criterion(cfg)(model(images), SimpleNamespace(targets=torch.tensor([1, 5]), weights=None))
+    batch = Batch(images, torch.tensor([1, 5]), torch.arange(2))
+    loss = build_criterion(cfg, "cross_entropy")(model(images), batch)
     loss.backward()
     torch.optim.SGD(model.parameters(), lr=1e-3).step()
     assert torch.isfinite(loss)
     assert not all(torch.equal(*pair) for pair in zip(before, model.parameters(), strict=True))
 
-    path = tmp_path / "x.pth"
-    save_checkpoint(path, {"model": model.state_dict(), "config": cfg.dump(), "classes": [], "input": {}})
+    torch.save(model.state_dict(), tmp_path / "x.pth")
     again = build_model(cfg, spec, 7)
-    load_model_state(again, load_checkpoint(path)["model"], "x.pth")
-    path.unlink()
+    again.load_state_dict(torch.load(tmp_path / "x.pth", weights_only=True))
+    (tmp_path / "x.pth").unlink()
     with torch.inference_mode():
         logits, repeated = model.eval()(images), again.eval()(images)
     assert logits.shape == (2, 7) and torch.equal(logits, repeated)
 
 
 @pytest.mark.parametrize(("name", "weight", "heads"), [("googlenet", 0.3, 2), ("inception_v3", 0.4, 1)])
-def test_auxiliary_heads_count_in_training_only(name, weight, heads):
+def test_auxiliary_losses_are_added_in_training_only(name, weight, heads):
     cfg, _ = experiment(f"torchvision/{name}")
-    criterion, batch = build_criterion(cfg), SimpleNamespace(targets=torch.tensor([1, 0]), weights=None)
+    criterion = build_criterion(cfg, "cross_entropy")
+    batch = Batch(torch.empty(2, 3, 8, 8), torch.tensor([1, 0]), torch.arange(2))
     logits = torch.randn(1 + heads, 2, 7, generator=torch.Generator().manual_seed(0))
     one = [torch.nn.functional.cross_entropy(head, batch.targets) for head in logits]
     assert criterion(tuple(logits), batch).item() == pytest.approx((one[0] + weight * sum(one[1:])).item())
@@ -143,12 +142,13 @@ def test_auxiliary_heads_count_in_training_only(name, weight, heads):
         ),
         ("torchvision/alexnet", 32, r"takes at least \[63, 63\]"),
         ("torchvision/vit_b_16", 50, "Input shape indivisible by patch size"),
+        ("torchvision/vit_b_16", "[64,32]", r"INPUT.SIZE: found \[64, 32\], torchvision/vit_b_16 takes square images"),
         ("timm/resnt18", None, "MODEL.NAME 'timm/resnt18': timm has no such model"),
         ("timm/resnet18.nobody", None, "timm has no such model; .*resnet18"),
         ("tim/resnet18", None, "MODEL.NAME 'tim/resnet18': no such model"),
     ],
 )
-def test_what_a_network_cannot_take(name, side, message):
+def test_input_that_a_network_cannot_take(name, side, message):
     with pytest.raises(UserError, match=message):
         build_model(*experiment(name, side), 7)
 

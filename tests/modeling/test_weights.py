@@ -1,4 +1,4 @@
-"""Starting from weights of elsewhere, and heads."""
+"""Initial weights from files and libraries, and heads."""
 
 import logging
 
@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from config import load_config
-from modeling.build import build_model, input_spec, load_initial_weights
+from modeling.build import build_input_spec, build_model, load_initial_weights
 from modeling.head import find_head, replace_head
 from modeling.weights import NoRandomInit, load_matching, read_weights
 from utils.errors import UserError
@@ -65,7 +65,7 @@ def test_colours_are_summed_for_a_gray_network():
 
 def test_weights_of_another_network_are_refused_unless_told_otherwise():
     state = {"fc.weight": torch.zeros(5, 4), "fc.bias": torch.zeros(5)}
-    with pytest.raises(UserError, match="x: 2 of 9 tensors fit the network, less than MODEL.WEIGHTS_MIN_MATCH 0.5"):
+    with pytest.raises(UserError, match="x: 2 of 9 tensors match the network, less than MODEL.WEIGHTS_MIN_MATCH 0.5"):
         load_matching(Net(), state, "x", 0.5)
     net = Net()
     load_matching(net, state, "x", 0.1)
@@ -77,8 +77,8 @@ def test_weights_of_another_network_are_refused_unless_told_otherwise():
     [
         (lambda path: None, "no such file"),
         (lambda path: path.write_text("hello"), "cannot read weights"),
-        (lambda path: torch.save({"epoch": 3}, path), "there are no weights in it"),
-        (lambda path: torch.save([1], path), "there are no weights in it"),
+        (lambda path: torch.save({"epoch": 3}, path), "the file has no weights"),
+        (lambda path: torch.save([1], path), "the file has no weights"),
         (lambda path: torch.save({"model": UserError}, path), "cannot read weights"),
     ],
 )
@@ -119,9 +119,9 @@ def test_pretrained_weights_are_taken_from_the_cache(hub, name):
     truth = torchvision.models.resnet18()
     file = torchvision.models.ResNet18_Weights.DEFAULT.url.rpartition("/")[2]
     cfg = load_config(None, ["MODEL.NAME", name, "MODEL.PRETRAINED", "true"])
-    spec = input_spec(cfg, {"size": (28, 28), "channels": 1, "mean": (0.1,), "std": (0.2,)})
+    spec = build_input_spec(cfg, {"size": (28, 28), "channels": 1, "mean": (0.1,), "std": (0.2,)})
     model = build_model(cfg, spec, 7)
-    with pytest.raises(UserError, match=rf"the weights of resnet18: .*{file} is not there, and the download failed"):
+    with pytest.raises(UserError, match=rf"the weights of resnet18: .*{file} does not exist, and the download failed"):
         load_initial_weights(cfg, model, spec)
     torch.save(truth.state_dict(), hub / file)
     load_initial_weights(cfg, model, spec)
@@ -135,8 +135,8 @@ def test_pretrained_weights_are_taken_from_the_cache(hub, name):
 
 def test_a_network_without_pretrained_weights_says_so(hub):
     cfg = load_config(None, ["MODEL.PRETRAINED", "true"])
-    with pytest.raises(UserError, match="no pretrained weights for resnet9; name a network of torchvision"):
-        input_spec(cfg, {})
+    with pytest.raises(UserError, match="no pretrained weights exist for resnet9; name a network of torchvision"):
+        build_input_spec(cfg, {})
 
 
 @pytest.mark.parametrize(
@@ -155,7 +155,7 @@ def test_a_network_without_pretrained_weights_says_so(hub):
 def test_the_head_is_found_and_replaced(name, head):
     cfg = load_config(None, ["MODEL.NAME", name])
     with torch.device("meta"):
-        model = build_model(cfg, input_spec(cfg, {}), 11)
+        model = build_model(cfg, build_input_spec(cfg, {}), 11)
         assert find_head(model, 11) == head
         replace_head(model, 11, hidden=32, dropout=0.5)
     layers = model.get_submodule(head)
@@ -167,16 +167,14 @@ def test_the_head_is_found_and_replaced(name, head):
 def test_a_network_that_ends_otherwise_is_refused():
     cfg = load_config(None, ["MODEL.NAME", "torchvision/squeezenet1_1", "MODEL.HEAD.HIDDEN", "32"])
     with pytest.raises(UserError, match="SqueezeNet ends in Conv2d 'classifier.1', not in a linear layer"):
-        build_model(cfg, input_spec(cfg, {}), 11)
+        build_model(cfg, build_input_spec(cfg, {}), 11)
 
 
 def test_a_network_of_several_classifiers_is_refused():
     with torch.device("meta"):
         cfg = load_config(None, ["MODEL.NAME", "timm/deit_tiny_distilled_patch16_224", "MODEL.HEAD.HIDDEN", "32"])
-        with pytest.raises(
-            UserError, match="ends in 'head_dist', which alone does not give the logits of 11 classes: MODEL.HEAD"
-        ):
-            build_model(cfg, input_spec(cfg, {}), 11)
+        with pytest.raises(UserError, match="ends in 'head_dist', which does not compute all 11 outputs: MODEL.HEAD"):
+            build_model(cfg, build_input_spec(cfg, {}), 11)
 
 
 def test_the_weights_of_a_vision_transformer_fit_another_size(hub):
@@ -186,7 +184,7 @@ def test_the_weights_of_a_vision_transformer_fit_another_size(hub):
     torch.save(truth.state_dict(), hub / torchvision.models.ViT_B_32_Weights.DEFAULT.url.rpartition("/")[2])
     words = ["MODEL.NAME", "torchvision/vit_b_32", "MODEL.PRETRAINED", "true", "INPUT.SIZE", "[64,64]"]
     cfg = load_config(None, words)
-    spec = input_spec(cfg, {})
+    spec = build_input_spec(cfg, {})
     model = build_model(cfg, spec, 3)
     load_initial_weights(cfg, model, spec)
     embedding = model.encoder.pos_embedding  # (1, 1 + 2 * 2, 768), of (1, 1 + 7 * 7, 768)
@@ -203,7 +201,7 @@ def test_networks_that_normalise_once_more_do_so():
     for name in ("googlenet", "inception_v3"):
         cfg = load_config(None, ["MODEL.NAME", f"torchvision/{name}"])
         with torch.device("meta"):
-            assert build_model(cfg, input_spec(cfg, {}), 3).transform_input
+            assert build_model(cfg, build_input_spec(cfg, {}), 3).transform_input
     assert torchvision.models.googlenet(init_weights=False).transform_input is False
 
 
@@ -220,7 +218,7 @@ def test_older_names_and_versions_are_the_librarys_business(hub):
     torch.save(mnasnet.state_dict(), hub / torchvision.models.MNASNet0_5_Weights.DEFAULT.url.rpartition("/")[2])
     for name, truth in (("vit_b_32", vit), ("mnasnet0_5", mnasnet)):
         cfg = load_config(None, ["MODEL.NAME", f"torchvision/{name}", "MODEL.PRETRAINED", "true"])
-        spec = input_spec(cfg, {})
+        spec = build_input_spec(cfg, {})
         model = build_model(cfg, spec, 1000)
         load_initial_weights(cfg, model, spec)
         for key, tensor in truth.state_dict().items():
@@ -234,8 +232,8 @@ def test_a_damaged_file_in_the_cache_is_named(hub, content):
     file = hub / torchvision.models.ResNet18_Weights.DEFAULT.url.rpartition("/")[2]
     file.write_bytes(content)
     cfg = load_config(None, ["MODEL.NAME", "resnet18", "MODEL.PRETRAINED", "true"])
-    spec = input_spec(cfg, {})
-    with pytest.raises(UserError, match=f"the weights of resnet18: {file} is damaged .*; put https://.* there"):
+    spec = build_input_spec(cfg, {})
+    with pytest.raises(UserError, match=f"the weights of resnet18: {file} is corrupt .*; put https://.* there"):
         load_initial_weights(cfg, build_model(cfg, spec, 7), spec)
 
 
@@ -254,14 +252,14 @@ def test_a_run_can_be_named(tmp_path):
 @pytest.mark.parametrize("name", ["timm/resnet18", "torchvision/resnet18"])
 def test_arguments_that_the_program_sets_are_refused(name):
     cfg = load_config(None, ["MODEL.NAME", name, "MODEL.num_classes", "4"])
-    with pytest.raises(UserError, match="MODEL.num_classes: this argument is set by the program; remove it"):
-        build_model(cfg, input_spec(cfg, {}), 3)
+    with pytest.raises(UserError, match="MODEL.num_classes: set automatically; remove it"):
+        build_model(cfg, build_input_spec(cfg, {}), 3)
 
 
 def test_a_network_can_be_built_without_drawing_its_weights():
     """Nothing is drawn from the generator, and what is not random is as it should be."""
     cfg = load_config(None, ["MODEL.NAME", "resnet18"])
-    spec = input_spec(cfg, {})
+    spec = build_input_spec(cfg, {})
     before = torch.get_rng_state()
     with NoRandomInit():
         bare = build_model(cfg, spec, 3)

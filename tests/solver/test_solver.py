@@ -1,4 +1,4 @@
-"""Schedules against torch's own classes, step by step; optimizers by name."""
+"""Schedules against torch's own, step by step; parameter groups; optimizers by name."""
 
 import pytest
 import torch
@@ -9,13 +9,16 @@ from torch.optim import lr_scheduler as theirs
 
 from config import CfgNode, load_config
 from config.defaults import default_config
+from modeling.build import build_input_spec, build_model
 from solver.build import build_optimizer, build_schedule, schedule_factor
-from solver.groups import describe_groups
-from solver.registry import SCHEDULES
-from utils.errors import UserError
+from solver.groups import describe_groups, learning_rates, parameter_groups
+from solver.lr_scheduler import Schedule
+from solver.registry import SCHEDULES, Steps
+from utils.errors import UserCodeError, UserError
 
 EPOCHS, STEPS, LR = 10, 7, 0.02  # epochs, steps in an epoch, base learning rate
 TOTAL = EPOCHS * STEPS
+TWO = Steps(2)
 
 # Name -> (its arguments, torch's class with the same).
 ORACLES = {
@@ -141,19 +144,20 @@ VALUES = {
 @settings(max_examples=60, derandomize=True)
 @given(st.data(), st.sampled_from(sorted(VALUES)), st.integers(1, 40), st.integers(1, 9), st.floats(0, 0.99))
 def test_any_schedule_stays_between_0_and_1(data, name, steps, epochs, warmup):
-    """Of the learning rate, at every step and at the one after the last, whatever was asked for before."""
+    """At every step, whatever was evaluated before."""
     cfg = default_config()
     cfg.SOLVER.SCHEDULER = CfgNode({"NAME": name, "WARMUP_EPOCHS": warmup, **data.draw(VALUES[name])})
     cfg.SOLVER.MAX_EPOCHS = epochs
     factor = schedule_factor(cfg, steps)
-    curve = [factor(step) for step in range(epochs * steps + 1)]
+    curve = [factor(step) for step in range(epochs * steps)]
     assert all(0 <= value <= 1 + 1e-12 for value in curve)
     again = schedule_factor(cfg, steps)
-    assert [again(step) for step in reversed(range(epochs * steps + 1))] == curve[::-1]
+    assert [again(step) for step in reversed(range(epochs * steps))] == curve[::-1]
 
 
 def test_every_schedule_is_tested():
-    assert set(SCHEDULES.names()) == set(VALUES) == set(ORACLES)
+    shipped = {name for name in SCHEDULES.names() if not name.startswith("own_")}
+    assert shipped == set(VALUES) == set(ORACLES)
 
 
 def test_the_learning_rate_is_a_function_of_the_step():
@@ -163,6 +167,82 @@ def test_the_learning_rate_is_a_function_of_the_step():
         optimizer = sgd()
         build_schedule(cfg, optimizer, STEPS).set_step(step)
         assert optimizer.param_groups[0]["lr"] == whole[step]
+
+
+@SCHEDULES.register("own_table")
+def table(step: int, total_steps: int) -> float:
+    if not 0 <= step < total_steps:
+        raise IndexError("no such step")
+    return 1.0 + step
+
+
+@SCHEDULES.register("own_mistake")
+def mistake(step: int, total_steps: int) -> float:
+    return [1.0][max(step - 5, 0)]
+
+
+@SCHEDULES.register("own_refusal")
+def refusal(step: int, total_steps: int) -> float:
+    if step > 5:
+        raise ValueError("too late")
+    return 1.0
+
+
+LENGTHS: set[tuple[int, ...]] = set()
+
+
+@SCHEDULES.register("own_lengths")
+def lengths(step: int, total_steps: int, rest: Steps, ends: list[Steps], pause: Steps = TWO) -> float:
+    LENGTHS.add((rest, *ends, pause))
+    return 1.0
+
+
+@pytest.mark.parametrize("warmup", ["0", "1"])
+def test_a_schedule_is_never_evaluated_outside_its_steps(warmup):
+    cfg = experiment("own_table", {}, "SOLVER.SCHEDULER.WARMUP_EPOCHS", warmup)
+    optimizer = sgd()
+    schedule = build_schedule(cfg, optimizer, STEPS)
+    schedule.set_step(TOTAL - 1)
+    last = schedule.lr
+    assert last == LR * (TOTAL - STEPS * int(warmup))
+    for step in (TOTAL, TOTAL + 1, 10 * TOTAL):  # the step after the last one, as after each update
+        schedule.set_step(step)
+        assert schedule.lr == last == optimizer.param_groups[0]["lr"]
+    resumed = build_schedule(cfg, sgd(), STEPS)
+    resumed.load_state_dict({"scale": 0.5, "shift": 5})
+    resumed.set_step(TOTAL - 2)
+    assert resumed.lr == last / 2 and resumed.step == TOTAL - 2
+
+
+def test_a_bug_in_a_schedule_is_told_apart_from_a_refused_value():
+    with pytest.raises(UserCodeError, match="SOLVER.SCHEDULER: step 6: list index out of range"):
+        build_schedule(experiment("own_mistake", {}), sgd(), STEPS)
+    with pytest.raises(UserError, match="SOLVER.SCHEDULER: step 6: too late") as error:
+        build_schedule(experiment("own_refusal", {}), sgd(), STEPS)
+    assert not isinstance(error.value, UserCodeError)
+
+
+def test_lengths_are_epochs_in_the_configuration_and_as_a_default():
+    build_schedule(experiment("own_lengths", {"rest": "0.5", "ends": "[1, 3]"}), sgd(), 10)
+    assert {(5, 10, 30, 20)} == LENGTHS
+
+
+def test_scaling_the_learning_rate_survives_a_stop():
+    optimizer = sgd()
+    schedule = Schedule(optimizer, lambda step: 1 - step / 10, 10)
+    schedule.set_step(5)
+    schedule.scale_lr(0.1, 0.0)
+    assert optimizer.param_groups[0]["lr"] == schedule.lr == pytest.approx(LR * 0.5 * 0.1)
+    schedule.scale_lr(0.1, LR * 0.02)
+    assert schedule.lr == pytest.approx(LR * 0.02)
+    schedule.scale_lr(0.1, LR)  # never upwards
+    assert schedule.lr == pytest.approx(LR * 0.02)
+    other = Schedule(sgd(), lambda step: 1 - step / 10, 10)
+    state = schedule.state_dict()
+    assert state.keys() == {"scale", "shift"}
+    other.load_state_dict(state)
+    other.set_step(5)
+    assert other.lr == schedule.lr
 
 
 @pytest.mark.parametrize(
@@ -194,13 +274,13 @@ def test_the_learning_rate_is_a_function_of_the_step():
         (
             "one_cycle",
             {"div_factor": "-5"},
-            r"SOLVER.SCHEDULER: the factor is -0.1999",
+            r"SOLVER.SCHEDULER: found the factor -0.1999",
         ),
-        ("step", {"step_size": "1", "gamma": "-1"}, "the factor is -1 at step 7, expected a number from 0 up"),
-        ("cosine", {"min_factor": ".nan"}, "the factor is nan at step 0"),
-        ("cosine", {"min_factor": "-1"}, "the factor is -0.0"),
+        ("step", {"step_size": "1", "gamma": "-1"}, "found the factor -1 at step 7, expected a number from 0 up"),
+        ("cosine", {"min_factor": ".nan"}, "found the factor nan at step 0"),
+        ("cosine", {"min_factor": "-1"}, "found the factor -0.0"),
         ("step", {"step_size": "0.5", "gamma": "1e200"}, r"SOLVER.SCHEDULER: step 8: \(34"),
-        ("cosine", {"total_steps": "1"}, "SOLVER.SCHEDULER.total_steps: this argument is set by the program"),
+        ("cosine", {"total_steps": "1"}, "SOLVER.SCHEDULER.total_steps: set automatically; remove it"),
     ],
 )
 def test_mistakes_in_the_schedule(name, arguments, message):
@@ -221,6 +301,87 @@ def test_norms_and_biases_do_not_decay():
     decayed = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
     names = {name: decayed.get(id(p)) for name, p in model.named_parameters()}
     assert names == {"0.weight": None, "0.bias": 0.0, "1.weight": 0.0, "1.bias": 0.0, "3.weight": 0.1, "3.bias": 0.0}
+
+
+def not_decayed(name: str) -> set[str]:
+    """Returns the parameters of several dimensions that do not decay, of a network built on the meta device."""
+    cfg = load_config(None, ["MODEL.NAME", name, "SOLVER.WEIGHT_DECAY", "0.1"])
+    with torch.device("meta"):
+        model = build_model(cfg, build_input_spec(cfg, {}), 7)
+    groups = parameter_groups(model, learning_rates(model, 0.1), 0.1)
+    decays = {id(p): group["weight_decay"] > 0 for group in groups for p in group["params"]}
+    assert len(decays) == len(list(model.parameters()))
+    assert not any(decays[id(p)] for p in model.parameters() if p.ndim == 1)
+    return {name for name, p in model.named_parameters() if p.ndim > 1 and not decays[id(p)]}
+
+
+@pytest.mark.parametrize(
+    "name", ["vit_tiny_patch16_224", "swin_tiny_patch4_window7_224", "vit_small_patch14_reg4_dinov2", "resnet18"]
+)
+def test_what_timm_does_not_decay_does_not_decay(name):
+    timm = pytest.importorskip("timm", reason="timm is not installed")
+    from timm.optim import param_groups_weight_decay as create_groups
+
+    with torch.device("meta"):
+        model = timm.create_model(name, num_classes=7)
+    listed = getattr(model, "no_weight_decay", set)()
+    groups = create_groups(model, 0.1, no_weight_decay_list=listed)
+    fixed = {id(p) for group in groups if not group["weight_decay"] for p in group["params"]}
+    expected = {name for name, p in model.named_parameters() if p.ndim > 1 and id(p) in fixed}
+    assert not_decayed(f"timm/{name}") == expected
+    assert expected or name == "resnet18"
+
+
+def test_tokens_and_positions_of_torchvision_do_not_decay():
+    assert not_decayed("torchvision/vit_b_16") == {"class_token", "encoder.pos_embedding"}
+    tables = not_decayed("torchvision/swin_t")
+    assert len(tables) == 12 and all(name.endswith(".attn.relative_position_bias_table") for name in tables)
+    assert len(not_decayed("torchvision/maxvit_t")) == 22
+    assert {name.rpartition(".")[2] for name in not_decayed("torchvision/convnext_tiny")} == {"layer_scale"}
+    assert {name.rpartition(".")[2] for name in not_decayed("torchvision/swin_v2_t")} == {"logit_scale"}
+    assert not not_decayed("resnet9") and not not_decayed("torchvision/mobilenet_v2")
+
+
+class Listing(nn.Module):
+    """A network that lists, as patterns, what must not decay."""
+
+    def __init__(self):
+        super().__init__()
+        self.prototypes = nn.Parameter(torch.ones(3, 2))
+        self.position_embedding = nn.Embedding(5, 2)
+        self.composition_embed = nn.Linear(2, 2, bias=False)
+        self.body = nn.Sequential(nn.Linear(2, 2, bias=False), nn.Linear(2, 2, bias=False))
+
+    def no_weight_decay(self) -> set[str]:
+        return {"prototypes", "body.1.*"}
+
+
+def test_a_network_lists_what_must_not_decay():
+    model = Listing()
+    groups = parameter_groups(model, learning_rates(model, 1.0), 0.1)
+    decays = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
+    assert {name: decays[id(p)] for name, p in model.named_parameters()} == {
+        "prototypes": 0.0,
+        "position_embedding.weight": 0.0,
+        "composition_embed.weight": 0.1,
+        "body.0.weight": 0.1,
+        "body.1.weight": 0.0,
+    }
+
+
+def test_parameters_of_a_criterion_are_the_last_group():
+    criterion = nn.ParameterDict({"centres": nn.Parameter(torch.ones(2, 8)), "fixed": nn.Parameter(torch.ones(2))})
+    criterion["fixed"].requires_grad = False
+    model, words = network(), ["SOLVER.WEIGHT_DECAY", "0.1", "SOLVER.BASE_LR", "0.2", "SOLVER.LAYER_DECAY", "0.5"]
+    plain = build_optimizer(load_config(None, words), model, criterion=nn.CrossEntropyLoss())
+    optimizer = build_optimizer(load_config(None, words), model, criterion=criterion)
+    *groups, last = optimizer.param_groups
+    assert [group["params"] for group in groups] == [group["params"] for group in plain.param_groups]
+    assert last["params"] == [criterion["centres"]] and last["lr"] == 0.2 and last["weight_decay"] == 0.0
+    before = criterion["centres"].detach().clone()
+    (criterion["centres"].sum() * 2).backward()
+    optimizer.step()
+    assert not torch.equal(before, criterion["centres"])
 
 
 def test_the_groups_in_a_table():
@@ -250,8 +411,8 @@ def test_the_groups_are_logged_once_at_the_start(make_trainer, caplog):
     ("overrides", "message"),
     [
         (["SOLVER.OPTIMIZER.NAME", "AdamV"], "SOLVER.OPTIMIZER.NAME 'AdamV': no such optimizer.*did you mean 'Adam"),
-        (["SOLVER.OPTIMIZER.NAME", "LBFGS"], "LBFGS cannot serve here: it needs"),
-        (["SOLVER.OPTIMIZER.NAME", "Rprop"], "Rprop cannot serve here: it needs the gradient"),
+        (["SOLVER.OPTIMIZER.NAME", "LBFGS"], "LBFGS cannot be used here: it needs several"),
+        (["SOLVER.OPTIMIZER.NAME", "Rprop"], "Rprop cannot be used here: it needs the gradient"),
         (["SOLVER.OPTIMIZER.beta", "1"], "SOLVER.OPTIMIZER.beta: SGD takes no such argument"),
         (["SOLVER.OPTIMIZER.momentum", "-1"], "SOLVER.OPTIMIZER: SGD: Invalid momentum"),
         (["SOLVER.OPTIMIZER.momentum", "high"], "SOLVER.OPTIMIZER: SGD: "),

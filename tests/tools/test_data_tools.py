@@ -1,4 +1,4 @@
-"""Looking at data, and unpacking them."""
+"""Inspecting and exporting data sets."""
 
 import csv
 import shlex
@@ -10,13 +10,12 @@ import numpy as np
 import pytest
 
 from config import load_config
-from data.build import build_train_and_val, build_train_loader, native_input
+from data.build import build_train_and_val, build_train_loader, dataset_defaults
 from data.datasets.digits import Digits
 from data.datasets.image_folder import ImageFolder
 from data.image_io import to_pixels
 from data.registry import DATASETS, MissingSplit
-from modeling.build import input_spec
-from utils.input_spec import InputSpec
+from modeling.build import build_input_spec
 
 
 @DATASETS.register("several_labels", size=(6, 6), channels=1, train_transforms=[])
@@ -44,7 +43,7 @@ class SeveralLabels:
 
 @DATASETS.register("strange_names", size=(6, 6), channels=3)
 class StrangeNames:
-    """Classes and samples whose names are no names of files."""
+    """Classes and samples whose names are not valid file names."""
 
     classes = ["T-shirt/top", "T-shirt:top", "t-SHIRT_top", "..", "图片 #1", ".hidden"]
 
@@ -62,6 +61,41 @@ class StrangeNames:
 
     def name(self, i: int) -> str:
         return f"folder/{'ab?'[i % 3]}.jpg"  # as in a class folder with folders in it
+
+
+@DATASETS.register("values", size=(6, 6), channels=5)
+class Values:
+    """Images of five channels with two numbers each."""
+
+    target_names = ["age", "height"]
+
+    def __init__(self, root: Path, split: str):
+        if split != "train":
+            raise MissingSplit("there is no other")
+        rng = np.random.default_rng(0)
+        self.images = rng.integers(0, 256, (20, 6, 6, 5), dtype=np.uint8)
+        self.targets = rng.normal(size=(20, 2)).astype(np.float32)
+
+    def __len__(self) -> int:
+        return 20
+
+    def __getitem__(self, i: int):
+        return self.images[i], self.targets[i]
+
+    def name(self, i: int) -> str:
+        return f"train/{i}"
+
+
+@DATASETS.register("masks", size=(6, 6), channels=3, train_transforms=["HFlip"])
+class Masks(Values):
+    """Images with a class for each pixel."""
+
+    classes = ["sky", "sea"]
+
+    def __init__(self, root: Path, split: str):
+        super().__init__(root, split)
+        self.images = self.images[..., :3]
+        self.targets = (self.images[..., 0] > 128).astype(np.uint8)
 
 
 @pytest.fixture
@@ -91,7 +125,13 @@ def test_good_data(tool, tmp_path):
     assert f'INPUT.MEAN "[{images.mean() / 255:.4f}]" INPUT.STD "[{images.std() / 255:.4f}]"' in done.out
     rows = rows_of(tmp_path / "data_check/images.csv")
     assert len(rows) == 1797 and {row["status"] for row in rows} == {"ok"}
-    assert cv2.imread(str(tmp_path / "data_check/samples.png")).shape == (10 * (30 + 116), 10 * 116, 3)
+    samples = cv2.imread(str(tmp_path / "data_check/samples.png"), cv2.IMREAD_GRAYSCALE)
+    assert samples.shape == (10 * (30 + 116), 10 * 116)
+    zeros = images[Digits(Path(), "train").targets == 0, :, :, 0]
+    step = 112 // zeros.shape[1]
+    for column in range(10):  # evenly spaced samples of the first class
+        left = 116 * column + 2
+        assert np.array_equal(samples[32:144:step, left : left + 112 : step], zeros[column * len(zeros) // 10])
 
 
 def test_bad_data(tool, photos, tmp_path):
@@ -103,27 +143,27 @@ def test_bad_data(tool, photos, tmp_path):
     done = tool("check_data", *FOLDER, photos, "--output", "report")
     assert done.code == 1
     lines = done.out.splitlines()
-    assert lines[0].split()[:8] == ["split", "images", "broken", "two", "labels", "leak", "duplicate", "odd"]
+    assert lines[0].split()[:8] == "split images corrupt conflicting labels leaked duplicate unusual".split()
     assert lines[1].split()[:7] == ["train", "26", "0", "2", "1", "1", "0"]
     assert lines[2].split()[:7] == ["test", "32", "7", "0", "1", "0", "0"]
     assert lines[1].endswith("30 to 30, median 30  40 to 40, median 40")
-    assert f"broken: test: {photos}/test/dog/page0.png: cannot decode the image: not an image" in done.out
-    assert "page5" not in done.out and "broken: 2 more in images.csv" in lines
-    assert f"leak: test: {photos}/test/cat/leak.png: same pixels as {photos}/train/cat/02.png (train: cat)" in lines
+    assert f"corrupt: test: {photos}/test/dog/page0.png: cannot decode the image: not an image" in done.out
+    assert "page5" not in done.out and "corrupt: 2 more in images.csv" in lines
+    assert f"leaked: test: {photos}/test/cat/leak.png: same pixels as {photos}/train/cat/02.png (train: cat)" in lines
     rows = {row["file"].removeprefix(f"{photos}/"): row for row in rows_of(tmp_path / "report/images.csv")}
     assert len(rows) == 58
     assert [rows[f"train/{name}.png"]["status"] for name in ("dog/x", "cat/x", "cat/02", "cat/03")] == [
-        *("two labels", "duplicate", "leak", "ok"),
+        *("conflicting labels", "duplicate", "leaked", "ok"),
     ]
     assert [rows["train/dog/05.png"][key] for key in ("class", "height", "width", "channels")] == "dog 30 40 3".split()
 
 
-@pytest.mark.parametrize(("fault", "code"), [("duplicate", 0), ("odd", 0), ("broken", 1), ("leak", 1)])
+@pytest.mark.parametrize(("fault", "code"), [("duplicate", 0), ("unusual", 0), ("corrupt", 1), ("leaked", 1)])
 def test_warnings_are_no_failure(tool, photos, fault, code):
-    targets = {"duplicate": "train/cat/x.png", "odd": "train/cat/00.jpg", "leak": "test/cat/x.png"}
-    if fault == "broken":
+    targets = {"duplicate": "train/cat/x.png", "unusual": "train/cat/00.jpg", "leaked": "test/cat/x.png"}
+    if fault == "corrupt":
         (photos / "train/cat/x.png").write_bytes(b"")
-    elif fault == "odd":
+    elif fault == "unusual":
         (photos / "train/cat/00.png").rename(photos / targets[fault])
     else:
         shutil.copy(photos / "train/cat/00.png", photos / targets[fault])
@@ -131,7 +171,7 @@ def test_warnings_are_no_failure(tool, photos, fault, code):
     assert done.code == code and f"\n{fault}: " in done.out
 
 
-def test_nothing_but_broken_images(tool, photos):
+def test_nothing_but_corrupt_images(tool, photos):
     for path in (photos / "train").rglob("*.png"):
         path.write_bytes(b"")
     done = tool("check_data", *FOLDER, photos)
@@ -148,7 +188,7 @@ def test_several_labels_are_checked_and_drawn_but_not_exported(tool, tmp_path):
     assert [row["class"] for row in rows_of(tmp_path / "data_check/images.csv")] == [
         "|".join(np.array(SeveralLabels.classes)[target == 1]) for target in targets
     ]
-    assert "several labels an image do not fit" in tool("export_images", *name).error()
+    assert "expected one class per image" in tool("export_images", *name).error()
     assert not (tmp_path / "exported").exists()
 
 
@@ -168,7 +208,7 @@ def test_many_classes_are_shown_in_part(tool, tmp_path):
 def test_the_first_batch_is_drawn(tool, tmp_path, toy_cfg):
     cfg = toy_cfg("SOLVER.BATCH_SIZE", "16")
     dataset, _ = build_train_and_val(cfg)
-    batch = next(build_train_loader(cfg, dataset, InputSpec((6, 6), 1, (0.5,), (0.5,))).batches())
+    batch = next(build_train_loader(cfg, dataset, build_input_spec(cfg, dataset_defaults(cfg))).batches())
     words = "DATASETS.NAME toy DATASETS.VAL_RATIO 0.2 SOLVER.BATCH_SIZE 16 MODEL.NAME tiny".split()
     done = tool("show_batch", *words, "--count", "12", "--output", "new/x.png")
     assert done.code == 0 and "12 images of the first batch" in done.out
@@ -199,7 +239,7 @@ def test_an_export_holds_the_same_pixels(tool, tmp_path):
     assert "--output a b: not an empty folder" in tool("export_images", "--output", "a b").error()
     command = shlex.split(done.out.splitlines()[-1].removeprefix("to train on them: "))
     cfg = load_config(None, command[2:])
-    spec = input_spec(cfg, native_input(cfg))
+    spec = build_input_spec(cfg, dataset_defaults(cfg))
     batch = next(build_train_loader(cfg, build_train_and_val(cfg)[0], spec).batches())
     assert batch.images.shape == (64, 1, 16, 16) and len(batch.targets.unique()) == 10
 
@@ -212,6 +252,44 @@ def test_names_that_are_no_names_of_files(tool, tmp_path):
     assert np.bincount(copy.targets).tolist() == [4] * 6
     found = sorted(to_pixels(copy[i][0], 3).tobytes() for i in range(24))
     assert found == sorted(image.tobytes() for image in truth.images)
+
+
+def test_images_of_five_channels_with_numbers_are_checked_and_drawn_but_not_exported(tool, tmp_path):
+    name = ["DATASETS.NAME", "values"]
+    checked = tool("check_data", *name)
+    assert checked.code == 0 and "classes" not in checked.out
+    images = Values(Path(), "train").images / 255
+    means = ", ".join(f"{mean:.4f}" for mean in images.mean(axis=(0, 1, 2)))
+    assert f'INPUT.MEAN "[{means}]"' in checked.out
+    rows = rows_of(tmp_path / "data_check/images.csv")
+    assert len(rows) == 20 and {(row["channels"], row["status"]) for row in rows} == {("5", "ok")}
+    assert cv2.imread(str(tmp_path / "data_check/samples.png")).shape == (30 + 116, 10 * 116, 3)
+    words = ["MODEL.NAME", "tiny", "INPUT.TRAIN_TRANSFORMS", "[HFlip]", "--count", "8"]
+    shown = tool("show_batch", *name, *words)
+    assert shown.code == 0 and "8 images of the first batch" in shown.out
+    assert cv2.imread(str(tmp_path / "batch.png")).shape == (30 + 148 + 30 + 2 * 118, 8 * 118, 3)
+    assert "expected one class per image" in tool("export_images", *name).error()
+
+
+def test_images_with_masks_are_checked_and_drawn(tool, tmp_path):
+    checked = tool("check_data", "DATASETS.NAME", "masks")
+    assert checked.code == 0 and "sky" not in checked.out and "train      20" in checked.out
+    assert {row["class"] for row in rows_of(tmp_path / "data_check/images.csv")} == {""}
+    shown = tool("show_batch", "DATASETS.NAME", "masks", "MODEL.NAME", "tiny")
+    assert shown.code == 0 and "18 images of the first batch" in shown.out
+
+
+def test_only_gray_and_colours_are_exported(tool):
+    words = ["DATASETS.NAME", "strange_names", "INPUT.CHANNELS", "4"]
+    assert "INPUT.CHANNELS: found 4, expected 1 or 3" in tool("export_images", *words).error()
+
+
+def test_images_of_too_many_pixels_are_not_decoded(tool, photos):
+    words = [*FOLDER, photos, "DATASETS.MAX_PIXELS", "1199"]
+    checked = tool("check_data", *words)
+    assert checked.code == 1 and "40 x 30 pixels are more than DATASETS.MAX_PIXELS 1199" in checked.out
+    assert "more than DATASETS.MAX_PIXELS 1199" in tool("export_images", *words).error()
+    assert tool("check_data", *FOLDER, photos, "DATASETS.MAX_PIXELS", "1200").code == 0
 
 
 def test_an_export_stops_at_a_broken_image(tool, photos):

@@ -18,9 +18,9 @@ import torch
 
 from data.build import build_eval_loader, build_split
 from data.datasets.digits import Digits
-from data.labelled_images import ImageFiles
-from engine.build_inference import checkpoint_config, checkpoint_spec
+from engine.build_inference import checkpoint_config, checkpoint_resolved
 from engine.checkpoint import load_checkpoint, save_checkpoint
+from engine.classifier import Classifier
 from utils.run_folder import RunFolder
 
 # The bundled digits with a network that trains in a second.
@@ -56,22 +56,23 @@ def wait_for(process: subprocess.Popen, text: str) -> str:
 
 
 def weights(path: Path) -> dict:
-    return load_checkpoint(path)["model"]
+    return load_checkpoint(path).state["model"]
 
 
 def test_train_test_and_predict(tool, tmp_path):
     assert tool("train_net", *QUICK).code == 0
     run = only_run(tmp_path)
-    for name in ("config.yml", "overrides.yml", "log.txt", "metrics.jsonl", "environment.txt", "code/commit.txt"):
+    files = "config.yml overrides.yml resolved.yml log.txt metrics.jsonl environment.txt code/commit.txt"
+    for name in files.split():
         assert (run.path / name).stat().st_size > 0, name
     assert (run.path / "code/engine/trainer.py").exists() and list(run.tensorboard.iterdir())
-    assert "AMP: 'off'" in run.overrides.read_text() and "NUM_CLASSES: 10" in run.config.read_text()
+    assert "AMP: 'off'" in run.overrides.read_text() and "num_outputs: 10" in run.resolved.read_text()
 
     tested = tool("test_net")
-    metrics = json.loads((run.report / "metrics.json").read_text())
-    assert metrics["count"] == 360 and metrics["split"] == "test" and metrics["checkpoint"].endswith("best.pth")
+    metrics = json.loads((run.report / "test/metrics.json").read_text())
+    assert metrics["num_samples"] == 360 and metrics["split"] == "test" and metrics["checkpoint"].endswith("best.pth")
     assert re.search(rf"^top1 +{metrics['top1']:.4f}$", tested.out, re.M)
-    rows = list(csv.DictReader((run.report / "predictions.csv").open()))
+    rows = list(csv.DictReader((run.report / "test/predictions.csv").open()))
     assert len(rows) == 360
     assert np.mean([row["target"] == row["prediction"] for row in rows]) == pytest.approx(metrics["top1"])
 
@@ -99,14 +100,18 @@ def test_inference_sees_what_testing_sees(tool, tmp_path):
         cv2.imwrite(str(path), rng.integers(0, 256, shape, dtype=np.uint8))
     words = "DATASETS.NAME image_folder DATASETS.ROOT photos DATASETS.VAL_RATIO 0 INPUT.SIZE [24,32]".split()
     assert tool("train_net", *words, *QUICK).code == 0
-    checkpoint = only_run(tmp_path).best
-    cfg = checkpoint_config(load_checkpoint(checkpoint), checkpoint, ["TEST.BATCH_SIZE", "3"])
+    checkpoint = load_checkpoint(only_run(tmp_path).best)
+    cfg = checkpoint_config(checkpoint, ["TEST.BATCH_SIZE", "3"])
     dataset = build_split(cfg, "train")
-    spec = checkpoint_spec(cfg)
-    files = ImageFiles([Path(dataset.name(i)) for i in range(len(dataset))])
-    as_test = [batch.images for batch in build_eval_loader(cfg, dataset, spec).batches()]
-    as_infer = [batch.images for batch in build_eval_loader(cfg, files, spec).batches()]
-    assert all(torch.equal(a, b) for a, b in zip(as_test, as_infer, strict=True))
+    spec = checkpoint_resolved(checkpoint, cfg).input
+    as_test = torch.cat([batch.images.clone() for batch in build_eval_loader(cfg, dataset, spec).batches()])
+    files = [Path("photos") / dataset.name(i) for i in range(len(dataset))]
+    files = [file if file.exists() else Path(dataset.name(i)) for i, file in enumerate(files)]
+    classifier = Classifier.load(checkpoint.source)
+    as_infer = [prediction.image for prediction in classifier.predict(files)]
+    assert torch.equal(as_test, torch.stack(as_infer))
+    streamed = sorted(classifier.stream(files), key=lambda pair: pair[0])
+    assert torch.equal(as_test, torch.stack([prediction.image for _, prediction in streamed]))
     assert "beside 'train'; testing" not in tool("infer", "photos").err
 
 
@@ -121,28 +126,28 @@ def test_stop_and_resume_with_the_printed_command(start, tool, tmp_path, signum,
     assert stopped.wait() == code, rest
     assert "Traceback" not in rest
     run = only_run(tmp_path)
-    counters = load_checkpoint(run.last)["counters"]
-    assert 3 <= counters["step"] < 42 and counters["position"] > 0
+    progress = load_checkpoint(run.last).state["progress"]
+    assert 3 <= progress["step"] < 42 and progress["samples_seen"] > 0
     command = shlex.split(re.search(r"to resume: (.*)", rest)[1])
     assert command[0] == "python" and command[2:] == ["--resume", str(run.path.relative_to(tmp_path))]
     assert tool("train_net", *command[2:]).code == 0
     assert tool("train_net", *words, "EXPERIMENT.NAME", "whole").code == 0
-    one, other = load_checkpoint(only_run(tmp_path, "whole").last), load_checkpoint(run.last)
+    one, other = load_checkpoint(only_run(tmp_path, "whole").last).state, load_checkpoint(run.last).state
     assert one["model"].keys() == other["model"].keys()
     assert all(torch.equal(one["model"][name], other["model"][name]) for name in one["model"])
-    assert one["counters"] == other["counters"]
+    assert one["progress"] == other["progress"]
     with pytest.raises(ProcessLookupError):
         os.killpg(stopped.pid, 0)  # no worker is left
 
 
 def test_bare_resume_is_the_command_for_a_queue(tool, tmp_path):
-    assert "starting fresh" in tool("train_net", "--resume", *QUICK, "SOLVER.MAX_EPOCHS", "1").err
+    assert "starting a new run" in tool("train_net", "--resume", *QUICK, "SOLVER.MAX_EPOCHS", "1").err
     run = only_run(tmp_path)
-    state = load_checkpoint(run.last)
-    assert "is complete: nothing to do" in tool("train_net", "--resume", run.path).err
-    assert "starting fresh" in tool("train_net", "--resume", *QUICK, "SOLVER.MAX_EPOCHS", "1").err
-    state["counters"] |= {"epoch": 0, "position": 64, "step": 1}
-    save_checkpoint(run.last, {key: value for key, value in state.items() if key != "version"})
+    checkpoint = load_checkpoint(run.last)
+    assert "is complete: nothing to train" in tool("train_net", "--resume", run.path).err
+    assert "starting a new run" in tool("train_net", "--resume", *QUICK, "SOLVER.MAX_EPOCHS", "1").err
+    checkpoint.state["progress"] |= {"epoch": 0, "samples_seen": 64, "step": 1}
+    save_checkpoint(run.last, checkpoint)
     again = tool("train_net", "--resume", *QUICK, "SOLVER.MAX_EPOCHS", "1")
     assert f"resuming {run.path.relative_to(tmp_path)} from epoch 0, step 1" in again.err and again.code == 0
 
@@ -152,7 +157,7 @@ def test_a_run_that_is_held_is_left_alone(start, tool, tmp_path):
     wait_for(running, "step 5 ")
     run = only_run(tmp_path)
     assert "another process is training this run" in tool("train_net", "--resume", run.path).error()
-    assert "starting fresh" in tool("train_net", "--resume", *QUICK, "SOLVER.MAX_EPOCHS", "1").err
+    assert "starting a new run" in tool("train_net", "--resume", *QUICK, "SOLVER.MAX_EPOCHS", "1").err
 
 
 def test_run_dir(tool, tmp_path):
@@ -162,7 +167,7 @@ def test_run_dir(tool, tmp_path):
     longer = tool("train_net", "--run-dir", "here", "--resume", *QUICK)
     assert "resuming here from epoch 1" in longer.err and longer.code == 0
     assert tool("test_net", "here").code == 0 and tool("test_net", "here/weights/last.pth", "--split", "val").code == 0
-    assert (tmp_path / "here/report/val/metrics.json").exists()
+    assert (tmp_path / "here/report/val-last/metrics.json").exists()
 
 
 def test_a_run_can_be_made_longer_or_changed_on_demand(tool, tmp_path):

@@ -21,8 +21,8 @@ QUICK = ["SOLVER.MAX_EPOCHS", "1", "MODEL.width", "4", "MODEL.DEVICE", "cpu"]
         ("--resume gone", "gone/config.yml: cannot read the configuration"),
         ("--frob", "unrecognized arguments: --frob; see train_net.py --help"),
         ("MODEL.NAME resnet9x", "MODEL.NAME 'resnet9x': no such model; did you mean 'resnet9'?"),
-        ("MODEL.DEVICE cuda:99", "MODEL.DEVICE 'cuda:99': there is no such device here"),
-        ("MODEL.NUM_CLASSES 7", "MODEL.NUM_CLASSES 7: the data set has 10 classes; set it to 0"),
+        ("MODEL.DEVICE cuda:99", "MODEL.DEVICE 'cuda:99': not available here"),
+        ("MODEL.NUM_CLASSES 7", "MODEL.NUM_CLASSES 7: the data set has 10; set it to 0"),
         ("DATASETS.NAME image_folder", "DATASETS.ROOT datasets: no such folder"),
         ("DATASETS.NAME image_folder DATASETS.ROOT bad.yml", "DATASETS.ROOT bad.yml: no such folder"),
         ("DATASETS.VAL_RATIO 0.0001", "for training and 0 for validation: change it"),
@@ -57,8 +57,8 @@ def test_a_folder_of_ones_own(tool, photos):
     done = tool("train_net", *words)
     assert done.code == 0
     assert "no images of class 'empty'; the class is left out" in done.err
-    assert "skipped 1 files that are no images, such as cat/notes.txt" in done.err
-    assert "image_folder: 9 images in 3 classes, 3 for validation" in done.err
+    assert "1 files that are not images, such as cat/notes.txt" in done.err
+    assert "image_folder: 9 training images, 3 for validation; classification of 3 outputs" in done.err
     tested = tool("test_net")
     assert tested.code == 0 and "testing the validation set instead" in tested.err
     assert "--split val tests what a training holds out" in tool("test_net", "--split", "test").error()
@@ -75,15 +75,15 @@ def test_testing_and_inference(tool, photos, tmp_path):
     (tmp_path / "text.pth").write_text("hello")
     (tmp_path / "notes.txt").write_text("hello")
     assert (
-        "text.pth: no checkpoint, or a damaged one (File is not a zip file; 5 bytes, begins with b'hello')"
+        "text.pth: not a checkpoint, or damaged (File is not a zip file; 5 bytes, begins with b'hello')"
         in tool("test_net", "text.pth").error()
     )
     torch.save(torch.nn.Linear(2, 2).state_dict(), tmp_path / "bare.pth")
     assert "bare.pth: not a checkpoint of this project" in tool("infer", photos, "--weights", "bare.pth").error()
-    words = ["DATASETS.NAME", "image_folder", "DATASETS.ROOT", photos]
+    words = ["DATASETS.NAME", "image_folder", "DATASETS.ROOT", photos, "--output", "out"]
     assert "--split train all of it" in tool("test_net", *words).error()
     assert "class 'cat' is not in the training set" in tool("test_net", *words, "--split", "train").error()
-    assert "SOLVER.BATCH_SIZE: a trained network is tested with" in tool("test_net", "SOLVER.BATCH_SIZE", "3").error()
+    assert "SOLVER.BATCH_SIZE: cannot be overridden at test time" in tool("test_net", "SOLVER.BATCH_SIZE", "3").error()
     assert "notes.txt/x: Not a directory" in tool("infer", photos, "--output", tmp_path / "notes.txt/x").error()
     assert "gone.jpg: no such image or folder" in tool("infer", "gone.jpg").error()
     (tmp_path / "void").mkdir()

@@ -1,4 +1,4 @@
-"""What is said of a network agrees with the network."""
+"""The description of a network agrees with the network."""
 
 import pytest
 
@@ -10,6 +10,12 @@ def test_a_network_is_described(tool):
     count = sum(p.numel() for p in MODELS.get("resnet18", "")(num_classes=7).parameters())
     assert done.code == 0 and f"Total params: {count:,}" in done.out
     assert "[1, 512, 2, 2]" in done.out and "forward and backward: " in done.out
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "bce", "mse"])
+def test_a_training_step_is_timed_with_any_loss(tool, loss):
+    words = ["--size", "32", "--classes", "3", "--batch", "2", "LOSS.NAME", loss]
+    assert "forward and backward: " in tool("model_info", "resnet9", *words).out
 
 
 def test_names_are_listed(tool):

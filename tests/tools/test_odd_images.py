@@ -3,6 +3,7 @@
 import csv
 import re
 import wave
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -42,20 +43,21 @@ def folder(tmp_path):
 def test_every_kind_is_trained_on_tested_and_predicted(tool, folder, tmp_path):
     assert tool("train_net", *QUICK, "DATASETS.NAME", "image_folder", "DATASETS.ROOT", folder).code == 0
     test = tool("test_net")
-    assert test.code == 0 and re.search(rf"^count +{2 * len(GOOD)}$", test.out, re.M)
+    assert test.code == 0 and re.search(rf"^num_samples +{2 * len(GOOD)}$", test.out, re.M)
     for odd in BROKEN:
         (folder / odd.name).write_bytes(odd.data)
     infer = tool("infer", folder / "test" / "a", *(folder / odd.name for odd in BROKEN))
     assert infer.code == 2 and f"{len(GOOD)} of {len(ODD)} images predicted" in infer.err
     for odd in BROKEN:
-        lines = [line for line in infer.err.splitlines() if re.search(rf"left out: .*/{re.escape(odd.name)}: ", line)]
+        lines = [line for line in infer.err.splitlines() if re.search(rf"skipped: .*/{re.escape(odd.name)}: ", line)]
         assert len(lines) == 1 and lines[0].endswith("replace or remove the file")
     (run,) = (tmp_path / "runs" / "default").iterdir()
-    tested = {row["file"]: row["probability"] for row in csv.DictReader((run / "report/predictions.csv").open())}
+    rows = csv.DictReader((run / "report/test/predictions.csv").open())
+    tested = {row["file"]: row["probability"] for row in rows}
     predicted = list(csv.DictReader((tmp_path / "predictions/predictions.csv").open()))
     assert len(predicted) == len(GOOD)
     for row in predicted:  # the same pixels in testing and inference
-        assert float(row["probability"]) == pytest.approx(float(tested[row["file"]]), abs=2e-6)
+        assert float(row["probability"]) == pytest.approx(float(tested[f"a/{Path(row['file']).name}"]), abs=2e-6)
 
 
 def test_broken_files_stop_a_test_with_their_names_or_are_replaced(tool, folder):
@@ -65,9 +67,9 @@ def test_broken_files_stop_a_test_with_their_names_or_are_replaced(tool, folder)
     skipped = tool("test_net", "DATASETS.ON_ERROR", "skip", "DATASETS.MAX_SKIPPED", "0.1")
     assert (
         skipped.code == 0
-        and "left out: " in skipped.err
-        and re.search(r"^left_out +1$", skipped.out, re.M)
-        and re.search(rf"^count +{2 * len(GOOD)}$", skipped.out, re.M)
+        and "skipped: " in skipped.err
+        and re.search(r"^num_skipped +1$", skipped.out, re.M)
+        and re.search(rf"^num_samples +{2 * len(GOOD)}$", skipped.out, re.M)
     )
     assert (
         "more than DATASETS.MAX_SKIPPED 0.0 of them"
@@ -101,8 +103,8 @@ def test_an_unsorted_download(tool, tmp_path):
         audio.writeframes(b"\0" * 100)
     result = tool("train_net", "DATASETS.NAME", "image_folder", "DATASETS.ROOT", root, *QUICK)
     assert result.code == 0, result.err
-    assert "33 images in 3 classes, 3 for validation" in result.err
-    assert "skipped 2 files that are no images, such as other/notes.txt" in result.err
+    assert "33 training images, 3 for validation; classification of 3 outputs" in result.err
+    assert "2 files that are not images, such as other/notes.txt" in result.err
     assert tool("test_net").code == 0
     assert tool("infer", root / "猫").code == 0
 
@@ -145,7 +147,7 @@ def test_several_labels_an_image(tool, tmp_path):
     found = float(re.search(r"mean_average_precision\s*([\d.]+)", test.out)[1])
     assert found > 0.9  # chance is 0.5
     (run,) = (tmp_path / "runs" / "default").iterdir()
-    rows = list(csv.DictReader((run / "report/predictions.csv").open()))
+    rows = list(csv.DictReader((run / "report/test/predictions.csv").open()))
     truth = SeveralLabels(None, "test")
     for i, row in enumerate(rows):
         assert row["target"] == "|".join(n for n, v in zip(truth.classes, truth.targets[i], strict=True) if v > 0)
@@ -181,6 +183,12 @@ def test_files_of_ones_own_stay(tool, tmp_path):
         assert [row["file"] for row in rows] == ["images/00001_mine.png"] and mine.exists()
 
 
-def test_one_label_where_there_are_several(tool):
-    message = "LOSS.NAME cross_entropy: takes one label, the images of corners have several; set it to bce"
-    assert message in tool("train_net", "MODEL.NAME", "tiny", "DATASETS.NAME", "corners").error()
+def test_the_task_is_inferred_from_the_labels_unless_it_is_set(tool):
+    words = ["MODEL.NAME", "tiny", "DATASETS.NAME", "corners", "SOLVER.MAX_EPOCHS", "1", "TEST.REPORT", "false"]
+    assert "TASK.NAME: multilabel, inferred from the data set's targets" in tool("train_net", *words).err
+    single = tool("train_net", *words, "TASK.NAME", "classification")
+    assert "TASK.NAME classification: the images have several labels each; set TASK.NAME to" in single.error()
+    one_label = tool("train_net", *words, "LOSS.NAME", "cross_entropy")
+    assert (
+        "LOSS.NAME cross_entropy: a loss for classification, the task is multilabel; set it to bce" in one_label.error()
+    )

@@ -7,7 +7,7 @@ import pytest
 
 
 def numbers(text: str) -> list[float]:
-    return [float(number) for number in re.findall(r"(?:least|highest|last) (\S+?),?(?=\s)", text)]
+    return [float(number) for number in re.findall(r"(?:lowest|highest|last) (\S+?),?(?=\s)", text)]
 
 
 def test_the_curve_of_an_experiment(tool, tmp_path):

@@ -1,4 +1,4 @@
-"""What there is to look at after a training, a test and a prediction."""
+"""The reports on trainings and tests, and the images of predictions."""
 
 import csv
 import json
@@ -25,72 +25,89 @@ TOY = [
     "LOG.PERIOD",
     "2",
 ]
-PICTURES = {"learning_curves", "learning_rate", "class_histogram", "first_batch"}
+TRAINING = {"learning_curves", "learning_rate", "class_histogram", "first_batch"}
 RESULTS = {"confusion_matrix", "confusion_matrix_normalised", "reliability", "precision_recall", "per_class"}
 
 
-def pictures(report: Path) -> set[str]:
-    return {path.stem for path in (report / "pictures").iterdir()}
+def images(report: Path) -> set[str]:
+    return {path.stem for path in (report / "images").iterdir()}
 
 
-def test_a_training_is_looked_back_on_and_a_test_takes_its_place(tool, tmp_path):
+def test_a_training_and_a_test_have_a_report_each(tool, tmp_path):
     trained = tool("train_net", *TOY, "--run-dir", "run")
     report = tmp_path / "run/report"
-    assert trained.code == 0 and "to look at: run/report/index.html" in trained.err
-    assert pictures(report) == PICTURES | RESULTS
-    validated = json.loads((report / "metrics.json").read_text())
-    assert validated["split"] == "val" and validated["count"] == 6
+    assert trained.code == 0 and "report: run/report/index.html" in trained.err
+    assert images(report) == TRAINING and images(report / "val") == RESULTS
+    validated = json.loads((report / "val/metrics.json").read_text())
+    assert validated["split"] == "val" and validated["num_samples"] == 6
     epochs = [r for r in map(json.loads, (tmp_path / "run/metrics.jsonl").open()) if r["kind"] == "epoch"]
     best = max(epochs, key=lambda record: record["val_top1"])
     for name in ("loss", "top1", "top5"):  # what the training measured is what is reported
         assert best[f"val_{name}"] == pytest.approx(validated[name], abs=1e-6)
-    page = (report / "index.html").read_text(encoding="utf-8")
-    assert f"run/weights/best.pth, of epoch {best['epoch']}" in page and "6 images of the val split" in page
+    page = (report / "val/index.html").read_text(encoding="utf-8")
+    assert f"run/weights/best.pth, saved after epoch {best['epoch']}" in page and "6 images of the val split" in page
 
     tested = tool("test_net", "run")
-    metrics = json.loads((report / "metrics.json").read_text())
-    assert metrics["split"] == "test" and metrics["count"] == 45
+    metrics = json.loads((report / "test/metrics.json").read_text())
+    assert metrics["split"] == "test" and metrics["num_samples"] == 45
     for name, value in metrics.items():
         if isinstance(value, float):
             assert re.search(rf"^{name} +{value:.4f}$", tested.out, re.M), name
-    assert "right" in tested.out and pictures(report) == PICTURES | RESULTS
-    rows = list(csv.DictReader((report / "predictions.csv").open()))
+    assert "right" in tested.out and images(report / "test") == RESULTS and images(report) == TRAINING
+    assert json.loads((report / "val/metrics.json").read_text()) == validated
+    rows = list(csv.DictReader((report / "test/predictions.csv").open()))
     assert [row["file"] for row in rows] == [f"toy/{i}" for i in range(45)]
     for row in rows:
         assert row["top_k"].startswith(f"{row['prediction']} {row['probability']}; ") and row["top_k"].count(";") == 2
     assert np.mean([row["target"] == row["prediction"] for row in rows]) == pytest.approx(metrics["top1"])
-    table = {row["class"]: row for row in csv.DictReader((report / "per_class.csv").open())}
+    table = {row["class"]: row for row in csv.DictReader((report / "test/per_class.csv").open())}
     for name, row in table.items():
         of_class = [r["prediction"] == name for r in rows if r["target"] == name]
         assert int(row["support"]) == 15 and float(row["recall"]) == pytest.approx(np.mean(of_class), abs=1e-6)
     page = (report / "index.html").read_text(encoding="utf-8")
-    assert "tiny on toy" in page and "45 images of the test split" in page and "MAX_EPOCHS: 2" in page
+    assert "tiny on toy" in page and "MAX_EPOCHS: 2" in page
+    assert 'href="test/index.html"' in page and 'href="val/index.html"' in page
 
 
-def test_one_class_each_for_a_network_of_several_labels(tool, tmp_path):
+def test_every_split_and_checkpoint_has_its_own_folder(tool, tmp_path):
+    assert tool("train_net", *TOY, "--run-dir", "run", "TEST.REPORT", "false").code == 0
+    for words in ([], ["--split", "val"], ["--split", "train"]):
+        assert tool("test_net", "run", *words).code == 0
+        assert tool("test_net", "run/weights/last.pth", *words).code == 0
+    folders = {path.parent.name for path in (tmp_path / "run/report").glob("*/metrics.json")}
+    assert folders == {"test", "val", "train", "test-last", "val-last", "train-last"}
+    for words in (["TEST.TTA_FLIP", "true"], ["DATASETS.ROOT", "elsewhere"]):
+        assert "--output: needed for a test of other data" in tool("test_net", "run", *words).error()
+        assert tool("test_net", "run", *words, "--output", "other").code == 0
+        assert (tmp_path / "other/metrics.json").exists()
+
+
+def test_one_class_each_for_a_loss_of_several_labels(tool, tmp_path):
     assert tool("train_net", *TOY, "LOSS.NAME", "bce", "--run-dir", "run").code == 0
-    assert pictures(tmp_path / "run/report") == PICTURES | RESULTS
+    assert images(tmp_path / "run/report/val") == RESULTS
 
 
 def test_no_best_epoch(tool, tmp_path):
     """Where the metric that chooses is never a number, the last weights are reported."""
-    METRICS.register("never", whole_set=True)(lambda logits, targets: float("nan"))
+    METRICS.register("never")(lambda predictions: float("nan"))
     words = ["TEST.METRICS", "[never, top1]", "TEST.MONITOR", "max never"]
     trained = tool("train_net", *TOY, *words, "--run-dir", "run")
     assert trained.code == 0 and not (tmp_path / "run/weights/best.pth").exists()
     assert "done: run/weights/last.pth" in trained.err and (tmp_path / "run/report/index.html").exists()
-    assert json.loads((tmp_path / "run/report/metrics.json").read_text())["never"] is None  # JSON has no other word
+    assert (
+        json.loads((tmp_path / "run/report/val-last/metrics.json").read_text())["never"] is None
+    )  # JSON has no other word
 
 
-def test_a_metric_that_gives_something_else(tool):
-    METRICS.register("wide")(lambda logits, targets: logits)
+def test_a_metric_that_returns_something_else(tool):
+    METRICS.register("wide")(lambda predictions: predictions.outputs)
     found = tool("train_net", *TOY, "TEST.METRICS", "[top1, wide]").error()
-    assert "TEST.METRICS wide: found [6, 3] for 6 samples, expected a number for each" in found
+    assert "TEST.METRICS wide: returned" in found and "expected a number" in found
 
 
-def test_a_metric_cannot_be_called_what_the_report_calls_something_else(tool):
-    METRICS.register("count")(lambda logits, targets: targets * 0.0)
-    assert "TEST.METRICS count: a report calls" in tool("train_net", *TOY, "TEST.METRICS", "[top1, count]").error()
+def test_a_metric_cannot_have_a_reserved_name(tool):
+    METRICS.register("num_samples")(lambda predictions: 0.0)
+    assert "TEST.METRICS num_samples: reserved name" in tool("train_net", *TOY, "TEST.METRICS", "[num_samples]").error()
 
 
 def test_a_folder_without_splits_and_one_without_its_training_set(tool, tmp_path, photos):
@@ -102,10 +119,10 @@ def test_a_folder_without_splits_and_one_without_its_training_set(tool, tmp_path
     assert tool("train_net", *TOY, *words.split(), "--run-dir", "run").code == 0
     (tmp_path / "both/train").rename(tmp_path / "elsewhere")
     assert "on the test split of image_folder (4 images)" in tool("test_net", "run").err
-    whole = tool("test_net", "run", "DATASETS.ROOT", "plain", "--split", "train")
-    assert whole.code == 0 and json.loads((tmp_path / "run/report/train/metrics.json").read_text())["count"] == 6
+    whole = tool("test_net", "run", "DATASETS.ROOT", "plain", "--split", "train", "--output", "out")
+    assert whole.code == 0 and json.loads((tmp_path / "out/metrics.json").read_text())["num_samples"] == 6
     held_out = tool("test_net", "run", "DATASETS.ROOT", "plain", "--split", "val", "DATASETS.VAL_RATIO", "0.5")
-    assert "DATASETS.VAL_RATIO: a trained network is tested with what it was trained with" in held_out.error()
+    assert "DATASETS.VAL_RATIO: cannot be overridden at test time" in held_out.error()
 
 
 def test_numbers_are_shown_before_they_are_written(tool, tmp_path):
@@ -124,8 +141,8 @@ def test_data_that_moved_while_a_run_was_stopped(tool, tmp_path, photos):
     (tmp_path / "data").rename(tmp_path / "moved")
     changes = ["DATASETS.ROOT", "moved", "TEST.REPORT", "true", "TEST.METRICS", "[top1]", "SOLVER.MAX_EPOCHS", "3"]
     assert tool("train_net", "--resume", "run", *changes, "SOLVER.BASE_LR", "1e-9").code == 0
-    metrics = json.loads((tmp_path / "run/report/metrics.json").read_text())
-    assert metrics["split"] == "val" and "top5" not in metrics
+    metrics = json.loads((tmp_path / "run/report/val/metrics.json").read_text())
+    assert metrics["split"] == "val" and metrics["num_samples"] == 4
 
 
 def test_nothing_that_could_be_read(tool, tmp_path, photos):
@@ -142,8 +159,8 @@ def test_nothing_that_could_be_read(tool, tmp_path, photos):
 
 def test_without_a_validation_set_there_are_the_curves(tool, tmp_path):
     assert tool("train_net", *TOY, "DATASETS.VAL_RATIO", "0", "--run-dir", "run").code == 0
-    assert pictures(tmp_path / "run/report") == PICTURES
-    assert not (tmp_path / "run/report/metrics.json").exists()
+    assert images(tmp_path / "run/report") == TRAINING
+    assert not (tmp_path / "run/report/val").exists()
 
 
 def test_a_report_can_be_left_out_and_made_later(tool, tmp_path):
@@ -151,8 +168,8 @@ def test_a_report_can_be_left_out_and_made_later(tool, tmp_path):
     assert not (tmp_path / "run/report").exists()
     assert tool("train_net", "--resume", "run").code == 0 and not (tmp_path / "run/report").exists()
     again = tool("train_net", "--resume", "run", "TEST.REPORT", "true")  # as if it had been stopped before it
-    assert again.code == 0 and pictures(tmp_path / "run/report") == PICTURES | RESULTS
-    assert "to look at" not in tool("train_net", "--resume", "run", "TEST.REPORT", "true").err
+    assert again.code == 0 and images(tmp_path / "run/report") == TRAINING
+    assert "report: " not in tool("train_net", "--resume", "run", "TEST.REPORT", "true").err
 
 
 def test_a_checkpoint_of_no_run_and_other_data(tool, tmp_path):
@@ -160,11 +177,11 @@ def test_a_checkpoint_of_no_run_and_other_data(tool, tmp_path):
     (tmp_path / "lone.pth").write_bytes((tmp_path / "run/weights/best.pth").read_bytes())
     (tmp_path / "other/weights").mkdir(parents=True)
     (tmp_path / "other/weights/best.pth").write_bytes((tmp_path / "run/weights/best.pth").read_bytes())
-    assert tool("test_net", "other").code == 0 and pictures(tmp_path / "other/report") == RESULTS
+    assert tool("test_net", "other").code == 0 and images(tmp_path / "other/report/test") == RESULTS
     (tmp_path.parent / "metrics.jsonl").write_text("{}\n")  # somebody else's
     tested = tool("test_net", "lone.pth", "DATASETS.size", "30")
-    assert tested.code == 0 and pictures(tmp_path / "lone_report") == RESULTS
-    assert json.loads((tmp_path / "lone_report/metrics.json").read_text())["count"] == 30
+    assert tested.code == 0 and images(tmp_path / "lone_report/test") == RESULTS
+    assert json.loads((tmp_path / "lone_report/test/metrics.json").read_text())["num_samples"] == 30
 
 
 @MODELS.register("flat")
@@ -207,7 +224,7 @@ def test_flips_are_averaged(tool, photos):
     assert tool("train_net", *TOY, "TEST.REPORT", "false", "MODEL.dropout", "0").code == 0
     plain = [json.loads(line) for line in tool("infer", "photos", "--json").out.splitlines()]
     both = [json.loads(line) for line in tool("infer", "photos", "--json", "--tta").out.splitlines()]
-    tested = tool("test_net", "TEST.FLIP", "true").code
+    tested = tool("test_net", "TEST.TTA_FLIP", "true", "--output", "out").code
     assert tested == 0 and dict(plain[0]["top_k"]) != pytest.approx(dict(plain[2]["top_k"]), abs=1e-4)
     assert dict(both[0]["top_k"]) == pytest.approx(dict(both[2]["top_k"]), abs=1e-6)
 

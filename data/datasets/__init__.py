@@ -1,5 +1,0 @@
-"""One file per data set or file format; each file here is found by itself."""
-
-from utils.registry import import_submodules
-
-import_submodules(__name__, __path__)

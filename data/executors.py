@@ -1,0 +1,246 @@
+"""Executors read batches ahead of their use, in a thread or in processes.
+
+`run` yields the result of each list of keys, in order, and calls `poll` at least every 0.2 s while it waits. A
+batch's images are valid until the next one is asked for. A run that is left early is closed, as generators are,
+before another begins. After `close` a run starts anew.
+"""
+
+import itertools
+import math
+import multiprocessing
+import os
+import signal
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Generator, Iterator
+from contextlib import suppress
+from multiprocessing import util
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from queue import Empty, SimpleQueue
+from threading import Lock, Thread
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+import torch
+
+from data.reading import ReadResult, SampleReader
+from data.samplers import SampleKey
+from utils.contracts import Batch
+from utils.errors import UserCodeError, UserError, one_line
+
+_INTERVAL = 0.2  # seconds between two calls of `poll` while waiting
+_PATIENCE = 1.0  # seconds that a process has to end by itself
+_HINTS = {
+    -signal.SIGKILL: "the machine may be out of memory: lower DATALOADER.NUM_WORKERS",
+    -signal.SIGBUS: "/dev/shm is full: enlarge it, or lower DATALOADER.NUM_WORKERS or PREFETCH",
+}
+Keys = Iterator[list[SampleKey]]  # one list for each batch
+Poll = Callable[[], None]  # may raise, to interrupt the wait for a batch
+Results = Generator[ReadResult, None, None]
+
+
+class Inline:
+    """One thread of this process, `prefetch` batches ahead; the main thread only waits, and can be interrupted."""
+
+    # Loaders may share a data set, which need not be safe for several threads.
+    _one_reads = Lock()
+
+    def __init__(self, prefetch: int = 2):
+        self.prefetch = prefetch
+
+    def run(self, reader: SampleReader, keys: Keys, poll: Poll) -> Results:
+        tasks: SimpleQueue[list[SampleKey] | None] = SimpleQueue()
+        results: SimpleQueue[ReadResult] = SimpleQueue()
+        Thread(target=self._read, args=(reader, tasks, results), daemon=True).start()
+        pending = 0
+        try:
+            for batch_keys in itertools.islice(keys, self.prefetch):
+                tasks.put(batch_keys)
+                pending += 1
+            while pending:
+                try:
+                    result = results.get(timeout=_INTERVAL)
+                except Empty:
+                    poll()
+                    continue
+                if (following := next(keys, None)) is None:
+                    pending -= 1
+                else:
+                    tasks.put(following)
+                yield result
+        finally:
+            while not tasks.empty():
+                tasks.get()
+            tasks.put(None)
+
+    def _read(self, reader: SampleReader, tasks: SimpleQueue, results: SimpleQueue) -> None:
+        for keys in iter(tasks.get, None):
+            with self._one_reads:
+                results.put(reader.read(keys))
+
+    def close(self) -> None:
+        """Does nothing, as a thread ends with its run."""
+
+
+class _Worker(NamedTuple):
+    process: BaseProcess
+    connection: Connection
+    slots: np.ndarray  # uint8 (slots, batch size, H, W, C), shared with the process
+
+
+class Processes:
+    """`count` processes, each `prefetch` batches ahead, which live until `close`; batches are dealt round robin.
+
+    `kind` is fork, forkserver, spawn, or auto for Python's default. Pixels are passed in shared memory that is
+    allocated once, for batches of at most `batch_size`; everything else goes through a pipe.
+    """
+
+    def __init__(self, count: int, prefetch: int, kind: str, batch_size: int):
+        self.count, self.prefetch, self.kind, self.batch_size = count, prefetch, kind, batch_size
+        self._run = 0
+        self._workers: list[_Worker] = []
+        # Runs when this object is deleted, and at exit before Python waits for processes that ignore its signal to end.
+        self._finalizer = util.Finalize(self, _end, args=(self._workers,), exitpriority=10)
+
+    def run(self, reader: SampleReader, keys: Keys, poll: Poll) -> Results:
+        if not self._workers:
+            self._start(reader)
+        self._run += 1
+        run = self._run
+        # Process and slot of each batch: one slot more than batches ahead, for the batch that is in use.
+        places = ((i % self.count, i // self.count % (self.prefetch + 1)) for i in itertools.count())
+        pending: deque[tuple[int, int]] = deque()
+
+        def send(batch_keys: list[SampleKey]) -> None:
+            number, slot = next(places)
+            pending.append((number, slot))
+            with suppress(OSError):  # the process has died, which is noticed when its batch is due
+                self._workers[number].connection.send((run, slot, batch_keys))
+
+        for batch_keys in itertools.islice(keys, self.count * self.prefetch):
+            send(batch_keys)
+        while pending:
+            result = self._receive(*pending.popleft(), run, poll)
+            if result.error is None and (following := next(keys, None)) is not None:
+                send(following)
+            yield result
+            if run != self._run:
+                raise RuntimeError("another run of this loader has begun; close the first one before")
+
+    def _start(self, reader: SampleReader) -> None:
+        context: Any = multiprocessing.get_context(None if self.kind == "auto" else self.kind)
+        shape = (self.prefetch + 1, self.batch_size, *reader.size, reader.channels)
+        try:
+            for _ in range(self.count):
+                memory = context.RawArray("B", math.prod(shape))
+                ours, theirs = context.Pipe()
+                process = context.Process(target=_work, args=(reader, theirs, memory, shape), daemon=True)
+                process.start()
+                theirs.close()
+                self._workers.append(_Worker(process, ours, np.frombuffer(memory, np.uint8).reshape(shape)))
+        except Exception as error:
+            self.close()
+            raise UserError(
+                f"DATALOADER.NUM_WORKERS {self.count}: cannot start a process of DATALOADER.WORKER_KIND {self.kind}: "
+                f"{one_line(error)}; set NUM_WORKERS to 0, or WORKER_KIND to fork"
+            ) from error
+
+    def _receive(self, number: int, slot: int, run: int, poll: Poll) -> ReadResult:
+        """Waits for the batch in a slot of a process."""
+        worker = self._workers[number]
+        sentinels = [worker.process.sentinel for worker in self._workers]
+        while True:
+            ready = wait([worker.connection, *sentinels], _INTERVAL)
+            if not ready:
+                poll()
+            elif worker.connection not in ready:
+                return self._report_death()
+            else:
+                try:
+                    reply_run, result, columns, frames = worker.connection.recv()
+                except (EOFError, OSError):
+                    return self._report_death()
+                if reply_run == run:  # else of an earlier run, which was left
+                    if columns:
+                        tensors = {name: torch.from_numpy(column) for name, column in columns.items()}
+                        images = torch.from_numpy(worker.slots[slot, : len(tensors["indices"])])
+                        result.batch = Batch(images.permute(0, 3, 1, 2), **tensors)  # (N, H, W, C) -> (N, C, H, W)
+                    if frames:
+                        result.error.__cause__ = ReaderTraceback(frames)
+                    return result
+
+    def _report_death(self) -> ReadResult:
+        """Closes all processes, as one of them has ended."""
+        processes = [worker.process for worker in self._workers]
+        ended = wait([process.sentinel for process in processes], _PATIENCE)
+        number = next((n for n, process in enumerate(processes) if process.sentinel in ended), 0)
+        processes[number].join(_PATIENCE)
+        code = processes[number].exitcode or 0
+        self.close()
+        end = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        hint = _HINTS.get(code, "set DATALOADER.NUM_WORKERS to 0 to find the cause")
+        return ReadResult(error=UserError(f"reader process {number} {end}; {hint}"))
+
+    def close(self) -> None:
+        """Ends the processes; one that does not end within a second is killed."""
+        _end(self._workers)
+
+
+def _end(workers: list[_Worker]) -> None:
+    for worker in workers:
+        with suppress(OSError):
+            worker.connection.send(None)
+    deadline = time.monotonic() + _PATIENCE
+    for worker in workers:
+        worker.process.join(max(deadline - time.monotonic(), 0))
+        worker.process.kill()
+        worker.process.join(_PATIENCE)
+        worker.connection.close()
+    workers.clear()
+
+
+def _work(reader: SampleReader, connection: Connection, memory: Any, shape: tuple[int, ...]) -> None:
+    """The body of a reader process."""
+    for signum in (signal.SIGINT, signal.SIGTERM):  # sent to the whole group: the main process saves, then ends us
+        signal.signal(signum, signal.SIG_IGN)
+    cv2.setNumThreads(0)  # the processes are the parallelism
+    torch.set_num_threads(1)
+    slots = np.frombuffer(memory, np.uint8).reshape(shape)
+    tasks: SimpleQueue[tuple[int, int, list[SampleKey]]] = SimpleQueue()
+    Thread(target=_take_tasks, args=(connection, tasks), daemon=True).start()
+    while True:
+        run, slot, keys = tasks.get()
+        result = reader.read(keys, slots[slot])
+        columns, frames = {}, ""
+        if result.batch is not None:
+            tensors = vars(result.batch).items()
+            columns = {name: t.numpy() for name, t in tensors if name != "images" and t is not None}
+            result.batch = None
+        if isinstance(result.error, UserCodeError):
+            frames = "".join(traceback.format_exception(result.error.__cause__))
+        connection.send((run, result, columns, frames))
+
+
+def _take_tasks(connection: Connection, tasks: SimpleQueue) -> None:
+    """Takes tasks as they come, so that the main process never waits for a busy reader. Ends this process at once,
+    however busy, when the main process asks for it or is gone."""
+    parent = multiprocessing.parent_process()
+    while True:
+        ready = wait([connection, *([parent.sentinel] if parent else [])])
+        try:
+            task = connection.recv() if connection in ready else None
+        except (EOFError, OSError):
+            task = None
+        if task is None:
+            os._exit(0)
+        tasks.put(task)
+
+
+class ReaderTraceback(Exception):
+    """The formatted traceback of an exception in a reader process."""
+
+
+Executor = Inline | Processes

@@ -1,0 +1,75 @@
+"""Base classes of data sets: images in memory or in files, each with its target."""
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data.image_io import EncodedImage, printable
+from utils.errors import UserError
+
+
+class ArrayDataset:
+    """Images uint8 (N, H, W, C) and class indices (N,) in memory, read from the file or folder `source`.
+
+    Raises UserError unless images, targets and `classes` agree in number.
+    """
+
+    thread_safe = True
+
+    def __init__(self, images: np.ndarray, targets: np.ndarray, classes: list[str], split: str, source: Path):
+        low, high = targets.min(initial=0), targets.max(initial=0)
+        if len(targets) != len(images) or low < 0 or high >= len(classes):
+            raise UserError(
+                f"{source}: found {len(images)} images and {len(targets)} labels between {low} and {high}, "
+                f"expected as many of both and labels from 0 to {len(classes) - 1}; get the files again"
+            )
+        self.images, self.targets = images, targets
+        self.classes, self.split = classes, split
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, i: int) -> tuple[np.ndarray, int]:
+        return self.images[i], int(self.targets[i])
+
+    def name(self, i: int) -> str:
+        return f"{self.split}/{i:05d}"
+
+
+class FileDataset:
+    """Images in files, with targets (N,) or (N, ...); `paths` are relative to `root`."""
+
+    thread_safe = True
+
+    def __init__(self, root: Path, paths: Iterable[str], targets: np.ndarray):
+        self.root = root
+        self.targets = targets
+        # Packed into arrays: a Python list of strings would be copied page by page into every reader process, as its
+        # reference counts change.
+        encoded = [os.fsencode(path) for path in paths]
+        self._characters = np.frombuffer(b"".join(encoded), np.uint8)
+        self._ends = np.cumsum([len(path) for path in encoded], dtype=np.int64)
+
+    def path(self, i: int) -> Path:
+        start = self._ends[i - 1] if i else 0
+        return self.root / os.fsdecode(self._characters[start : self._ends[i]].tobytes())
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    def __getitem__(self, i: int) -> tuple[EncodedImage, Any]:
+        target = self.targets[i]
+        return EncodedImage.open(self.path(i)), target if target.ndim else int(target)
+
+    def name(self, i: int) -> str:
+        return printable(self.path(i))
+
+
+class UnlabelledFiles(FileDataset):
+    """A list of image files for inference; all targets are 0."""
+
+    def __init__(self, paths: Sequence[Path]):
+        super().__init__(Path(), map(str, paths), np.zeros(len(paths), np.int64))

@@ -1,0 +1,151 @@
+"""The Python API for predicting: a trained run -> predictions for images, in a notebook or a script.
+
+classifier = Classifier.load("runs/default/2026-01-01_12-00-00")
+print(classifier("image.jpg").label)
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from config import CfgNode
+from data.build import build_eval_loader, build_reader
+from data.image_io import EncodedImage
+from data.samplers import SampleKey
+from engine.build_inference import build_trained_task, checkpoint_config, checkpoint_resolved, resolve_device
+from engine.checkpoint import Checkpoint, load_checkpoint
+from engine.predictions import LabelPredictions
+from engine.resume import find_checkpoint
+from utils.contracts import Batch
+
+ImageLike = str | Path | bytes | np.ndarray
+_CHUNK = 32  # images of a list in a batch
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The prediction for one image: `values` (outputs,) are the probabilities of `names`, or numbers of regression.
+
+    An image that cannot be read has an `error`, and no values. `image` uint8 (C, H, W) is what the network saw.
+    """
+
+    source: str
+    names: Sequence[str]
+    values: np.ndarray | None
+    image: torch.Tensor | None = None
+    error: str = ""
+
+    @property
+    def label(self) -> str:
+        """The most probable class."""
+        return self.top(1)[0][0]
+
+    @property
+    def probability(self) -> float:
+        """The probability of the label."""
+        return self.top(1)[0][1]
+
+    def top(self, k: int) -> list[tuple[str, float]]:
+        """Returns the k most probable classes with their probabilities. Raises ValueError with the `error`, if any."""
+        if self.values is None:
+            raise ValueError(self.error)
+        return [(self.names[i], float(self.values[i])) for i in np.argsort(-self.values, kind="stable")[:k]]
+
+
+class Classifier:
+    """A trained network with its preprocessing. Called with an image or a list of them, it returns predictions.
+
+    An image is a path, the bytes of an image file, or an array uint8 (H, W) or (H, W, C), RGB.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, cfg: CfgNode, device: torch.device):
+        resolved = checkpoint_resolved(checkpoint, cfg)
+        self.cfg = cfg
+        self.source = checkpoint.source
+        self.spec = resolved.input
+        self.names = list(checkpoint.classes)
+        self.device = device
+        self.task = build_trained_task(checkpoint, cfg, device)
+        self.has_labels = issubclass(self.task.predictions_type, LabelPredictions)
+        self._sources = _Sources([])
+        self._reader = build_reader(cfg, self._sources, self.spec, train=False)
+
+    @classmethod
+    def load(cls, run_or_checkpoint: str | Path, device: str = "auto", overrides: Sequence[str] = ()) -> "Classifier":
+        """Loads the best weights of a run, of the newest run in a folder, or a checkpoint.
+
+        `overrides` are KEY VALUE pairs such as ("TEST.TTA_FLIP", "true"). Raises UserError if it cannot be loaded.
+        """
+        checkpoint = load_checkpoint(find_checkpoint(Path(run_or_checkpoint).expanduser()), mapped=True)
+        # An image that cannot be read is reported, however many they are.
+        skip = ["DATASETS.ON_ERROR", "skip", "DATASETS.MAX_SKIPPED", "1"]
+        return cls(checkpoint, checkpoint_config(checkpoint, [*skip, *overrides]), resolve_device(device))
+
+    def __call__(self, images: ImageLike | Sequence[ImageLike]) -> "Prediction | list[Prediction]":
+        """Predicts one image, or a list of them."""
+        if isinstance(images, ImageLike):
+            return self.predict([images])[0]
+        return self.predict(images)
+
+    def predict(self, images: Sequence[ImageLike]) -> list[Prediction]:
+        """Predicts images in the order given."""
+        predictions: list[Prediction] = []
+        for start in range(0, len(images), _CHUNK):
+            self._sources.images = images[start : start + _CHUNK]
+            keys = [SampleKey(i, 0, i) for i in range(len(self._sources))]
+            read = self._reader.read(keys)
+            if read.error is not None:
+                raise read.error
+            found = {}
+            if read.batch is not None:
+                found = dict(zip(read.batch.indices.tolist(), self._run(read.batch, self._sources.name), strict=True))
+            for i in range(len(self._sources)):
+                broken = Prediction(self._sources.name(i), self.names, None, error=read.broken.get(i, ""))
+                predictions.append(found.get(i, broken))
+        return predictions
+
+    def stream(
+        self, files: Sequence[Path], watch: Callable[[Iterable[Batch], int], Iterable[Batch]] = lambda b, n: b
+    ) -> Iterator[tuple[int, Prediction]]:
+        """Yields (index, prediction) of files as they come, read ahead in batches; unreadable ones at the end."""
+        sources = _Sources(files)
+        loader = build_eval_loader(self.cfg, sources, self.spec)
+        try:
+            for batch in watch(loader.batches(), len(files)):
+                yield from zip(batch.indices.tolist(), self._run(batch, sources.name), strict=True)
+            for index, reason in loader.broken.items():
+                yield index, Prediction(sources.name(index), self.names, None, error=reason)
+        finally:
+            loader.close()
+
+    @torch.inference_mode()
+    def _run(self, batch: Batch, name: Callable[[int], str]) -> list[Prediction]:
+        outputs = self.task.model(self.task.normalize(batch.images.to(self.device)))
+        values = self.task.predict(outputs).float().cpu().numpy()
+        columns = zip(batch.indices.tolist(), values, batch.images, strict=True)
+        return [Prediction(name(index), self.names, row, image) for index, row, image in columns]
+
+
+class _Sources:
+    """Images that people name, as a data set whose targets are all 0."""
+
+    thread_safe = True
+
+    def __init__(self, images: Sequence[ImageLike]):
+        self.images = images
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, i: int) -> tuple[np.ndarray | EncodedImage, int]:
+        image = self.images[i]
+        if isinstance(image, np.ndarray):
+            return image, 0
+        return EncodedImage(image, self.name(i)) if isinstance(image, bytes) else EncodedImage.open(Path(image)), 0
+
+    def name(self, i: int) -> str:
+        image = self.images[i]
+        return str(image) if isinstance(image, (str, Path)) else f"image {i}"

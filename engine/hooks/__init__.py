@@ -1,5 +1,0 @@
-"""One file per concern beside the loop; each file here is found by itself."""
-
-from utils.registry import import_submodules
-
-import_submodules(__name__, __path__)

@@ -1,0 +1,79 @@
+"""Report on classes: confusion matrix, calibration, precision and recall, and a table of all classes."""
+
+import numpy as np
+
+from engine.inference import SplitResult
+from engine.metrics.labels import calibration_bins
+from engine.predictions import LabelPredictions, SingleLabel
+from engine.registry import REPORT_PARTS
+from engine.report.page import Image, Page
+from engine.report.tables import class_rows, worst_classes
+from utils import plotting
+
+_ROWS = 50  # of the table of classes on the page; per_class.csv has all
+_PAIRS = 20  # most frequently confused pairs
+
+
+@REPORT_PARTS.register(tasks=("classification",), order=10)
+def confusion(result: SplitResult, page: Page) -> None:
+    """Adds the confusion matrix, in images and by row, and the pairs confused most often."""
+    assert isinstance(result.predictions, SingleLabel)
+    matrix = result.predictions.confusion
+    for name, caption, normalised in (
+        ("confusion_matrix", "Confusion matrix, in images", False),
+        ("confusion_matrix_normalised", "Confusion matrix, each row divided by its sum", True),
+    ):
+        data = plotting.render(plotting.confusion_matrix(matrix, result.names, normalised))
+        page.images.append(Image(name, caption, data))
+    if pairs := confused_pairs(matrix, result.names):
+        page.tables["Most frequent confusions"] = [("target", "prediction", "images", "share of target"), *pairs]
+
+
+def confused_pairs(matrix: np.ndarray, classes: list[str]) -> list[tuple[str, str, str, str]]:
+    """Returns (target, prediction, images, share of the target's images) of the most frequent confusions."""
+    mistakes = matrix * ~np.eye(len(matrix), dtype=bool)
+    order = np.argsort(-mistakes, axis=None, kind="stable")[:_PAIRS]
+    pairs = [divmod(int(place), len(matrix)) for place in order if mistakes.flat[place]]
+    totals = matrix.sum(axis=1)
+    return [(classes[t], classes[p], f"{mistakes[t, p]}", f"{mistakes[t, p] / totals[t]:.1%}") for t, p in pairs]
+
+
+@REPORT_PARTS.register(tasks=("classification",), order=20)
+def calibration(result: SplitResult, page: Page) -> None:
+    """Adds the reliability diagram."""
+    assert isinstance(result.predictions, SingleLabel)
+    counts, confidence, accuracy = calibration_bins(result.predictions.correct, result.predictions.confidence)
+    figure = plotting.reliability_diagram(confidence, accuracy, counts, result.scores["expected_calibration_error"])
+    page.images.append(Image("reliability", "Reliability diagram: accuracy by confidence", plotting.render(figure)))
+
+
+@REPORT_PARTS.register(tasks=("classification", "multilabel"), order=30)
+def per_class(result: SplitResult, page: Page) -> None:
+    """Adds precision-recall curves, F1 by class, the table of classes, and per_class.csv."""
+    predictions = result.predictions
+    assert isinstance(predictions, LabelPredictions)
+    if curves := _precision_recall(predictions, result.names):
+        figure = plotting.precision_recall(curves, int(np.isfinite(predictions.average_precisions).sum()))
+        page.images.append(Image("precision_recall", "Precision-recall curves", plotting.render(figure)))
+    columns = predictions.per_class
+    figure = plotting.class_bars(result.names, np.nan_to_num(columns["f1"]), "F1")
+    page.images.append(Image("per_class", "F1 by class", plotting.render(figure)))
+    worst = worst_classes(predictions, _ROWS)
+    is_all = len(worst) == len(result.names)
+    title = "Classes" if is_all else f"The {len(worst)} classes with the lowest F1, of {len(result.names)}"
+    page.tables[title] = [("class", *columns), *class_rows(result.names, columns, 4, worst)]
+    page.files["per_class.csv"] = ("class", *columns), class_rows(result.names, columns, 6)
+
+
+def _precision_recall(
+    predictions: LabelPredictions, classes: list[str]
+) -> dict[str, tuple[np.ndarray, np.ndarray, float]]:
+    """Returns (recalls, precisions, average precision) of the classes that are ranked worst, by name."""
+    from sklearn.metrics import precision_recall_curve
+
+    averages, curves = predictions.average_precisions, {}
+    for label in np.argsort(averages)[: plotting.MAX_CURVES].tolist():
+        if np.isfinite(averages[label]):
+            precision, recall, _ = precision_recall_curve(*predictions.scores_of(label))
+            curves[classes[label]] = recall, precision, float(averages[label])
+    return curves

@@ -1,0 +1,72 @@
+"""Galleries: the samples that a network got most wrong, and those it was least certain of."""
+
+from collections.abc import Callable, Sequence
+
+import cv2
+import numpy as np
+
+from engine.inference import SplitResult
+from engine.predictions import LabelPredictions
+from engine.registry import REPORT_PARTS
+from engine.report.page import Image, Page
+from utils.drawing import encode_png
+
+_IMAGES = 24  # of a gallery
+_SMALL, _THUMBNAIL = 64, 160  # pixels: shown as they are up to, and larger images reduced to
+
+
+@REPORT_PARTS.register(tasks=("classification", "multilabel"), order=40)
+def galleries(result: SplitResult, page: Page) -> None:
+    """Adds the most confident mistakes and the least confident correct predictions."""
+    predictions = result.predictions
+    assert isinstance(predictions, LabelPredictions)
+    correct, confidence = predictions.correct, predictions.confidence
+    wrong, right = np.flatnonzero(~correct), np.flatnonzero(correct)
+
+    def caption(i: int) -> str:
+        target, predicted = predictions.target_text(i) or "none", predictions.predicted_text(i) or "none"
+        return f"{target if correct[i] else f'{target}, predicted {predicted}'}: {confidence[i]:.3f}"
+
+    for title, rows in (
+        ("Most confident mistakes", wrong[np.argsort(-confidence[wrong], kind="stable")]),
+        ("Least confident correct predictions", right[np.argsort(confidence[right], kind="stable")]),
+    ):
+        _add(page, title, result, rows[:_IMAGES].tolist(), caption)
+
+
+@REPORT_PARTS.register(tasks=("regression",), order=40)
+def largest_errors(result: SplitResult, page: Page) -> None:
+    """Adds the samples with the largest errors, each output divided by the standard deviation of its targets."""
+    predictions = result.predictions
+    assert predictions is not None
+    scale = predictions.target_table.std(axis=0)
+    errors = np.abs(predictions.values - predictions.target_table) / np.where(scale > 0, scale, 1)
+    order = np.argsort(-errors.max(axis=1), kind="stable")[:_IMAGES].tolist()
+    _add(
+        page,
+        "Largest errors",
+        result,
+        order,
+        lambda i: f"{predictions.target_text(i)}, predicted {predictions.predicted_text(i)}",
+    )
+
+
+def _add(page: Page, title: str, result: SplitResult, rows: Sequence[int], caption: Callable[[int], str]) -> None:
+    predictions = result.predictions
+    assert predictions is not None
+    images = []
+    for i in rows:
+        index = int(predictions.indices[i])
+        images.append(Image(result.dataset.name(index), caption(i), thumbnail(result.read_image(index))))
+    if images:
+        page.galleries[title] = images
+
+
+def thumbnail(image: np.ndarray) -> bytes:
+    """Returns a small image uint8 (H, W, 1 or 3), RGB, as PNG without loss; a larger one reduced, as JPEG."""
+    image = cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if image.shape[2] == 3 else image
+    if max(image.shape[:2]) <= _SMALL:
+        return encode_png(image)
+    scale = min(_THUMBNAIL / max(image.shape[:2]), 1)
+    size = [max(round(length * scale), 1) for length in (image.shape[1], image.shape[0])]
+    return cv2.imencode(".jpg", cv2.resize(image, size, interpolation=cv2.INTER_AREA))[1].tobytes()

@@ -1,0 +1,72 @@
+"""Learning curves and metadata of a training, from the files in its run folder."""
+
+import json
+import math
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from engine.report.page import Image
+from utils.run_folder import RunFolder
+
+_ENVIRONMENT = ("command", "python", "platform", "machine", "device")  # no user or host name on a shared page
+Record = dict[str, Any]
+
+
+def read_history(path: Path) -> list[Record]:
+    """Returns the records of metrics.jsonl, without lines that a crash has torn; none if there is no such file."""
+    records: list[Any] = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else ():
+        with suppress(ValueError):
+            records.append(json.loads(line))
+    return [record for record in records if isinstance(record, dict) and record.keys() >= {"kind", "epoch", "step"}]
+
+
+def training_images(history: Sequence[Record], chosen: float | None) -> list[Image]:
+    """Returns the learning curves and the learning rate; `chosen` is the epoch of the best weights."""
+    from utils import plotting
+
+    epochs = [record for record in history if record["kind"] == "epoch"]
+    steps = [record for record in history if record["kind"] == "step"]
+    names = [key for key in (epochs[-1] if epochs else ()) if key.startswith(("train_", "val_"))]
+    curves: dict[str, dict[str, tuple[list[float], list[float]]]] = {}
+    for name in names:
+        split, _, metric = name.partition("_")
+        panel = "loss" if metric == "loss" else "metrics"
+        known = [record for record in epochs if name in record]
+        values = [math.nan if record[name] is None else record[name] for record in known]
+        curves.setdefault(panel, {})[f"{split} {metric}"] = [record["epoch"] for record in known], values
+    images = []
+    if curves:
+        data = plotting.render(plotting.learning_curves(curves, chosen))
+        images.append(Image("learning_curves", "Learning curves; the chosen epoch is dotted", data))
+    if len(steps) > 1:
+        figure = plotting.learning_rate([r["epoch"] for r in steps], [r["lr"] for r in steps], "")
+        images.append(Image("learning_rate", "Learning rate", plotting.render(figure)))
+    return images
+
+
+def run_metadata(run: RunFolder | None, history: Sequence[Record]) -> dict[str, str]:
+    """Returns command, machine, packages and commit of a run, and how long it was trained."""
+    facts = {"reported": f"{time.strftime('%Y-%m-%d %H:%M:%S')} by {shlex.join(['python', *sys.argv])}"}
+    if run is None:
+        return facts
+    if run.environment.is_file():
+        head = run.environment.read_text(encoding="utf-8", errors="replace").partition("\n\n")[0]
+        known = dict(line.split(": ", 1) for line in head.splitlines() if ": " in line)
+        facts |= {name: known[name] for name in _ENVIRONMENT if name in known}
+    commit, changes = run.code / "commit.txt", run.code / "dirty.diff"
+    if commit.is_file():
+        changed = changes.is_file() and changes.stat().st_size
+        facts["commit"] = commit.read_text(errors="replace").strip()
+        facts["commit"] += ", with the changes in code/dirty.diff" if changed else ""
+    if history:
+        last = history[-1]
+        duration = f" in {timedelta(seconds=round(last['seconds']))}" if "seconds" in last else ""
+        facts["trained"] = f"{last['epoch']:g} epochs, {last['step']:,} steps{duration}"
+    return facts

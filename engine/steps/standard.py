@@ -1,0 +1,119 @@
+"""One training step: forward, loss, backward, clipping, optimizer, schedule, moving average."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import torch
+from torch import nn
+
+from engine.ema import ModelEma
+from engine.precision import Precision
+from engine.registry import STEPS
+from engine.tasks.base import StepResult, Task
+from utils.contracts import Batch
+
+
+class Schedule(Protocol):
+    """Learning rates as a function of the number of updates; see solver/lr_scheduler.py."""
+
+    step: int
+    lr: float
+    base_lrs: list[float]
+
+    def set_step(self, step: int, /) -> None: ...
+
+    def scale_lr(self, factor: float, min_lr: float, /) -> None: ...
+
+    def state_dict(self) -> dict[str, float]: ...
+
+    def load_state_dict(self, state: dict[str, float], /) -> None: ...
+
+
+@dataclass(frozen=True)
+class StepOptions:
+    """`micro_batches` split a batch to save memory; 0 for `clip_norm` or `clip_value` leaves gradients unclipped."""
+
+    micro_batches: int = 1
+    clip_norm: float = 0.0
+    clip_value: float = 0.0
+
+
+@STEPS.register("standard")
+class StandardStep:
+    """One update of the weights from one batch.
+
+    Called with a batch on the device, it returns the `StepResult` without gradients. `after_backward` is called
+    when the gradients of the whole batch are there, still scaled by the fp16 scaler and not clipped.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        optimizer: torch.optim.Optimizer,
+        schedule: Schedule,
+        precision: Precision,
+        ema: ModelEma | None = None,
+        options: StepOptions | None = None,
+    ):
+        self.task = task
+        self.optimizer = optimizer
+        self.schedule = schedule
+        self.precision = precision
+        self.ema = ema
+        self.options = options or StepOptions()
+        self.after_backward: Callable[[], object] = lambda: None
+        self._updates = 0  # calls that the scaler lets through to the optimizer
+        optimizer.register_step_post_hook(self._count)
+
+    def __call__(self, batch: Batch) -> StepResult:
+        lr = self.schedule.lr
+        result = self.backward(batch)
+        self.after_backward()
+        updated = self.update()
+        if updated:
+            self.schedule.set_step(self.schedule.step + 1)
+            if self.ema is not None:
+                self.ema.update(self.task.model, self.schedule.step)
+        return replace(result, lr=lr, updated=updated)
+
+    def backward(self, batch: Batch) -> StepResult:
+        """Adds the gradients of the batch to those there are, one micro-batch at a time."""
+        results = []
+        for micro_batch in batch.split(self.options.micro_batches):
+            with self.precision.autocast():
+                result = self.task(micro_batch)
+            share = len(micro_batch) / len(batch)  # so that the gradients are those of the whole batch
+            loss = result.loss if share == 1 else result.loss * share
+            self.precision.scaler.scale(loss).backward()
+            results.append(replace(result, loss=loss).detach())
+        return results[0] if len(results) == 1 else _join(results)
+
+    def update(self) -> bool:
+        """Clips, updates the weights and clears the gradients. False if fp16 gradients overflowed: no update then."""
+        scaler, options, before = self.precision.scaler, self.options, self._updates
+        if options.clip_norm or options.clip_value:
+            scaler.unscale_(self.optimizer)
+            parameters = self.parameters_with_gradients()
+            if options.clip_value:
+                nn.utils.clip_grad_value_(parameters, options.clip_value)
+            if options.clip_norm:
+                nn.utils.clip_grad_norm_(parameters, options.clip_norm)
+        scaler.step(self.optimizer)
+        scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        return self._updates > before
+
+    def parameters_with_gradients(self) -> list[nn.Parameter]:
+        """Returns the parameters that this step updates."""
+        return [p for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
+
+    def _count(self, *_: object) -> None:
+        self._updates += 1
+
+
+def _join(results: list[StepResult]) -> StepResult:
+    loss = torch.stack([result.loss for result in results]).sum()
+    columns = [(result.outputs, result.targets, result.indices) for result in results]
+    outputs, targets, indices = (torch.cat(column) for column in zip(*columns, strict=True))
+    return StepResult(loss, outputs, targets, indices)

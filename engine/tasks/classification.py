@@ -1,0 +1,66 @@
+"""Classification: one class per image."""
+
+import numpy as np
+import torch
+
+from engine.predictions import SingleLabel
+from engine.registry import TASKS
+from engine.tasks.base import StepResult, Task
+from utils.contracts import Dataset, class_names, targets_of
+from utils.errors import UserError
+
+
+def top1(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Whether the most probable class is the target: logits (N, classes), targets (N,) or (N, classes) -> (N,).
+
+    For the probabilities of mixed images any class with the highest one is correct.
+    """
+    best = outputs.argmax(dim=1)
+    if targets.ndim == 1:
+        return best == targets
+    return targets.gather(1, best[:, None])[:, 0] == targets.amax(dim=1)
+
+
+@TASKS.register("classification")
+class Classification(Task):
+    """Logits (N, classes) against class indices (N,), or against probabilities (N, classes)."""
+
+    default_loss = "cross_entropy"
+    loss_tasks = ("classification", "multilabel")
+    default_metrics = ("top1", "top5")
+    default_monitor = "max top1"
+    predictions_type = SingleLabel
+
+    @classmethod
+    def check(cls, train_set: Dataset, val_set: Dataset | None) -> None:
+        if not class_names(train_set):
+            raise UserError("TASK.NAME classification: the data set has no `classes`; set TASK.NAME to regression")
+        targets = targets_of(train_set)
+        if targets.ndim > 1 and not _are_probabilities(targets):
+            raise UserError(
+                "TASK.NAME classification: the images have several labels each; set TASK.NAME to multilabel"
+            )
+        if targets.ndim == 1 and targets.dtype.kind == "f":
+            raise UserError("TASK.NAME classification: the targets are numbers; set TASK.NAME to regression")
+
+    def train_metrics(self, result: StepResult) -> dict[str, torch.Tensor]:
+        return {"top1": top1(result.outputs, result.targets)}
+
+
+def _are_probabilities(targets: np.ndarray) -> bool:
+    return targets.ndim == 2 and bool((targets >= 0).all() and np.allclose(targets.sum(axis=1), 1))
+
+
+def guess_task(dataset: Dataset) -> str:
+    """Returns the task that a data set's targets are plainly meant for.
+
+    Raises UserError where they could be meant for several, or for none of those that are shipped.
+    """
+    targets, names = targets_of(dataset), class_names(dataset)
+    if names and ((targets.ndim == 1 and targets.dtype.kind in "iub") or _are_probabilities(targets)):
+        return "classification"
+    if names and targets.ndim == 2:
+        return "multilabel"
+    if targets.ndim <= 2 and targets.dtype.kind == "f":
+        return "regression"
+    raise UserError(f"TASK.NAME: cannot be inferred from targets {targets.dtype} {targets.shape}; set it")

@@ -1,0 +1,120 @@
+"""Predicting from Python, and with checkpoints of the first version."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from data.datasets.digits import Digits
+from engine.build_inference import checkpoint_config, checkpoint_resolved
+from engine.build_report import score_checkpoint
+from engine.checkpoint import load_checkpoint
+from engine.classifier import Classifier
+from engine.resume import resume_run
+from utils.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[2]
+VERSION_1 = Path(__file__).with_name("version_1.pth")
+
+
+@pytest.fixture(scope="module")
+def classifier() -> Classifier:
+    return Classifier.load(VERSION_1, device="cpu")
+
+
+@pytest.fixture
+def images(tmp_path) -> list[Path]:
+    """Six digits as files."""
+    digits = Digits(Path(), "test")
+    for i in range(6):
+        cv2.imwrite(str(tmp_path / f"{i}.png"), digits.images[i])
+    return [tmp_path / f"{i}.png" for i in range(6)]
+
+
+def test_paths_bytes_and_arrays_are_the_same_image(classifier, images):
+    for path in images:
+        pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        forms = [path, str(path), path.read_bytes(), pixels, pixels[..., None], np.repeat(pixels[..., None], 3, 2)]
+        predictions = classifier(forms)
+        assert isinstance(predictions, list) and len(predictions) == 6
+        for prediction in predictions[:5]:
+            assert np.array_equal(prediction.values, predictions[0].values)
+        assert predictions[5].label == predictions[0].label  # through RGB, which rounds
+        alone = classifier(path)
+        assert alone.label == predictions[0].label and alone.source == str(path)
+        assert np.allclose(alone.values, predictions[0].values, atol=1e-6)
+
+
+def test_predictions(classifier, images):
+    truth = Digits(Path(), "test").targets
+    predictions = classifier(images * 20)  # several batches
+    assert [p.source for p in predictions] == [str(path) for path in images] * 20
+    assert np.mean([p.label == str(truth[i % 6]) for i, p in enumerate(predictions)]) > 0.8
+    first = predictions[0]
+    assert first.values.shape == (10,) and first.values.sum() == pytest.approx(1, abs=1e-5)
+    assert first.top(3)[0] == (first.label, first.probability) and len(first.top(3)) == 3
+    assert first.probability == first.values.max() and first.names == list("0123456789")
+
+
+def test_an_image_that_cannot_be_read_has_an_error(classifier, images, tmp_path):
+    (tmp_path / "bad.png").write_bytes(b"\x89PNG bad")
+    good, bad, gone = classifier([images[0], tmp_path / "bad.png", tmp_path / "gone.png"])
+    assert good.error == "" and bad.values is None and "bad.png: cannot decode" in bad.error
+    assert "gone.png: cannot read the image: No such file" in gone.error
+    with pytest.raises(ValueError, match="bad.png"):
+        bad.label  # noqa: B018
+    streamed = dict(classifier.stream([images[0], tmp_path / "bad.png"]))
+    assert streamed[0].label == good.label and "cannot decode" in streamed[1].error
+    with pytest.raises(UserError, match="float64"):
+        classifier(np.zeros((8, 8)))
+
+
+def test_what_cannot_be_loaded(tmp_path):
+    with pytest.raises(UserError, match="no such run or checkpoint"):
+        Classifier.load(tmp_path / "gone")
+    with pytest.raises(UserError, match="MODEL.DEVICE 'cuda:99': not available"):
+        Classifier.load(VERSION_1, device="cuda:99")
+
+
+def test_a_script_of_four_lines(images):
+    code = "from engine.classifier import Classifier\nimport sys\n"
+    code += f"classifier = Classifier.load({str(VERSION_1)!r}, 'cpu')\nprint(classifier(sys.argv[1]).label)"
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(images[0])], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "0"
+
+
+def test_a_checkpoint_of_the_first_version_tests_as_it_did():
+    """The numbers are those that its own code printed."""
+    checkpoint = load_checkpoint(VERSION_1)
+    cfg = checkpoint_config(checkpoint)
+    assert cfg.SOLVER.MICRO_BATCHES == 2 and cfg.DATASETS.TRAIN_SUBSET == 1000
+    resolved = checkpoint_resolved(checkpoint, cfg)
+    assert (resolved.task, resolved.loss, resolved.input.size) == ("classification", "cross_entropy", (16, 16))
+    scores = score_checkpoint(checkpoint, cfg, "test", Digits(Path(), "test")).scores
+    expected = {"loss": 0.2629, "top1": 0.9194, "top5": 0.9972, "f1_macro": 0.9247, "precision_weighted": 0.9204}
+    expected |= {"roc_auc_macro": 0.9956, "mean_average_precision": 0.9745, "expected_calibration_error": 0.0537}
+    assert {name: scores[name] for name in expected} == pytest.approx(expected, abs=5e-5)
+
+
+def test_a_run_of_the_first_version_cannot_be_resumed(tmp_path):
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights/last.pth").write_bytes(VERSION_1.read_bytes())
+    with pytest.raises(UserError, match="last.pth: cannot be resumed: saved by the first version of this project"):
+        resume_run(tmp_path)
+
+
+def test_a_checkpoint_of_the_first_version_of_several_labels(tmp_path):
+    content = torch.load(VERSION_1, weights_only=True)
+    content["config"] = content["config"].replace("NAME: cross_entropy", "NAME: bce")
+    torch.save(content, tmp_path / "bce.pth")
+    checkpoint = load_checkpoint(tmp_path / "bce.pth")
+    cfg = checkpoint_config(checkpoint)
+    assert checkpoint_resolved(checkpoint, cfg).task == "multilabel"
+    prediction = Classifier.load(tmp_path / "bce.pth", "cpu")(np.zeros((8, 8), np.uint8))
+    assert prediction.values.sum() != pytest.approx(1)

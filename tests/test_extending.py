@@ -1,0 +1,215 @@
+"""The files and commands of docs/extending.md run as they stand, and do what the page promises."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.test_readme import DRIVER, FOLDERS, ROOT, blocks, place_files, write_image
+
+pytestmark = pytest.mark.xdist_group("extending")  # the fixture below is used by all tests of this file
+
+# Runs in the copy of the project after the commands of the page, in the same process.
+CHECKS = """
+import copy, json, traceback
+from pathlib import Path
+import numpy as np
+import torch
+from torch import nn
+from config import load_config
+from data.build import build_split, build_train_loader
+from engine.build import build_trainer
+from engine.checkpoint import load_newest
+from utils.errors import Interrupted
+from utils.run_folder import open_run
+
+def build(folder, overrides, stop=0):
+    calls = [0]
+    def poll():
+        calls[0] += 1
+        if calls[0] == stop:
+            raise Interrupted(2)
+    run = open_run(Path("runs") / folder)
+    checkpoint = load_newest(run) if run.has_weights else None
+    return build_trainer(load_config("configs/tiny.yml", overrides.split()), run, checkpoint, poll=poll)
+
+SAM = "SOLVER.STEP.NAME sam SOLVER.STEP.rho 0.1 "
+
+def sam_stops_in_the_middle_of_an_epoch():
+    options = SAM + "SOLVER.CLIP.NORM 1 SOLVER.MICRO_BATCHES 2 SOLVER.EMA 0.9 LOSS.NAME scaled_cross_entropy"
+    build("sam_whole", options).train()
+    trainer = build("sam_stopped", options, stop=2)
+    try:
+        trainer.train()
+        raise AssertionError("not stopped")
+    except Interrupted:
+        assert 0 < trainer.progress.samples_seen < trainer.train_loader.num_samples
+    trainer = build("sam_stopped", options)
+    assert trainer.step > 0
+    trainer.train()
+
+PLAIN = "SOLVER.AMP off SOLVER.OPTIMIZER.NAME SGD SOLVER.WEIGHT_DECAY 0 SOLVER.SCHEDULER.NAME constant "
+
+def sam_follows_the_paper(scaler=None, micro_batches=1):
+    trainer = build(f"sam_step_{micro_batches}_{scaler is None}", f"{PLAIN}{SAM}SOLVER.MICRO_BATCHES {micro_batches}")
+    task, batch = trainer.task.train(), next(trainer.train_loader.batches())
+    if micro_batches > 1:  # the statistics of batch norm depend on the micro-batches
+        task.model.features = nn.Sequential(*(nn.Sequential(block[0], block[2]) for block in task.model.features))
+    if scaler:
+        trainer.train_step.precision.scaler = torch.amp.GradScaler("cpu", init_scale=scaler)
+    expected = copy.deepcopy(task)
+    weights = list(expected.model.parameters())
+    first = torch.autograd.grad(expected(batch).loss, weights)
+    buffers = [buffer.clone() for buffer in expected.model.buffers()]
+    norm = torch.cat([g.flatten() for g in first]).norm()
+    with torch.no_grad():
+        for w, g in zip(weights, first):
+            w += 0.1 * g / norm
+    second = torch.autograd.grad(expected(batch).loss, weights)
+    with torch.no_grad():
+        for w, g, h in zip(weights, first, second):
+            w -= 0.1 * g / norm + 0.1 * h
+    trainer.train_step(batch)
+    for a, b in zip(task.model.parameters(), weights, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+    for a, b in zip(task.model.buffers(), buffers, strict=True):
+        torch.testing.assert_close(a, b)
+
+def sam_adds_up_micro_batches():
+    sam_follows_the_paper(micro_batches=2)
+
+def sam_unscales():
+    sam_follows_the_paper(scaler=2.0**10)
+
+def sam_survives_an_overflow():
+    trainer = build("sam_overflow", PLAIN + SAM)
+    batch = next(trainer.train_loader.batches())
+    trainer.train_step.precision.scaler = torch.amp.GradScaler("cpu", init_scale=3e38)
+    before = copy.deepcopy(list(trainer.task.model.parameters()))
+    result = trainer.train_step(batch)
+    assert not result.updated
+    assert all(torch.equal(a, b) for a, b in zip(before, trainer.task.model.parameters(), strict=True))
+    assert all(torch.isfinite(buffer).all() for buffer in trainer.task.model.buffers())
+
+def masks_move_with_their_images():
+    cfg = load_config("configs/tiny.yml", SEGMENTATION)
+    dataset = build_split(cfg, "train")
+    trainer = build_trainer(cfg, open_run(Path("runs/joint")))
+    moved = 0
+    for batch in trainer.train_loader.batches():
+        images = batch.images.numpy()
+        masks = np.select([images[:, 0] >= 120, images[:, 1] >= 120], [1, 2], 0)  # the colours tell the classes
+        assert np.array_equal(masks, batch.targets.numpy())
+        own = [trainer.train_loader.dataset[i][1] for i in batch.indices.tolist()]
+        moved += sum(not np.array_equal(a, b) for a, b in zip(masks, own, strict=True))
+    assert moved > 0.8 * trainer.train_loader.num_samples
+
+results = {}
+for check in (sam_stops_in_the_middle_of_an_epoch, sam_follows_the_paper, sam_adds_up_micro_batches, sam_unscales,
+              sam_survives_an_overflow, masks_move_with_their_images):
+    try:
+        check()
+        results[check.__name__] = ""
+    except Exception:
+        results[check.__name__] = traceback.format_exc()
+Path("checks.json").write_text(json.dumps(results))
+"""
+CHECK_NAMES = re.findall(r"^def ((?:sam|masks)\w+)", CHECKS, re.M)
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory) -> Path:
+    """A copy of the project with the files of the page, in which its commands have been run."""
+    folder = tmp_path_factory.mktemp("extending")
+    for name in FOLDERS:
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    write_image(folder / "image.jpg")
+    page = blocks("docs/extending.md")
+    place_files(folder, page)
+    commands = "".join(code for language, code in page if language == "bash")
+    line = next(line for line in commands.splitlines() if "TASK.NAME" in line)
+    words = re.findall(r'"[^"]*"|\S+', line.partition("runs/segmentation ")[2])
+    checks = f"SEGMENTATION = {[word.strip(chr(34)) for word in words]}\n{CHECKS}"
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys; sys.path.insert(0, 'tools')\n{DRIVER}\n{checks}", commands],
+        cwd=folder,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    (folder / "output.txt").write_text(done.stdout, encoding="utf-8")
+    return folder
+
+
+@pytest.mark.parametrize("name", CHECK_NAMES)
+def test_checks(project, name):
+    assert json.loads((project / "checks.json").read_text())[name] == ""
+
+
+def test_segmentation_beats_chance(project):
+    """Without learning, all pixels are background, with a mean IoU of 0.29."""
+    scores = json.loads((project / "runs/segmentation/report/test/metrics.json").read_text())
+    assert scores["task"] == "segmentation" and scores["mean_iou"] > 0.7
+    history = (project / "runs/segmentation/metrics.jsonl").read_text()
+    assert "train_pixel_accuracy" in history and "val_mean_iou" in history
+
+
+def state_of(checkpoint: Path) -> dict:
+    return torch.load(checkpoint, weights_only=True)
+
+
+def tensors(state: object, path: str = "") -> dict[str, torch.Tensor]:
+    """All tensors of a checkpoint by their place in it."""
+    if isinstance(state, torch.Tensor):
+        return {path: state}
+    items = state.items() if isinstance(state, dict) else enumerate(state) if isinstance(state, (list, tuple)) else ()
+    return {name: tensor for key, value in items for name, tensor in tensors(value, f"{path}/{key}").items()}
+
+
+def test_sam_resumes_bit_for_bit(project):
+    whole, resumed = (state_of(project / f"runs/{name}/weights/last.pth") for name in ("sam_whole", "sam_stopped"))
+    assert whole["progress"] == resumed["progress"] and whole["progress"]["epoch"] == 2
+    a, b = tensors(whole), tensors(resumed)
+    assert a.keys() == b.keys() and {path.split("/")[1] for path in a} >= {"model", "ema", "criterion", "optimizer"}
+    assert [path for path in a if not torch.equal(a[path], b[path])] == []
+
+
+def test_the_loss_learns_its_factor(project):
+    factor = state_of(project / "runs/loss/weights/last.pth")["criterion"]["log_factor"].exp().item()
+    assert factor == pytest.approx(2, rel=0.5) and factor != pytest.approx(2, rel=1e-4)
+
+
+def test_the_hook_writes_a_file_with_the_name_of_the_run(project):
+    header, *epochs = map(json.loads, (project / "tracked/tracked_run.jsonl").read_text().splitlines())
+    assert header == {"run": "tracked_run", "model": "tiny_fcn", "classes": list("0123456789")}
+    assert [record["epoch"] for record in epochs] == [1, 2] and all(0 <= record["top1"] <= 1 for record in epochs)
+
+
+def test_the_script_predicts_paths_bytes_and_arrays(project):
+    top, *two, missing = (project / "output.txt").read_text().splitlines()[-4:]
+    assert top.startswith("[('") and len(two) == 2
+    assert {line.split()[0] for line in two} == {top[3]} and all(line.endswith("(10,)") for line in two)
+    assert missing.startswith("error: ") and "missing.jpg" in missing
+
+
+def test_the_examples_are_in_the_project_s_style(project):
+    """Lines, names and imports as `make lint` expects them, and each folder uses only those it may."""
+    files = [re.match(r"# (\S+)\n", code)[1] for language, code in blocks("docs/extending.md") if language == "python"]
+    assert np.unique(files).size == len(files) == 11
+    done = subprocess.run(
+        [sys.executable, "-m", "ruff", "check", "--config", str(ROOT / "pyproject.toml"), *files],
+        cwd=project,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout

@@ -1,0 +1,113 @@
+"""Types that several layers share: what a data set offers, a batch of it, what a network is fed."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+# One entry of a list of transforms in the configuration: `Name`, or {Name: {argument: value}}.
+Entry = Any
+
+
+class Dataset(Protocol):
+    """A numbered collection of samples.
+
+    A sample is (source, target): the source a uint8 array (H, W, C) or an encoded image, the target a class
+    index, a vector (outputs,), or whatever else the task understands. `classes`, a list of names, `targets`,
+    one array (n, ...) of all targets, `weights` (n,) and `thread_safe` are optional attributes.
+    """
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> tuple[Any, Any]: ...
+
+    def name(self, index: int, /) -> str:
+        """Path of a sample relative to the data set's root, or `split/index` for arrays in memory."""
+        ...
+
+
+def class_names(dataset: Dataset) -> list[str]:
+    """Names of the classes; empty for a data set without classes."""
+    return list(getattr(dataset, "classes", ()))
+
+
+def output_names(dataset: Dataset) -> list[str]:
+    """Names of the classes, or else of the numbers to predict (`target_names`); empty where neither is given."""
+    return class_names(dataset) or list(getattr(dataset, "target_names", ()))
+
+
+def targets_of(dataset: Dataset) -> np.ndarray:
+    """Targets (n, ...) of all samples: the data set's `targets`, or else read one by one."""
+    targets = getattr(dataset, "targets", None)
+    return np.array([dataset[i][1] for i in range(len(dataset))]) if targets is None else np.asarray(targets)
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """Size, normalisation and transforms of the images that a network is fed.
+
+    `size` is (height, width) in pixels, `mean` and `std` have one number per channel, for pixels in 0..1.
+    """
+
+    size: tuple[int, int]
+    channels: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    train_transforms: tuple[Entry, ...] = ()
+    test_transforms: tuple[Entry, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, with lists in place of tuples."""
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "InputSpec":
+        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        return cls(**fields)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images uint8 (N, C, H, W) in channels-last memory, and what belongs to each.
+
+    `targets` are int64 (N,), float32 (N, outputs), or stacked arrays of another shape; `indices` int64 (N,)
+    say which samples of the data set these are; `weights` float32 (N,) multiply the samples' losses, None if all
+    count the same. The images of a batch are valid until the loader is asked for the next one.
+    """
+
+    images: torch.Tensor
+    targets: torch.Tensor
+    indices: torch.Tensor
+    weights: torch.Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def to(self, device: torch.device) -> "Batch":
+        """The batch on a device, copied asynchronously where the memory is pinned."""
+        return self._map(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pin_memory(self) -> "Batch":
+        return self._map(torch.Tensor.pin_memory)
+
+    def split(self, parts: int) -> "list[Batch]":
+        """Micro-batches of nearly equal size; fewer than `parts` where one would hold a single sample."""
+        parts = max(min(parts, len(self) // 2), 1)  # batch norm needs two samples
+        if parts == 1:
+            return [self]
+        columns = {key: tensor.tensor_split(parts) for key, tensor in vars(self).items() if tensor is not None}
+        return [replace(self, **{key: pieces[i] for key, pieces in columns.items()}) for i in range(parts)]
+
+    def _map(self, function: Callable[[torch.Tensor], torch.Tensor]) -> "Batch":
+        return replace(self, **{key: function(tensor) for key, tensor in vars(self).items() if tensor is not None})
+
+
+class Transform(Protocol):
+    """An image transform: uint8 (H, W, C) in, uint8 out; `rng` is its only source of randomness."""
+
+    def __call__(self, image: Any, rng: Any, /) -> Any: ...
+
+
+Transforms = Sequence[Transform]
