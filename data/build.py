@@ -9,13 +9,13 @@ import numpy as np
 from config import CfgNode
 from data.executors import Executor, Inline, Processes
 from data.loaders import Loader
+from data.mixing import BatchTransforms
 from data.reading import OnBroken, SampleReader, Weights
 from data.registry import BATCH_TRANSFORMS, DATASETS, TRANSFORMS, MissingSplit
 from data.samplers import sampling_weights
 from data.splits import balanced_subset, stratified_fold, stratified_split
 from data.subset import Subset, strata_of
 from data.transforms.arguments import try_out
-from data.transforms.batch import BatchTransforms
 from utils.contracts import Dataset, Entry, InputSpec, Transform, output_names
 from utils.errors import UserError
 from utils.registry import accepts, call, parse_entry

@@ -9,12 +9,12 @@ from itertools import groupby, product
 from multiprocessing.pool import ThreadPool
 from operator import attrgetter
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 
 from data.image_io import MAX_PIXELS, EncodedImage, to_pixels
+from data.subset import Target
 from utils.contracts import Dataset
 from utils.errors import UserError
 from utils.labels import class_indices, label_text
@@ -35,7 +35,7 @@ class Record:
     split: str
     index: int
     name: str
-    target: Any = None  # None if it cannot be read
+    target: Target = None  # None if it cannot be read
     label: str = ""
     height: int = 0
     width: int = 0
@@ -84,7 +84,7 @@ def _read(dataset: Dataset, split: str, i: int, channels: int, max_pixels: int) 
     return record
 
 
-def _label(target: Any, classes: Sequence[str]) -> str:
+def _label(target: Target, classes: Sequence[str]) -> str:
     """A target as a string: its classes or numbers; empty for a mask."""
     if np.ndim(target) > 1:
         return ""
@@ -144,8 +144,8 @@ def _flag_copies(same: Sequence[Record]) -> None:
             record.add(kind, f"same pixels as {other.name} ({split}{labels[split] and f': {labels[split]}'})")
 
 
-def labels_conflict(targets: Sequence[Any]) -> bool:
-    """Whether targets differ; of several labels, whether one is present (1) here and absent (0) there, not ignored."""
+def labels_conflict(targets: Sequence[Target]) -> bool:
+    """Tests if targets differ; of several labels, if one is present (1) in a target and absent (0) in another."""
     table = np.array(targets)
     if table.ndim == 2 and np.isin(table, (-1, 0, 1)).all():
         return bool(((table > 0).any(axis=0) & (table == 0).any(axis=0)).any())

@@ -15,6 +15,7 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
+from mmap import mmap
 from multiprocessing import util
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -123,7 +124,11 @@ class Processes:
         for batch_keys in itertools.islice(keys, self.count * self.prefetch):
             send(batch_keys)
         while pending:
-            result = self._receive(*pending.popleft(), run, poll)
+            try:
+                result = self._receive(*pending.popleft(), run, poll)
+            except BaseException:  # an interrupt may have left half a message in a pipe
+                self.close()
+                raise
             if result.error is None and (following := next(keys, None)) is not None:
                 send(following)
             yield result
@@ -135,7 +140,9 @@ class Processes:
         shape = (self.prefetch + 1, self.batch_size, *reader.size, reader.channels)
         try:
             for _ in range(self.count):
-                memory = context.RawArray("B", math.prod(shape))
+                # Forked processes inherit memory that takes no place in /dev/shm, which is small in many containers.
+                is_fork = context.get_start_method() == "fork"
+                memory = mmap(-1, math.prod(shape)) if is_fork else context.RawArray("B", math.prod(shape))
                 ours, theirs = context.Pipe()
                 process = context.Process(target=_work, args=(reader, theirs, memory, shape), daemon=True)
                 process.start()

@@ -33,5 +33,5 @@ def is_image(path: str) -> bool:
 
 
 def is_junk(name: str) -> bool:
-    """Whether a file is hidden or left behind by an operating system."""
+    """Recognizes hidden files and those left behind by an operating system."""
     return name.startswith(".") or name.lower() in _JUNK

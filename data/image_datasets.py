@@ -3,11 +3,11 @@
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from data.image_io import EncodedImage, printable
+from data.subset import Target
 from utils.errors import UserError
 
 
@@ -60,7 +60,7 @@ class FileDataset:
     def __len__(self) -> int:
         return len(self._ends)
 
-    def __getitem__(self, i: int) -> tuple[EncodedImage, Any]:
+    def __getitem__(self, i: int) -> tuple[EncodedImage, Target]:
         target = self.targets[i]
         return EncodedImage.open(self.path(i)), target if target.ndim else int(target)
 

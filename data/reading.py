@@ -4,18 +4,18 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
 
 from data.image_io import MAX_PIXELS, BrokenImage, Source, size_of, to_pixels
 from data.samplers import SampleKey, stream
-from data.subset import strata_of, targets_of
-from utils.contracts import Batch, Dataset, Transforms
+from data.subset import Target, strata_of
+from utils.contracts import Batch, Dataset, Transforms, targets_of
 from utils.errors import UserCodeError, UserError, one_line
 
-Sample = tuple[np.ndarray, Any]  # pixels uint8 (H, W, C), target
+Sample = tuple[np.ndarray, Target]  # pixels uint8 (H, W, C), target
 # Treatment of a corrupt image: stop, read another sample in its place, or leave it out of the batch.
 OnBroken = Literal["raise", "replace", "skip"]
 Weights = np.ndarray | None  # (n,), of all samples of a data set in the loss
@@ -55,7 +55,7 @@ class SampleReader:
         result = ReadResult()
         images = np.empty((len(keys), *self.size, self.channels), np.uint8) if out is None else out
         indices: list[int] = []
-        targets: list[Any] = []
+        targets: list[Target] = []
         name = "a sample"
         try:
             for key in keys:
@@ -85,7 +85,7 @@ class SampleReader:
         except UserError as error:
             raise UserError(f"{self.dataset.name(key.index)}: {error}") from error
 
-    def _transform(self, source: Source, target: Any, rng: np.random.Generator) -> Sample:
+    def _transform(self, source: Source, target: Target, rng: np.random.Generator) -> Sample:
         transforms = self.transforms
         plan, finish = (getattr(transforms[0], name, None) if transforms else None for name in ("plan", "finish"))
         if plan and finish and not self.spatial_targets:
@@ -137,7 +137,7 @@ class SampleReader:
             yield from others[~is_similar].tolist()
 
 
-def collate(images: np.ndarray, targets: Sequence[Any], indices: Sequence[int], weights: Weights = None) -> Batch:
+def collate(images: np.ndarray, targets: Sequence[Target], indices: Sequence[int], weights: Weights = None) -> Batch:
     """Makes a batch of images uint8 (N, H, W, C) and N targets; `weights` are those of the whole data set."""
     labels = torch.from_numpy(np.asarray(targets))
     return Batch(

@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data.subset import targets_of, weights_of
-from utils.contracts import Dataset
+from data.subset import weights_of
+from utils.contracts import Dataset, targets_of
 from utils.errors import UserError
 
 # Every use of random numbers has a tag of its own, so that no two uses share a stream.

@@ -1,6 +1,6 @@
-"""Which samples are held out for validation, and which are trained on.
+"""Divisions of a data set: validation split, folds, balanced subset.
 
-Functions take the strata (n,) of all samples, integers; see `data.subset.strata_of`.
+The functions take the strata (n,) of all samples, integers; see `data.subset.strata_of`.
 """
 
 from collections.abc import Sequence

@@ -5,13 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from utils.contracts import Dataset
+from utils.contracts import Dataset, is_soft, targets_of
 
-
-def targets_of(dataset: Dataset) -> np.ndarray:
-    """Returns all targets, (n,) or (n, ...): the data set's `targets`, else read one by one."""
-    targets = getattr(dataset, "targets", None)
-    return np.array([dataset[i][1] for i in range(len(dataset))]) if targets is None else np.asarray(targets)
+Target = Any  # of one sample: a class index, a vector, a mask, or whatever else the task understands
 
 
 def weights_of(dataset: Dataset) -> np.ndarray | None:
@@ -26,11 +22,6 @@ def class_counts(dataset: Dataset) -> np.ndarray:
     if targets.ndim > 1 and not is_soft(targets):
         return (targets > 0).sum(axis=0)
     return np.bincount(targets if targets.ndim == 1 else targets.argmax(axis=1), minlength=len(classes))
-
-
-def is_soft(targets: np.ndarray) -> bool:
-    """Whether targets are class probabilities (n, classes) rather than several labels."""
-    return bool(targets.ndim == 2 and (targets >= 0).all() and np.allclose(targets.sum(axis=1), 1))
 
 
 def strata_of(dataset: Dataset) -> np.ndarray:
@@ -81,7 +72,7 @@ class Subset:
     def __len__(self) -> int:
         return len(self.indices)
 
-    def __getitem__(self, i: int) -> tuple[Any, Any]:
+    def __getitem__(self, i: int) -> tuple[Any, Target]:
         return self.dataset[int(self.indices[i])]
 
     def name(self, i: int) -> str:

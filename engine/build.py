@@ -229,7 +229,7 @@ def _build_evaluation(cfg: CfgNode, step: StandardStep, val_set: Dataset | None,
     task = step.task if step.ema is None else step.task.with_model(step.ema.module)
     loader = build_eval_loader(cfg, val_set, resolved.input, **_loading(task, resolved))
     reader = image_reader(val_set, cfg.DATASETS.MAX_PIXELS)
-    return [Evaluation(evaluation_task(cfg, task), resolved.task, loader, metrics, resolved.monitor, reader)]
+    return [Evaluation(evaluation_task(cfg, task), loader, metrics, resolved.monitor, reader)]
 
 
 def _build_hooks(cfg: CfgNode, run: RunFolder, names: list[str], has_validation: bool) -> list[Hook]:

@@ -74,7 +74,9 @@ def build_task(cfg: CfgNode, resolved: Resolved, names: Sequence[str], teacher: 
     normalize = build_normalize(cfg, resolved.input)
     criterion = build_criterion(cfg, resolved.loss, resolved.class_weights, teacher, resolved.num_outputs)
     kind = find_task(resolved.task)
-    return call(kind, cfg.TASK.arguments(), "TASK", model, normalize, criterion, names)
+    task = call(kind, cfg.TASK.arguments(), "TASK", model, normalize, criterion, names)
+    task.name = resolved.task
+    return task
 
 
 def build_trained_task(checkpoint: Checkpoint, cfg: CfgNode, device: torch.device) -> Task:

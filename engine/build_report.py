@@ -1,6 +1,5 @@
 """A checkpoint -> the scores of a split, and the reports on a test and on a training."""
 
-from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +18,7 @@ from engine.build_inference import (
     task_metrics,
 )
 from engine.checkpoint import Checkpoint, Resolved, load_checkpoint
-from engine.inference import SplitResult, evaluate
+from engine.inference import SplitResult, Watch, evaluate
 from engine.report.page import Image, Page
 from engine.report.training import read_history, run_metadata, training_images
 from engine.report.writer import check_finite, kept_images, write_index, write_split_report
@@ -27,7 +26,6 @@ from utils.contracts import Batch, Dataset, InputSpec
 from utils.labels import target_text
 from utils.run_folder import RunFolder, run_of
 
-Watch = Callable[[Iterable[Batch], int], Iterable[Batch]]  # wraps the batches of a split, to show progress
 _DATA_IMAGES = {"class_histogram": "Images of each class", "first_batch": "The first batch, as the network sees it"}
 
 
@@ -38,24 +36,12 @@ def score_checkpoint(
 
     Raises UserError for outputs that are NaN or Inf.
     """
-    device = resolve_device(cfg.MODEL.DEVICE)
     resolved = checkpoint_resolved(checkpoint, cfg)
-    task = build_trained_task(checkpoint, cfg, device)
+    task = build_trained_task(checkpoint, cfg, resolve_device(cfg.MODEL.DEVICE))
     metrics = {**build_metrics(cfg, resolved.task, resolved.monitor), **task_metrics(resolved.task)}
     loader = build_eval_loader(cfg, dataset, resolved.input, spatial_targets=task.spatial_targets)
-    evaluator = evaluate(task, watch(loader.batches(), len(dataset)), metrics, device)
+    result = evaluate(task, split, loader, metrics, image_reader(dataset, cfg.DATASETS.MAX_PIXELS), watch=watch)
     loader.close()
-    result = SplitResult(
-        resolved.task,
-        split,
-        evaluator.result(),
-        evaluator.predictions(),
-        checkpoint.classes,
-        dataset,
-        image_reader(dataset, cfg.DATASETS.MAX_PIXELS),
-        evaluator.count,
-        len(loader.broken),
-    )
     check_finite(result)
     return result
 

@@ -4,7 +4,7 @@ classifier = Classifier.load("runs/default/2026-01-01_12-00-00")
 print(classifier("image.jpg").label)
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from data.image_io import EncodedImage
 from data.samplers import SampleKey
 from engine.build_inference import build_trained_task, checkpoint_config, checkpoint_resolved, resolve_device
 from engine.checkpoint import Checkpoint, load_checkpoint
+from engine.inference import Watch
 from engine.predictions import LabelPredictions
 from engine.resume import find_checkpoint
 from utils.contracts import Batch
@@ -108,7 +109,7 @@ class Classifier:
         return predictions
 
     def stream(
-        self, files: Sequence[Path], watch: Callable[[Iterable[Batch], int], Iterable[Batch]] = lambda b, n: b
+        self, files: Sequence[Path], watch: Watch = lambda batches, total: batches
     ) -> Iterator[tuple[int, Prediction]]:
         """Yields (index, prediction) of files as they come, read ahead in batches; unreadable ones at the end."""
         sources = _Sources(files)
@@ -125,7 +126,7 @@ class Classifier:
     def _run(self, batch: Batch, name: Callable[[int], str]) -> list[Prediction]:
         outputs = self.task.model(self.task.normalize(batch.images.to(self.device)))
         values = self.task.predict(outputs).float().cpu().numpy()
-        columns = zip(batch.indices.tolist(), values, batch.images, strict=True)
+        columns = zip(batch.indices.tolist(), values, batch.images.clone(), strict=True)
         return [Prediction(name(index), self.names, row, image) for index, row, image in columns]
 
 

@@ -8,16 +8,18 @@ import torch
 from torch import nn
 
 from engine.predictions import Predictions
-from engine.tasks.base import Evaluator, Metrics, Task
-from utils.contracts import Batch, Dataset
+from engine.tasks.base import Metrics, Task
+from utils.contracts import Batch, Dataset, Loader
+
+Watch = Callable[[Iterable[Batch], int], Iterable[Batch]]  # wraps batches of so many samples in all, to show progress
 
 
 @dataclass(frozen=True)
 class SplitResult:
     """Scores and predictions of a split.
 
-    `scores` are the loss and the metrics by name; `predictions` None from a task that keeps none; `read_image(i)`
-    gives a sample as people see it: uint8 (H, W, 1 or 3), RGB.
+    `scores` are the loss and the metrics by name; `predictions` None from a task that keeps none; `names` those of
+    the outputs; `read_image(i)` gives a sample as people see it: uint8 (H, W, 1 or 3), RGB.
     """
 
     task: str
@@ -33,22 +35,28 @@ class SplitResult:
 
 def evaluate(
     task: Task,
-    batches: Iterable[Batch],
+    split: str,
+    loader: Loader,
     metrics: Metrics,
-    device: torch.device,
+    read_image: Callable[[int], np.ndarray],
     poll: Callable[[], None] = lambda: None,
-) -> Evaluator:
-    """Runs the task in evaluation mode over the batches, and returns what was accumulated.
+    watch: Watch = lambda batches, total: batches,
+) -> SplitResult:
+    """Runs a task in evaluation mode over all batches of a loader, and closes nothing.
 
-    Always in float32, whatever it was trained in, so that validation, testing and inference agree.
+    Always in float32, whatever it was trained in, so that validation, testing and inference agree. `poll` is called
+    between batches and while waiting for them, and may raise.
     """
     task.eval()
     evaluator = task.evaluator(metrics)
-    for batch in batches:
+    device = next(task.parameters()).device
+    for batch in watch(loader.batches(poll=poll), len(loader.dataset)):
         poll()
         with torch.inference_mode():
             evaluator.add(task(batch.to(device)))
-    return evaluator
+    scores, predictions = evaluator.result(), evaluator.predictions()
+    counts = evaluator.count, len(loader.broken)
+    return SplitResult(task.name, split, scores, predictions, task.names, loader.dataset, read_image, *counts)
 
 
 class FlipAverage(nn.Module):

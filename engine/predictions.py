@@ -143,7 +143,7 @@ class SingleLabel(LabelPredictions):
 
     @cached_property
     def correct(self) -> np.ndarray:  # type: ignore[override]
-        return self.predicted_classes == self.target_classes
+        return np.equal(self.predicted_classes, self.target_classes)
 
     @cached_property
     def confidence(self) -> np.ndarray:  # type: ignore[override]
@@ -175,7 +175,7 @@ class MultiLabel(LabelPredictions):
 
     @cached_property
     def _mistakes(self) -> np.ndarray:
-        return np.logical_and(self.predicted != (self.labels > 0), self.labels >= 0)
+        return np.where(self.labels >= 0, self.predicted != (self.labels > 0), False)
 
     @cached_property
     def correct(self) -> np.ndarray:  # type: ignore[override]

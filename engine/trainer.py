@@ -4,33 +4,19 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import torch
 
 from engine.checkpoint import Checkpointables, ExactWeights, OptimizerState, State
-from engine.hooks.base import Hook
 from engine.inference import SplitResult
 from engine.rng import RngState
 from engine.steps.standard import StandardStep
 from engine.tasks.base import StepResult
-from utils.contracts import Batch, Dataset
+from utils.contracts import Batch, Loader
 
-
-class Loader(Protocol):
-    """Batches of the training set; see data/loaders.py."""
-
-    @property
-    def dataset(self) -> Dataset: ...
-
-    @property
-    def num_samples(self) -> int: ...
-
-    def __len__(self) -> int: ...
-
-    def batches(self, epoch: int = 0, start: int = 0, poll: Callable[[], None] | None = None) -> Iterator[Batch]: ...
-
-    def close(self) -> None: ...
+if TYPE_CHECKING:
+    from engine.hooks.base import Hook
 
 
 @dataclass
@@ -67,7 +53,7 @@ class Trainer:
         device: torch.device,
         max_epochs: int,
         batch_transform: Callable[[Batch, int, int], Batch] | None = None,
-        hooks: Sequence[Hook] = (),
+        hooks: Sequence["Hook"] = (),
         poll: Callable[[], None] = lambda: None,
     ):
         self.task = train_step.task
@@ -207,7 +193,7 @@ class Trainer:
 class _HookStates:
     """The states of all hooks, by class name, numbered where there are several of a kind."""
 
-    def __init__(self, hooks: Sequence[Hook]):
+    def __init__(self, hooks: Sequence["Hook"]):
         names = [type(hook).__name__ for hook in hooks]
         keys = [
             f"{name}-{names[: i + 1].count(name)}" if names.count(name) > 1 else name for i, name in enumerate(names)

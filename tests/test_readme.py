@@ -44,7 +44,7 @@ def test_both_languages_have_the_same_code():
         for name in ("README.md", "README.zh.md")
     ]
     assert without_comments[0] == without_comments[1]
-    assert len(without_comments[0]) == 7
+    assert len(without_comments[0]) == 8
 
 
 def test_both_languages_have_the_same_structure():
@@ -130,8 +130,8 @@ def test_the_code_runs(clone):
     assert done.returncode == 0, done.stdout + done.stderr
     first, resumed = sorted((clone / "runs/digits").iterdir())  # trained, and started afresh by --resume
     assert (first / "report/val/index.html").exists()
-    scores = json.loads((resumed / "report/test/metrics.json").read_text())  # of the newest run
-    assert scores["task"] == "classification" and scores["top1"] > 0.5
+    scores = json.loads((resumed / "report/test/metrics.json").read_text())  # of the newest run; chance is 0.1
+    assert scores["task"] == "classification" and scores["top1"] > 0.2
     (added,) = (clone / "runs/default").iterdir()
     assert "MyNet" in (added / "overrides.yml").read_text()
     for name in re.findall(r"^\| `([^|]+)` \|", re.search(r"in a run folder.*?\n\n", README, re.S)[0], re.M):

@@ -1,6 +1,6 @@
 """Types that several layers share: what a data set offers, a batch of it, what a network is fed."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
 
@@ -24,7 +24,7 @@ class Dataset(Protocol):
     def __getitem__(self, index: int, /) -> tuple[Any, Any]: ...
 
     def name(self, index: int, /) -> str:
-        """Path of a sample relative to the data set's root, or `split/index` for arrays in memory."""
+        """Name of a sample in messages and tables: its path, or `split/index` for arrays in memory."""
         ...
 
 
@@ -42,6 +42,11 @@ def targets_of(dataset: Dataset) -> np.ndarray:
     """Targets (n, ...) of all samples: the data set's `targets`, or else read one by one."""
     targets = getattr(dataset, "targets", None)
     return np.array([dataset[i][1] for i in range(len(dataset))]) if targets is None else np.asarray(targets)
+
+
+def is_soft(targets: np.ndarray) -> bool:
+    """Tests if targets are class probabilities (n, classes) rather than several labels."""
+    return bool(targets.ndim == 2 and (targets >= 0).all() and np.allclose(targets.sum(axis=1), 1))
 
 
 @dataclass(frozen=True)
@@ -87,7 +92,8 @@ class Batch:
 
     def to(self, device: torch.device) -> "Batch":
         """The batch on a device, copied asynchronously where the memory is pinned."""
-        return self._map(lambda tensor: tensor.to(device, non_blocking=True))
+        non_blocking = device.type == "cuda"  # elsewhere the memory, which is used again, might be copied too late
+        return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> "Batch":
         return self._map(torch.Tensor.pin_memory)
@@ -102,6 +108,24 @@ class Batch:
 
     def _map(self, function: Callable[[torch.Tensor], torch.Tensor]) -> "Batch":
         return replace(self, **{key: function(tensor) for key, tensor in vars(self).items() if tensor is not None})
+
+
+class Loader(Protocol):
+    """The batches of a split, epoch by epoch; see data/loaders.py. `broken` maps corrupt samples to the reason."""
+
+    broken: dict[int, str]
+
+    @property
+    def dataset(self) -> Dataset: ...
+
+    @property
+    def num_samples(self) -> int: ...
+
+    def __len__(self) -> int: ...
+
+    def batches(self, epoch: int = 0, start: int = 0, poll: Callable[[], None] | None = None) -> Iterator[Batch]: ...
+
+    def close(self) -> None: ...
 
 
 class Transform(Protocol):

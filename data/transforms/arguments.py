@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 
 from data.image_formats import Size
+from data.image_io import crop
 from utils.contracts import Transform
 from utils.errors import UserError
 from utils.registry import is_library, translate
@@ -50,9 +51,10 @@ def colour_channels(image: np.ndarray) -> int:
 
 
 def try_out(transform: Transform, size: Size, channels: int, where: str, spatial_targets: bool) -> None:
-    """Applies a transform to a black image several times, so that an unusable value is found before training.
+    """Applies a transform to noise several times, so that an unusable value is found before training.
 
     `where` starts the message. With spatial targets a transform must move masks too, or leave pixels in place.
+    Raises UserError, also for a `plan` and `finish` that do not equal the call.
     """
     if spatial_targets and getattr(transform, "moves_pixels", True) and not hasattr(transform, "joint"):
         raise UserError(
@@ -61,7 +63,13 @@ def try_out(transform: Transform, size: Size, channels: int, where: str, spatial
         )
     try:
         for seed in range(8):
-            transform(np.zeros((*size, channels), np.uint8), np.random.default_rng(seed))
+            image = np.random.default_rng(seed).integers(0, 256, (*size, channels), np.uint8)
+            result = transform(image, np.random.default_rng(seed))
+            plan, finish = getattr(transform, "plan", None), getattr(transform, "finish", None)
+            if plan and finish:
+                planned = finish(crop(image, plan(size, np.random.default_rng(seed))))
+                if not np.array_equal(planned, result):
+                    raise ValueError("`finish` of the part from `plan` differs from the call; define all three alike")
     except Exception as error:
         is_value = isinstance(error, (ValueError, AssertionError, ArithmeticError, cv2.error))
         translate(error, where, is_refusal=is_value or is_library(type(transform)))

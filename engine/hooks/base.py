@@ -1,9 +1,8 @@
 """The interface of hooks. `Trainer.train` shows when each method is called."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from engine.trainer import Trainer
+from engine.trainer import Trainer
 
 
 class Hook:
@@ -19,28 +18,28 @@ class Hook:
     needs_validation = False  # whether it reads `trainer.metrics` or `trainer.is_best`
     main_only = False  # whether only the first of several processes runs it
 
-    def before_train(self, trainer: "Trainer") -> None:
+    def before_train(self, trainer: Trainer) -> None:
         """Called once, before the first step of this process; a resumed state has been restored."""
 
-    def before_epoch(self, trainer: "Trainer") -> None:
+    def before_epoch(self, trainer: Trainer) -> None:
         """Called before the first step of an epoch, and before the first one after a resume within it."""
 
-    def after_backward(self, trainer: "Trainer") -> None:
+    def after_backward(self, trainer: Trainer) -> None:
         """Called within a step, before the update: gradients of the whole batch, still scaled and not clipped."""
 
-    def after_step(self, trainer: "Trainer") -> None:
+    def after_step(self, trainer: Trainer) -> None:
         """Called after each step: counters, learning rate and weights have moved."""
 
-    def evaluate(self, trainer: "Trainer") -> None:
+    def evaluate(self, trainer: Trainer) -> None:
         """Called when an epoch is consumed. Must not change any state: a stop here is resumed here."""
 
-    def after_epoch(self, trainer: "Trainer") -> None:
+    def after_epoch(self, trainer: Trainer) -> None:
         """Called after the evaluation; the counters stand at the next epoch."""
 
-    def on_failure(self, trainer: "Trainer", error: BaseException) -> None:
+    def on_failure(self, trainer: Trainer, error: BaseException) -> None:
         """Called when an exception, a signal for example, leaves the loop."""
 
-    def after_train(self, trainer: "Trainer") -> None:
+    def after_train(self, trainer: Trainer) -> None:
         """Always called on exit; close resources here."""
 
     def state_dict(self) -> dict[str, Any]:

@@ -3,18 +3,15 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from engine.checkpoint import Checkpoint, Resolved, first_nonfinite, save_checkpoint
 from engine.hooks.base import Hook
 from engine.interrupt import StopNow
+from engine.trainer import Trainer
 from utils.atomic_file import link_over
 from utils.errors import UserError, one_line
 from utils.logger import get_logger
 from utils.run_folder import RunFolder
-
-if TYPE_CHECKING:
-    from engine.trainer import Trainer
 
 log = get_logger("train")
 
@@ -44,19 +41,19 @@ class Checkpoints(Hook):
         self.saved_step = 0
         self.saved_best: float | None = None
 
-    def before_train(self, trainer: "Trainer") -> None:
+    def before_train(self, trainer: Trainer) -> None:
         self.saved_step, self.saved_best = trainer.step, trainer.progress.best
         if not self.run.last.exists():
             self._save_or_fail(trainer)
         elif trainer.epoch and trainer.progress.samples_seen == 0 and trainer.is_best:
             link_over(self.run.last, self.run.best)  # a kill may have come between the two names
 
-    def after_step(self, trainer: "Trainer") -> None:
+    def after_step(self, trainer: Trainer) -> None:
         every, result = self.options.every_steps, trainer.result
         if every and result is not None and result.updated and trainer.step % every == 0:
             self._save_or_warn(trainer)
 
-    def after_epoch(self, trainer: "Trainer") -> None:
+    def after_epoch(self, trainer: Trainer) -> None:
         names = [self.run.best] if trainer.is_best else []
         if self.options.keep_every_epochs and trainer.epoch % self.options.keep_every_epochs == 0:
             metric = self.resolved.monitor.partition(" ")[2]
@@ -65,7 +62,7 @@ class Checkpoints(Hook):
         save = self._save_or_fail if trainer.is_complete else self._save_or_warn
         save(trainer, names)
 
-    def on_failure(self, trainer: "Trainer", error: BaseException) -> None:
+    def on_failure(self, trainer: Trainer, error: BaseException) -> None:
         if isinstance(error, StopNow):
             log.warning("stopped at once; the last checkpoint was saved at step %d", self.saved_step)
         elif trainer.at_step_boundary:
@@ -74,7 +71,7 @@ class Checkpoints(Hook):
         elif not isinstance(error, UserError):
             self._save_crash(trainer)
 
-    def _save_or_fail(self, trainer: "Trainer", names: Sequence[Path] = ()) -> None:
+    def _save_or_fail(self, trainer: Trainer, names: Sequence[Path] = ()) -> None:
         try:
             self._save(trainer, names)
         except OSError as error:
@@ -82,7 +79,7 @@ class Checkpoints(Hook):
                 f"{self.run.last}: cannot save: {error.strerror or one_line(error)}; make room, then resume"
             ) from error
 
-    def _save_or_warn(self, trainer: "Trainer", names: Sequence[Path] = ()) -> None:
+    def _save_or_warn(self, trainer: Trainer, names: Sequence[Path] = ()) -> None:
         """Saves during the training: a full disk may have room again next time."""
         try:
             self._save(trainer, names)
@@ -91,7 +88,7 @@ class Checkpoints(Hook):
             log.warning("cannot save %s: %s; training continues", lost, error.strerror or one_line(error))
             trainer.progress.best = self.saved_best  # so that the next epoch that beats the file replaces it
 
-    def _save(self, trainer: "Trainer", names: Sequence[Path]) -> None:
+    def _save(self, trainer: Trainer, names: Sequence[Path]) -> None:
         """Saves as `last`, which becomes `previous`, and gives the new file these further names."""
         checkpoint = self._checkpoint(trainer)
         bad = first_nonfinite(checkpoint.state["model"])
@@ -107,7 +104,7 @@ class Checkpoints(Hook):
             link_over(self.run.last, path)
         self.saved_step, self.saved_best = trainer.step, trainer.progress.best
 
-    def _save_crash(self, trainer: "Trainer") -> None:
+    def _save_crash(self, trainer: Trainer) -> None:
         path = self.run.weights / "crash.pth"
         try:
             save_checkpoint(path, self._checkpoint(trainer))
@@ -117,6 +114,6 @@ class Checkpoints(Hook):
         lost = trainer.step - self.saved_step
         log.error("failed within step %d; a resume repeats %d steps; crash state: %s", trainer.step, lost, path)
 
-    def _checkpoint(self, trainer: "Trainer") -> Checkpoint:
+    def _checkpoint(self, trainer: Trainer) -> Checkpoint:
         state = trainer.checkpointables.state_dict()
         return Checkpoint(self.config, self.classes, self.resolved, state, trainer.at_step_boundary)

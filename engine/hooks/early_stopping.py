@@ -1,12 +1,8 @@
 """Early stopping, when the monitored metric no longer improves."""
 
-from typing import TYPE_CHECKING
-
 from engine.hooks.base import Hook
 from engine.registry import HOOKS
-
-if TYPE_CHECKING:
-    from engine.trainer import Trainer
+from engine.trainer import Trainer
 
 
 @HOOKS.register()
@@ -20,12 +16,12 @@ class EarlyStopping(Hook):
             raise ValueError(f"patience: found {patience}, expected at least 1 epoch")
         self.patience = patience
 
-    def before_train(self, trainer: "Trainer") -> None:
+    def before_train(self, trainer: Trainer) -> None:
         self._stop_if_due(trainer)  # a stopped run stays so, unless this hook or its patience has changed
 
-    def after_epoch(self, trainer: "Trainer") -> None:
+    def after_epoch(self, trainer: Trainer) -> None:
         self._stop_if_due(trainer)
 
-    def _stop_if_due(self, trainer: "Trainer") -> None:
+    def _stop_if_due(self, trainer: Trainer) -> None:
         if trainer.progress.epochs_since_best >= self.patience:
             trainer.stop(f"no improvement in the last {self.patience} epochs")

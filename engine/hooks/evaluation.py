@@ -2,16 +2,14 @@
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from engine.hooks.base import Hook
-from engine.inference import SplitResult, evaluate
+from engine.inference import evaluate
 from engine.tasks.base import Metrics, Task
-
-if TYPE_CHECKING:
-    from engine.trainer import Loader, Trainer
+from engine.trainer import Trainer
+from utils.contracts import Loader
 
 
 class Evaluation(Hook):
@@ -22,37 +20,19 @@ class Evaluation(Hook):
     """
 
     def __init__(
-        self,
-        task: Task,
-        task_name: str,
-        loader: "Loader",
-        metrics: Metrics,
-        monitor: str,
-        read_image: Callable[[int], np.ndarray],
+        self, task: Task, loader: Loader, metrics: Metrics, monitor: str, read_image: Callable[[int], np.ndarray]
     ):
         self.task = task
-        self.task_name = task_name
         self.loader = loader
         self.metrics = metrics
         mode, self.monitor = monitor.split(" ", 1)
         self.sign = 1 if mode == "max" else -1
         self.read_image = read_image
 
-    def evaluate(self, trainer: "Trainer") -> None:
-        batches = self.loader.batches(poll=trainer.poll)
-        evaluator = evaluate(self.task, batches, self.metrics, trainer.device, trainer.poll)
-        trainer.evaluation = SplitResult(
-            self.task_name,
-            "val",
-            evaluator.result(),
-            evaluator.predictions(),
-            self.task.names,
-            self.loader.dataset,
-            self.read_image,
-            evaluator.count,
-        )
+    def evaluate(self, trainer: Trainer) -> None:
+        trainer.evaluation = evaluate(self.task, "val", self.loader, self.metrics, self.read_image, trainer.poll)
 
-    def after_epoch(self, trainer: "Trainer") -> None:
+    def after_epoch(self, trainer: Trainer) -> None:
         progress, value = trainer.progress, trainer.metrics[self.monitor]
         better = progress.best is None or self.sign * value > self.sign * progress.best
         if better and math.isfinite(value) and math.isfinite(trainer.metrics["loss"]):
@@ -60,5 +40,5 @@ class Evaluation(Hook):
         else:
             progress.epochs_since_best += 1
 
-    def after_train(self, trainer: "Trainer") -> None:
+    def after_train(self, trainer: Trainer) -> None:
         self.loader.close()

@@ -2,15 +2,12 @@
 
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING
 
 from torch import nn
 
 from engine.hooks.base import Hook
+from engine.trainer import Trainer
 from utils.errors import UserError, did_you_mean
-
-if TYPE_CHECKING:
-    from engine.trainer import Trainer
 
 
 def freeze(model: nn.Module, patterns: Sequence[str]) -> None:
@@ -43,7 +40,7 @@ class Freezing(Hook):
             if len(self.body) == len(trainable):
                 raise UserError("SOLVER.FREEZE_EPOCHS: SOLVER.FREEZE freezes the head too, nothing is left to train")
 
-    def before_epoch(self, trainer: "Trainer") -> None:
+    def before_epoch(self, trainer: Trainer) -> None:
         for parameter in self.body:
             parameter.requires_grad = trainer.epoch >= self.epochs
         for module in trainer.task.model.modules():

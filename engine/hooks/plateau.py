@@ -1,14 +1,11 @@
 """Learning rate reduction, when the monitored metric no longer improves."""
 
 import math
-from typing import TYPE_CHECKING
 
 from engine.hooks.base import Hook
 from engine.registry import HOOKS
+from engine.trainer import Trainer
 from utils.logger import get_logger
-
-if TYPE_CHECKING:
-    from engine.trainer import Trainer
 
 
 @HOOKS.register()
@@ -30,7 +27,7 @@ class ReduceLROnPlateau(Hook):
         self.patience = patience
         self.min_lr = min_lr
 
-    def after_epoch(self, trainer: "Trainer") -> None:
+    def after_epoch(self, trainer: Trainer) -> None:
         waited = trainer.progress.epochs_since_best
         if waited and waited % (self.patience + 1) == 0:
             trainer.schedule.scale_lr(self.factor, self.min_lr)

@@ -5,11 +5,10 @@ from typing import TYPE_CHECKING
 
 from engine.hooks.base import Hook
 from engine.registry import HOOKS
+from engine.trainer import Trainer
 
 if TYPE_CHECKING:
     from tqdm import tqdm
-
-    from engine.trainer import Trainer
 
 
 @HOOKS.register(always=True)
@@ -21,7 +20,7 @@ class ProgressBar(Hook):
     def __init__(self) -> None:
         self.bar: tqdm | None = None
 
-    def before_train(self, trainer: "Trainer") -> None:
+    def before_train(self, trainer: Trainer) -> None:
         if not sys.stderr.isatty():
             return
         from tqdm import tqdm
@@ -36,7 +35,7 @@ class ProgressBar(Hook):
             file=sys.stderr,
         )
 
-    def after_step(self, trainer: "Trainer") -> None:
+    def after_step(self, trainer: Trainer) -> None:
         if self.bar is None or trainer.result is None:
             return
         self.bar.set_description(f"epoch {trainer.epoch + 1}/{trainer.max_epochs}", refresh=False)
@@ -45,6 +44,6 @@ class ProgressBar(Hook):
         self.bar.set_postfix(shown, refresh=False)
         self.bar.update(len(trainer.result))
 
-    def after_train(self, trainer: "Trainer") -> None:
+    def after_train(self, trainer: Trainer) -> None:
         if self.bar is not None:
             self.bar.close()

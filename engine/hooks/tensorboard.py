@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING
 
 from engine.hooks.base import Hook
 from engine.registry import HOOKS
+from engine.trainer import Trainer
 from utils.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
-    from engine.trainer import Trainer
 
 _FIGURE_PERIOD = 60  # seconds between two figures, which take 0.2 s each
 _SAMPLES, _MAX_CLASSES = 16, 100  # shown in the figures
@@ -34,7 +34,7 @@ class TensorBoard(Hook):
         self.written: object = None  # the newest record that was written
         self.drawn_at = -float("inf")
 
-    def before_train(self, trainer: "Trainer") -> None:
+    def before_train(self, trainer: Trainer) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
         # A run stopped during an evaluation repeats it, so that the last step of its epoch is hidden too.
@@ -42,11 +42,11 @@ class TensorBoard(Hook):
         self.writer = SummaryWriter(self.run.tensorboard, purge_step=purge_step)
         self.written = trainer.last_record
 
-    def after_step(self, trainer: "Trainer") -> None:
+    def after_step(self, trainer: Trainer) -> None:
         if trainer.last_record is not self.written:
             self._write_curves(trainer)
 
-    def after_epoch(self, trainer: "Trainer") -> None:
+    def after_epoch(self, trainer: Trainer) -> None:
         assert self.writer is not None
         self._write_curves(trainer)
         if self.histograms:
@@ -57,11 +57,11 @@ class TensorBoard(Hook):
             self._write_figures(trainer)
             self.drawn_at = time.monotonic()
 
-    def after_train(self, trainer: "Trainer") -> None:
+    def after_train(self, trainer: Trainer) -> None:
         if self.writer is not None:
             self.writer.close()
 
-    def _write_curves(self, trainer: "Trainer") -> None:
+    def _write_curves(self, trainer: Trainer) -> None:
         """Writes the newest record as one event; the writer's own methods make one of each value, and cost more."""
         from tensorboard.compat.proto.summary_pb2 import Summary
 
@@ -71,7 +71,7 @@ class TensorBoard(Hook):
         values = [Summary.Value(tag=tag, simple_value=value) for tag, value in curves.items()]
         self.writer.file_writer.add_summary(Summary(value=values), trainer.step)
 
-    def _write_figures(self, trainer: "Trainer") -> None:
+    def _write_figures(self, trainer: Trainer) -> None:
         from engine.predictions import SingleLabel
         from utils import plotting
         from utils.drawing import COLUMNS, grid

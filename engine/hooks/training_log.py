@@ -3,19 +3,17 @@
 import math
 import sys
 import time
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 import torch
 from torch import nn
 
 from engine.hooks.base import Hook
 from engine.report.tables import to_json
+from engine.trainer import Trainer
 from utils.errors import UserError
 from utils.logger import get_logger
 from utils.run_folder import RunFolder
-
-if TYPE_CHECKING:
-    from engine.trainer import Trainer
 
 log = get_logger("train")
 Record = dict[str, float | str]
@@ -83,17 +81,17 @@ class TrainingLog(Hook):
         self.seconds_before, self.started = 0.0, time.perf_counter()
         self.line_time, self.line_wait, self.line_samples = self.started, 0.0, 0
 
-    def before_train(self, trainer: "Trainer") -> None:
+    def before_train(self, trainer: Trainer) -> None:
         self.file = open(self.run.metrics, "a", encoding="utf-8")
         if self.size is not None and self.size < self.file.tell():
             self.file.truncate(self.size)
             self.file.seek(self.size)
         self.size = self.file.tell()
 
-    def before_epoch(self, trainer: "Trainer") -> None:
+    def before_epoch(self, trainer: Trainer) -> None:
         self._start_line(trainer)
 
-    def after_backward(self, trainer: "Trainer") -> None:
+    def after_backward(self, trainer: Trainer) -> None:
         if (trainer.step + 1) % self.period == 0:
             gradients = (p.grad for p in trainer.train_step.parameters_with_gradients())
             norm = nn.utils.get_total_norm([gradient for gradient in gradients if gradient is not None])
@@ -103,7 +101,7 @@ class TrainingLog(Hook):
             if len(rates) > 1:
                 self.step_values |= {f"lr_group{i}": rate for i, rate in enumerate(rates.values())}
 
-    def after_step(self, trainer: "Trainer") -> None:
+    def after_step(self, trainer: Trainer) -> None:
         result = trainer.result
         assert result is not None
         self.train.add(trainer.step, len(result), result.loss, trainer.task.train_metrics(result))
@@ -111,7 +109,7 @@ class TrainingLog(Hook):
         if result.updated and trainer.step % self.period == 0:
             self._write_line(trainer, result.lr)
 
-    def after_epoch(self, trainer: "Trainer") -> None:
+    def after_epoch(self, trainer: Trainer) -> None:
         self.train.flush()
         averages = self.train.averages({})
         record: Record = {"kind": "epoch", "epoch": trainer.epoch, "step": trainer.step}
@@ -123,7 +121,7 @@ class TrainingLog(Hook):
         best = "  best so far" if trainer.is_best and trainer.metrics else ""
         log.info("epoch %d/%d  train: %s  val: %s%s", trainer.epoch, trainer.max_epochs, train, val or "none", best)
 
-    def after_train(self, trainer: "Trainer") -> None:
+    def after_train(self, trainer: Trainer) -> None:
         if self.file is not None:
             self.file.close()
 
@@ -136,10 +134,10 @@ class TrainingLog(Hook):
         self.train.sums, self.line_sums = dict(state["sums"]), dict(state["line_sums"])
         self.size, self.seconds_before = state["size"], state["seconds"]
 
-    def _start_line(self, trainer: "Trainer") -> None:
+    def _start_line(self, trainer: Trainer) -> None:
         self.line_time, self.line_wait, self.line_samples = time.perf_counter(), trainer.data_seconds, 0
 
-    def _write_line(self, trainer: "Trainer", lr: float) -> None:
+    def _write_line(self, trainer: Trainer, lr: float) -> None:
         self.train.flush()
         averages = self.train.averages(self.line_sums)
         self.line_sums = dict(self.train.sums)
@@ -157,7 +155,7 @@ class TrainingLog(Hook):
             extra={"shown_by_bar": True},
         )
 
-    def _write(self, record: Record, trainer: "Trainer") -> None:
+    def _write(self, record: Record, trainer: Trainer) -> None:
         assert self.file is not None
         trainer.last_record = record
         self.file.write(to_json({**record, "seconds": round(self._seconds(), 3)}) + "\n")

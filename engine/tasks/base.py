@@ -4,6 +4,7 @@ import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -60,6 +61,7 @@ class Task(nn.Module):
         self.normalize = normalize
         self.criterion = criterion
         self.names = list(names)
+        self.name = ""  # in the registry
 
     @classmethod
     def names_of(cls, dataset: Dataset) -> list[str]:
@@ -149,6 +151,10 @@ class Evaluator:
 
         Raises UserError if there was no sample.
         """
+        return self._joined
+
+    @cached_property
+    def _joined(self) -> Predictions:
         if not self.count:
             raise UserError("no image of the split could be read; tools/check_data.py lists the reason for each")
         indices, targets, outputs = (np.concatenate(column) for column in zip(*self._parts, strict=True))
@@ -156,8 +162,7 @@ class Evaluator:
 
     def result(self) -> dict[str, float]:
         """Returns the loss, averaged over samples, and the metrics; NaN for metrics of outputs that are not finite."""
-        predictions = self.predictions()
-        assert predictions is not None
+        predictions = self._joined
         finite = bool(np.isfinite(predictions.outputs).all()) or bool(np.isfinite(predictions.values).all())
         scores = {n: self._score(n, m, predictions) if finite else math.nan for n, m in self.metrics.items()}
         return {"loss": self.loss / self.count, **scores}

@@ -1,12 +1,11 @@
 """Classification: one class per image."""
 
-import numpy as np
 import torch
 
 from engine.predictions import SingleLabel
 from engine.registry import TASKS
 from engine.tasks.base import StepResult, Task
-from utils.contracts import Dataset, class_names, targets_of
+from utils.contracts import Dataset, class_names, is_soft, targets_of
 from utils.errors import UserError
 
 
@@ -36,7 +35,7 @@ class Classification(Task):
         if not class_names(train_set):
             raise UserError("TASK.NAME classification: the data set has no `classes`; set TASK.NAME to regression")
         targets = targets_of(train_set)
-        if targets.ndim > 1 and not _are_probabilities(targets):
+        if targets.ndim > 1 and not is_soft(targets):
             raise UserError(
                 "TASK.NAME classification: the images have several labels each; set TASK.NAME to multilabel"
             )
@@ -47,17 +46,13 @@ class Classification(Task):
         return {"top1": top1(result.outputs, result.targets)}
 
 
-def _are_probabilities(targets: np.ndarray) -> bool:
-    return targets.ndim == 2 and bool((targets >= 0).all() and np.allclose(targets.sum(axis=1), 1))
-
-
 def guess_task(dataset: Dataset) -> str:
     """Returns the task that a data set's targets are plainly meant for.
 
     Raises UserError where they could be meant for several, or for none of those that are shipped.
     """
     targets, names = targets_of(dataset), class_names(dataset)
-    if names and ((targets.ndim == 1 and targets.dtype.kind in "iub") or _are_probabilities(targets)):
+    if names and ((targets.ndim == 1 and targets.dtype.kind in "iub") or is_soft(targets)):
         return "classification"
     if names and targets.ndim == 2:
         return "multilabel"

@@ -107,12 +107,12 @@ def run_tool(*words: str) -> None:
 
 
 def collect_other_tests(files: frozenset[Path]) -> None:
-    ignored = [f"--ignore={relative(path)}" for path in tests_of(files)]
+    ignored = [f"--ignore={relative(path)}" for path in importing_tests(files)]
     code = pytest.main(["--collect-only", "-q", "-p", "no:xdist", "-p", "no:cacheprovider", *ignored])
     assert code == 0, f"pytest: exit code {code}"
 
 
-def tests_of(files: frozenset[Path]) -> set[Path]:
+def importing_tests(files: frozenset[Path]) -> set[Path]:
     """Returns the test files that import one of `files`, and those that import such a test file."""
     imports = {path: imports_of(parse(path)) for path in (ROOT / "tests").rglob("*.py")}
     gone = set(files)

@@ -11,8 +11,8 @@ from data.build import build_train_and_val, build_train_loader
 from data.registry import DATASETS
 from data.samplers import epoch_order
 from data.splits import balanced_subset, stratified_fold, stratified_split
-from data.subset import Subset, class_counts, strata_of, targets_of, weights_of
-from utils.contracts import InputSpec
+from data.subset import Subset, class_counts, strata_of, weights_of
+from utils.contracts import InputSpec, targets_of
 from utils.errors import UserError
 
 SPEC = InputSpec((6, 6), 1, (0.5,), (0.5,))

@@ -427,3 +427,18 @@ def test_colour_transforms_of_five_channels_are_refused_at_start(toy_cfg):
     message = "INPUT.TRAIN_TRANSFORMS: ColorJitter: found an image of 5 channels, colour transforms take 1 or 3"
     with pytest.raises(UserError, match=message):
         build_train_loader(cfg, build_train_and_val(cfg)[0], spec_of(cfg, channels=5))
+
+
+@TRANSFORMS.register()
+class BrightCrop(RandomResizedCrop):
+    """Changes the call of its base, but not the two halves that reading would use in its place."""
+
+    def __call__(self, image, rng, nearest=False):
+        return super().__call__(image, rng, nearest) | np.uint8(1)
+
+
+def test_a_plan_that_differs_from_the_call_is_refused_at_start(toy_cfg):
+    cfg = toy_cfg("INPUT.TRAIN_TRANSFORMS", "[BrightCrop]")
+    message = "INPUT.TRAIN_TRANSFORMS: BrightCrop: `finish` of the part from `plan` differs from the call"
+    with pytest.raises(UserError, match=message):
+        build_train_loader(cfg, build_train_and_val(cfg)[0], spec_of(cfg))

@@ -163,7 +163,7 @@ def play_epochs(hooks: list[Hook], values: list[float], losses: list[float] | No
 
 
 def evaluation_of(monitor: str) -> Evaluation:
-    return Evaluation(None, "classification", None, {}, monitor, None)
+    return Evaluation(None, None, {}, monitor, None)
 
 
 @pytest.mark.parametrize(
@@ -350,7 +350,7 @@ def test_bf16_trains_and_evaluation_is_in_float32(make_trainer):
     assert trainer.result.outputs.dtype == torch.bfloat16
     seen = []
     trainer.task.model.register_forward_hook(lambda module, inputs, outputs: seen.append(outputs.dtype))
-    evaluate(trainer.task, trainer.train_loader.batches(), {}, trainer.device)
+    evaluate(trainer.task, "train", trainer.train_loader, {}, None)
     assert set(seen) == {torch.float32}
 
 
