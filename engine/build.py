@@ -51,7 +51,7 @@ from modeling.head import find_head
 from modeling.losses import balanced_weights
 from solver.build import build_optimizer, build_schedule
 from solver.groups import describe_groups
-from utils.contracts import Dataset, targets_of
+from utils.contracts import Dataset, output_names, targets_of
 from utils.errors import UserError
 from utils.logger import get_logger
 from utils.provenance import write_run_files
@@ -80,8 +80,7 @@ def build_trainer(
     changes = {} if checkpoint is None else _check_continuation(cfg, checkpoint, train_set, allow_changes)
     resolved = _resolve(cfg, train_set, checkpoint, changes)
     # 2. The task: network, normalisation and loss.
-    names = find_task(resolved.task).names_of(train_set)
-    task, resolved = _build_task(cfg, resolved, names, is_new=checkpoint is None)
+    task, resolved = _build_task(cfg, resolved, is_new=checkpoint is None)
     _announce_machine(resolved, checkpoint)
     # 3. The step: optimizer, schedule, precision, moving average.
     train_loader = build_train_loader(cfg, train_set, resolved.input, **_loading(task, resolved))
@@ -97,8 +96,8 @@ def build_trainer(
         [
             *_build_evaluation(cfg, step, val_set, resolved),
             Freezing(task.model, cfg.SOLVER.FREEZE_EPOCHS, head),
-            *_build_hooks(cfg, run, names, has_validation=val_set is not None),
-            Checkpoints(run, cfg.dump(), names, resolved, saving),  # last, when all others have moved
+            *_build_hooks(cfg, run, resolved.names, has_validation=val_set is not None),
+            Checkpoints(run, cfg.dump(), output_names(train_set), resolved, saving),  # last, when all others have moved
         ],
         poll,
     )
@@ -117,7 +116,7 @@ def _check_continuation(
 
     Raises UserError for other data, or for a change that makes it another experiment.
     """
-    check_data(checkpoint, find_task(checkpoint.resolved.task).names_of(train_set), len(train_set))
+    check_data(checkpoint, output_names(train_set), len(train_set))
     changes = compare(load_text(checkpoint.config, str(checkpoint.source)), cfg, allow_changes)
     for line in changes.values():
         get_logger("resume").info("changed: %s", line)
@@ -130,13 +129,16 @@ def _resolve(cfg: CfgNode, train_set: Dataset, checkpoint: Checkpoint | None, ch
     task, needed = cfg.TASK.NAME or (saved.task if saved else ""), loss_task(cfg)
     if not task:
         task = "regression" if needed == "regression" else guess_task(train_set)
-        log.info("TASK.NAME: %s, inferred from the data set's targets", task)
+        source = "LOSS.NAME" if needed == "regression" else "the data set's targets"
+        log.info("TASK.NAME: %s, inferred from %s", task, source)
     kind = find_task(task)
     kind.check(train_set, None)
     if needed and kind.loss_tasks and needed not in kind.loss_tasks:
         raise UserError(
             f"LOSS.NAME {cfg.LOSS.NAME}: a loss for {needed}, the task is {task}; set it to {kind.default_loss}"
         )
+    if cfg.INPUT.BATCH_TRANSFORMS and not kind.mixes_targets:
+        raise UserError(f"INPUT.BATCH_TRANSFORMS: targets of {task} cannot be mixed; remove it")
     num_outputs = kind.num_outputs(train_set)
     if cfg.MODEL.NUM_CLASSES not in (0, num_outputs):
         raise UserError(f"MODEL.NUM_CLASSES {cfg.MODEL.NUM_CLASSES}: the data set has {num_outputs}; set it to 0")
@@ -154,6 +156,7 @@ def _resolve(cfg: CfgNode, train_set: Dataset, checkpoint: Checkpoint | None, ch
         task,
         cfg.LOSS.NAME or kind.default_loss,
         cfg.TEST.MONITOR or kind.default_monitor,
+        kind.names_of(train_set),
         num_outputs,
         spec,
         weights,
@@ -161,10 +164,10 @@ def _resolve(cfg: CfgNode, train_set: Dataset, checkpoint: Checkpoint | None, ch
     )
 
 
-def _build_task(cfg: CfgNode, resolved: Resolved, names: list[str], is_new: bool) -> tuple[Task, Resolved]:
+def _build_task(cfg: CfgNode, resolved: Resolved, is_new: bool) -> tuple[Task, Resolved]:
     """Returns the task on its device, and `resolved` with the device and the precision that suits the network."""
     device = resolve_device(cfg.MODEL.DEVICE)
-    task = build_task(cfg, resolved, names, _load_teacher(resolved, names, device))
+    task = build_task(cfg, resolved, _load_teacher(resolved, device))
     outputs = dry_run(task.model, task.normalize, resolved.input, cfg.MODEL.NAME)
     task.check_outputs(outputs, resolved.num_outputs, resolved.input, f"MODEL.NAME {cfg.MODEL.NAME}")
     on_cpu = device.type == "cpu" and cfg.SOLVER.AMP in ("auto", "bf16")
@@ -176,7 +179,7 @@ def _build_task(cfg: CfgNode, resolved: Resolved, names: list[str], is_new: bool
     return task, dataclasses.replace(resolved, device=str(device), amp=amp)
 
 
-def _load_teacher(resolved: Resolved, names: list[str], device: torch.device) -> nn.Module | None:
+def _load_teacher(resolved: Resolved, device: torch.device) -> nn.Module | None:
     """Returns the network of LOSS.teacher with its normalisation. Raises UserError for other classes or images."""
     if not resolved.teacher:
         return None
@@ -187,7 +190,7 @@ def _load_teacher(resolved: Resolved, names: list[str], device: torch.device) ->
         checkpoint = load_checkpoint(path)
     except UserError as error:
         raise UserError(f"LOSS.teacher: {error}; name a run or a checkpoint of this project") from error
-    checkpoint.check_teaches(resolved, names)
+    checkpoint.check_teaches(resolved)
     task = build_trained_task(checkpoint, checkpoint_config(checkpoint), device)
     return nn.Sequential(task.normalize, task.model)
 

@@ -68,13 +68,13 @@ def override_input(cfg: CfgNode, saved: InputSpec, keys: Sequence[str], defaults
     return dataclasses.replace(saved, **{key.lower(): getattr(fresh, key.lower()) for key in keys})
 
 
-def build_task(cfg: CfgNode, resolved: Resolved, names: Sequence[str], teacher: torch.nn.Module | None = None) -> Task:
+def build_task(cfg: CfgNode, resolved: Resolved, teacher: torch.nn.Module | None = None) -> Task:
     """Builds the network with fresh weights, its normalisation and its loss, as one task."""
+    kind = find_task(resolved.task)
     model = build_model(cfg, resolved.input, resolved.num_outputs)
     normalize = build_normalize(cfg, resolved.input)
     criterion = build_criterion(cfg, resolved.loss, resolved.class_weights, teacher, resolved.num_outputs)
-    kind = find_task(resolved.task)
-    task = call(kind, cfg.TASK.arguments(), "TASK", model, normalize, criterion, names)
+    task = call(kind, cfg.TASK.arguments(), "TASK", model, normalize, criterion, resolved.names)
     task.name = resolved.task
     return task
 
@@ -83,7 +83,7 @@ def build_trained_task(checkpoint: Checkpoint, cfg: CfgNode, device: torch.devic
     """Builds the task of a checkpoint with its weights, in evaluation mode on a device."""
     set_arithmetic(cfg.SOLVER.TF32, cfg.SOLVER.DETERMINISTIC)
     with NoRandomInit():
-        task = build_task(cfg, checkpoint_resolved(checkpoint, cfg), checkpoint.classes)
+        task = build_task(cfg, checkpoint_resolved(checkpoint, cfg))
     load_model_state(task.model, checkpoint.weights, str(checkpoint.source), assign=True)
     if "criterion" in checkpoint.state:
         task.criterion.load_state_dict(checkpoint.state["criterion"])

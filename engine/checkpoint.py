@@ -34,6 +34,7 @@ class Resolved:
     task: str
     loss: str
     monitor: str  # "max top1"
+    names: list[str]  # of the network's outputs
     num_outputs: int
     input: InputSpec
     class_weights: list[float] | None = None
@@ -54,7 +55,7 @@ class Resolved:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A saved training: `config` is the YAML text of what was asked for, `classes` the names of the outputs.
+    """A saved training: `config` is the YAML text of what was asked for, `classes` those of the data set, if any.
 
     `state` is what the `Checkpointables` of the trainer saved, by name; of a file of version 1 it is `model` and
     `ema` alone, which cannot be resumed. It is exact `at_step_boundary`, but not after a crash within a step.
@@ -82,11 +83,11 @@ class Checkpoint:
     def step(self) -> int:
         return self.state["progress"]["step"]
 
-    def check_teaches(self, resolved: Resolved, names: list[str]) -> None:
+    def check_teaches(self, resolved: Resolved) -> None:
         """Raises UserError unless this is the checkpoint of a network for the same task, classes and images."""
         own, other = self.resolved, resolved
         for name, found, expected in (
-            ("classes", self.classes, names),
+            ("classes", own.names, other.names),
             ("size", list(own.input.size), list(other.input.size)),
             ("channels", own.input.channels, other.input.channels),
             ("task", own.task or other.task, other.task),
@@ -160,7 +161,7 @@ def _from_version_1(content: State, path: Path) -> Checkpoint:
     """A checkpoint whose configuration was saved as resolved; what its task is follows from the configuration."""
     progress = {"epoch": content.get("counters", {}).get("epoch", 0), "step": 0, "stop_reason": ""}
     state = {"model": content["model"], "ema": content.get("ema"), "progress": progress}
-    resolved = Resolved("", "", "", len(content["classes"]), InputSpec.from_dict(content["input"]))
+    resolved = Resolved("", "", "", content["classes"], len(content["classes"]), InputSpec.from_dict(content["input"]))
     return Checkpoint(content["config"], content["classes"], resolved, state, version=1, source=path)
 
 

@@ -7,13 +7,14 @@ print(classifier("image.jpg").label)
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import overload
 
 import numpy as np
 import torch
 
 from config import CfgNode
 from data.build import build_eval_loader, build_reader
-from data.image_io import EncodedImage
+from data.image_io import BrokenImage, EncodedImage, to_pixels
 from data.samplers import SampleKey
 from engine.build_inference import build_trained_task, checkpoint_config, checkpoint_resolved, resolve_device
 from engine.checkpoint import Checkpoint, load_checkpoint
@@ -21,8 +22,10 @@ from engine.inference import Watch
 from engine.predictions import LabelPredictions
 from engine.resume import find_checkpoint
 from utils.contracts import Batch
+from utils.errors import UserError
 
 ImageLike = str | Path | bytes | np.ndarray
+Images = list[ImageLike] | tuple[ImageLike, ...] | Iterator[ImageLike]
 _CHUNK = 32  # images of a list in a batch
 
 
@@ -53,6 +56,8 @@ class Prediction:
         """Returns the k most probable classes with their probabilities. Raises ValueError with the `error`, if any."""
         if self.values is None:
             raise ValueError(self.error)
+        if self.values.ndim != 1:
+            raise ValueError(f"predictions {self.values.shape} of this task have no label; use `values`")
         return [(self.names[i], float(self.values[i])) for i in np.argsort(-self.values, kind="stable")[:k]]
 
 
@@ -67,11 +72,11 @@ class Classifier:
         self.cfg = cfg
         self.source = checkpoint.source
         self.spec = resolved.input
-        self.names = list(checkpoint.classes)
+        self.names = resolved.names
         self.device = device
         self.task = build_trained_task(checkpoint, cfg, device)
         self.has_labels = issubclass(self.task.predictions_type, LabelPredictions)
-        self._sources = _Sources([])
+        self._sources = _Sources([], self.spec.channels)
         self._reader = build_reader(cfg, self._sources, self.spec, train=False)
 
     @classmethod
@@ -85,11 +90,15 @@ class Classifier:
         skip = ["DATASETS.ON_ERROR", "skip", "DATASETS.MAX_SKIPPED", "1"]
         return cls(checkpoint, checkpoint_config(checkpoint, [*skip, *overrides]), resolve_device(device))
 
-    def __call__(self, images: ImageLike | Sequence[ImageLike]) -> "Prediction | list[Prediction]":
-        """Predicts one image, or a list of them."""
-        if isinstance(images, ImageLike):
-            return self.predict([images])[0]
-        return self.predict(images)
+    @overload
+    def __call__(self, images: ImageLike) -> Prediction: ...
+
+    @overload
+    def __call__(self, images: Images) -> list[Prediction]: ...
+
+    def __call__(self, images: ImageLike | Images) -> Prediction | list[Prediction]:
+        """Predicts one image, or several."""
+        return self.predict([images])[0] if isinstance(images, ImageLike) else self.predict(list(images))
 
     def predict(self, images: Sequence[ImageLike]) -> list[Prediction]:
         """Predicts images in the order given."""
@@ -112,7 +121,7 @@ class Classifier:
         self, files: Sequence[Path], watch: Watch = lambda batches, total: batches
     ) -> Iterator[tuple[int, Prediction]]:
         """Yields (index, prediction) of files as they come, read ahead in batches; unreadable ones at the end."""
-        sources = _Sources(files)
+        sources = _Sources(files, self.spec.channels)
         loader = build_eval_loader(self.cfg, sources, self.spec)
         try:
             for batch in watch(loader.batches(), len(files)):
@@ -135,8 +144,9 @@ class _Sources:
 
     thread_safe = True
 
-    def __init__(self, images: Sequence[ImageLike]):
+    def __init__(self, images: Sequence[ImageLike], channels: int):
         self.images = images
+        self.channels = channels
 
     def __len__(self) -> int:
         return len(self.images)
@@ -144,7 +154,10 @@ class _Sources:
     def __getitem__(self, i: int) -> tuple[np.ndarray | EncodedImage, int]:
         image = self.images[i]
         if isinstance(image, np.ndarray):
-            return image, 0
+            try:
+                return to_pixels(image, self.channels), 0
+            except UserError as error:
+                raise BrokenImage(f"{self.name(i)}: {error}") from error
         return EncodedImage(image, self.name(i)) if isinstance(image, bytes) else EncodedImage.open(Path(image)), 0
 
     def name(self, i: int) -> str:

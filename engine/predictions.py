@@ -37,7 +37,7 @@ class Predictions:
 
     def target_text(self, row: int) -> str:
         """Returns the target of a sample in words."""
-        return _listed(self.target_table[row])
+        return _listed(np.ravel(self.targets[row]))
 
     def predicted_text(self, row: int) -> str:
         """Returns the prediction for a sample in words."""

@@ -68,9 +68,9 @@ def find_checkpoint(path: Path) -> Path:
     raise UserError(f"{path}: {problem}; train one first: python tools/train_net.py")
 
 
-def check_data(checkpoint: Checkpoint, names: list[str], size: int) -> None:
-    """Raises UserError unless a training set has the outputs and the number of images of the checkpoint's."""
-    if names != checkpoint.classes:
+def check_data(checkpoint: Checkpoint, classes: list[str], size: int) -> None:
+    """Raises UserError unless a training set has the classes and the number of images of the checkpoint's."""
+    if classes != checkpoint.classes:
         raise UserError(f"the training set's classes differ from the checkpoint's: {', '.join(checkpoint.classes)}")
     saved = checkpoint.state["progress"]["dataset_size"]
     if size != saved:

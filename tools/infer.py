@@ -83,6 +83,11 @@ def predict(args: Namespace, classifier: "Classifier", files: list[Path]) -> int
     for index, prediction in classifier.stream(files, lambda batches, total: progress_bar(batches, total, len)):
         if prediction.values is None:
             continue  # the loader has reported it
+        if prediction.values.ndim != 1:
+            raise UserError(
+                f"{files[index]}: the prediction is an array {prediction.values.shape}, which this tool cannot show; "
+                "use engine.classifier.Classifier"
+            )
         path, name = files[index], printable(files[index])
         pairs = zip(classifier.names, prediction.values.tolist(), strict=True)
         top = prediction.top(args.topk) if has_labels else list(pairs)

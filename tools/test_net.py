@@ -35,12 +35,12 @@ def main(argv: Sequence[str]) -> None:
     checkpoint = load_checkpoint(path)
     cfg = checkpoint_config(checkpoint, overrides)
     other_data = bool({"DATASETS.NAME", "DATASETS.ROOT"} & set(overrides))
-    if args.output is None and (other_data or cfg.TEST.TTA_FLIP):
+    if args.output is None and (other_data or ("TEST.TTA_FLIP" in overrides and cfg.TEST.TTA_FLIP)):
         raise UserError(
             "--output: needed for a test of other data or with test-time augmentation, which does not belong in the "
             "run's report; name a folder"
         )
-    split, dataset = choose_split(args.split, cfg, checkpoint.classes, other_data)
+    split, dataset = choose_split(args.split, cfg, checkpoint.classes or None, other_data)
     log.info("testing %s on the %s split of %s (%d images)", path, split, cfg.DATASETS.NAME, len(dataset))
     folder = args.output or report_folder(path, split)
     bar = lambda batches, total: progress_bar(batches, total, len)  # noqa: E731
@@ -57,7 +57,7 @@ def parse(words: Sequence[str]) -> Namespace:
     return parser.parse_args(words)
 
 
-def choose_split(name: str | None, cfg: CfgNode, classes: list[str], other_data: bool) -> "tuple[str, Dataset]":
+def choose_split(name: str | None, cfg: CfgNode, classes: list[str] | None, other_data: bool) -> "tuple[str, Dataset]":
     """Returns (name, data set) of the split to test, with the classes of the checkpoint.
 
     Without a name the validation set may replace a missing test set, unless the data are not those of the training.
@@ -76,7 +76,7 @@ def choose_split(name: str | None, cfg: CfgNode, classes: list[str], other_data:
     dataset = build_train_and_val(cfg)[1]
     if dataset is None:
         raise UserError("DATASETS.VAL_RATIO 0: there is no validation set to test")
-    if output_names(dataset) not in ([], classes):
+    if classes is not None and output_names(dataset) != classes:
         raise UserError(f"the data set's classes differ from the checkpoint's: {', '.join(classes)}")
     return "val", dataset
 

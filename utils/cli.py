@@ -44,12 +44,8 @@ def run(main: Callable[[Sequence[str]], int | None]) -> NoReturn:
         missing = next((name for name in ("libGL", "libgthread") if name in str(error)), None)
         if missing is None:
             raise
-        code = _report(
-            UserError(
-                f"opencv-python needs {missing}, which this machine lacks: "
-                "pip uninstall opencv-python && pip install opencv-python-headless"
-            )
-        )
+        cure = "pip uninstall opencv-python && pip install opencv-python-headless"
+        code = _report(UserError(f"opencv-python needs {missing}, which this machine lacks: {cure}"))
     except BrokenPipeError:
         sys.stderr.close()  # the reader of our output, such as `head`, has gone
         code = 128 + 13
@@ -80,13 +76,6 @@ def print_table(rows: Sequence[Sequence[str]]) -> None:
         line = "  ".join(cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True))
         print(f"{first.ljust(widths[0])}  {line}".rstrip())
     print()
-
-
-def print_above_bar(line: str) -> None:
-    """Prints a line, above the progress bar if there is one."""
-    from tqdm import tqdm
-
-    tqdm.write(line)
 
 
 def progress_bar(items: Iterable[T], total: int, size: Callable[[T], int] = lambda item: 1) -> Iterator[T]:

@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from functools import partial
 from logging.handlers import TimedRotatingFileHandler
 from pathlib import Path
 from typing import TextIO
@@ -22,18 +23,13 @@ def setup_logging(
     root.setLevel(level)
     root.propagate = False
     close_logging()
-    root.addHandler(_formatted(_Terminal(stream or sys.stderr), line_format))
+    _add(_Terminal(stream or sys.stderr), line_format)
 
 
 def log_to_file(path: Path, line_format: str, daily: bool = False) -> None:
     """Also appends every line to a file; with `daily` the file is rotated at midnight."""
-    handler: logging.Handler
-    handler = (
-        TimedRotatingFileHandler(path, "midnight", encoding="utf-8")
-        if daily
-        else logging.FileHandler(path, encoding="utf-8")
-    )
-    logging.getLogger(_ROOT).addHandler(_formatted(handler, line_format))
+    kind = partial(TimedRotatingFileHandler, when="midnight") if daily else logging.FileHandler
+    _add(kind(path, encoding="utf-8"), line_format)
 
 
 def close_logging() -> None:
@@ -44,9 +40,9 @@ def close_logging() -> None:
         handler.close()
 
 
-def _formatted(handler: logging.Handler, line_format: str) -> logging.Handler:
+def _add(handler: logging.Handler, line_format: str) -> None:
     handler.setFormatter(_ShortName(line_format, "%Y-%m-%d %H:%M:%S"))
-    return handler
+    logging.getLogger(_ROOT).addHandler(handler)
 
 
 class _Terminal(logging.StreamHandler):
@@ -54,11 +50,9 @@ class _Terminal(logging.StreamHandler):
 
     def emit(self, record: logging.LogRecord) -> None:
         tqdm = sys.modules.get("tqdm")  # imported only by a bar
-        if tqdm is not None and getattr(record, "shown_by_bar", False) and self.stream.isatty():
-            return
         if tqdm is None:
             super().emit(record)
-        else:
+        elif not (getattr(record, "shown_by_bar", False) and self.stream.isatty()):
             tqdm.tqdm.write(self.format(record), file=self.stream)
 
 

@@ -23,12 +23,12 @@ def write_run_files(run: RunFolder, config: str, overrides: str, resolved: str, 
             file.write(text)
     if not run.code.exists():
         run.overrides.write_text(overrides, encoding="utf-8")
-        write_environment(run.environment, device)
-        write_code(run.code)
+        run.environment.write_text(_environment(device), encoding="utf-8")
+        _write_code(run.code)
 
 
-def write_environment(path: Path, device: str) -> None:
-    """Writes the command, the machine and every installed package, one per line."""
+def _environment(device: str) -> str:
+    """The command, the machine and every installed package, one per line."""
     packages = sorted({f"{d.name}=={d.version}" for d in importlib.metadata.distributions()}, key=str.lower)
     lines = [
         f"command: {shlex.join(sys.argv)}",
@@ -38,13 +38,11 @@ def write_environment(path: Path, device: str) -> None:
         f"host: {platform.node()}",
         f"machine: {platform.machine()}, {os.cpu_count()} CPUs",
         f"device: {device}",
-        "",
-        *packages,
     ]
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return "\n".join([*lines, "", *packages]) + "\n"
 
 
-def write_code(folder: Path) -> None:
+def _write_code(folder: Path) -> None:
     """Writes the git commit, the uncommitted changes and a copy of the source into a new folder."""
     folder.mkdir()
     (folder / "commit.txt").write_text(_git("rev-parse", "HEAD") or "not a git checkout\n", encoding="utf-8")
@@ -57,15 +55,9 @@ def write_code(folder: Path) -> None:
 
 
 def _git(*arguments: str) -> str:
+    command = ["git", "-C", str(_ROOT), *arguments]
     try:
-        done = subprocess.run(
-            ["git", "-C", str(_ROOT), *arguments],
-            check=False,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=30,
-        )
+        done = subprocess.run(command, check=False, capture_output=True, text=True, errors="replace", timeout=30)
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return done.stdout if done.returncode == 0 else ""

@@ -33,13 +33,9 @@ class RunFolder:
         return str(self.path)
 
     @property
-    def has_weights(self) -> bool:
-        return any(path.is_file() for path in (self.best, self.last, self.previous))
-
-    @property
-    def best_weights(self) -> Path:
-        """The best checkpoint; `last` in a run that was killed before its first evaluation."""
-        return next(path for path in (self.best, self.last, self.previous) if path.is_file())
+    def checkpoints(self) -> list[Path]:
+        """Those there are to test or resume, the best first: `last` in a run killed before its first evaluation."""
+        return [path for path in (self.best, self.last, self.previous) if path.is_file()]
 
     def lock(self) -> None:
         """Locks the run for this process. Raises UserError if another process holds it.
@@ -82,14 +78,13 @@ def create_run(parent: Path) -> RunFolder:
         try:
             parent.mkdir(parents=True, exist_ok=True)
             path.mkdir()
+            return open_run(path)
         except FileExistsError:
             if not parent.is_dir():
                 raise UserError(f"OUTPUT_DIR: {parent} is a file, expected a folder") from None
             number += 1
-            continue
         except OSError as error:
             raise UserError(f"OUTPUT_DIR: cannot create {path}: {error.strerror}") from error
-        return open_run(path)
 
 
 def open_run(path: Path) -> RunFolder:
@@ -110,10 +105,6 @@ def open_run(path: Path) -> RunFolder:
 def newest_runs(folder: Path) -> Iterator[RunFolder]:
     """Yields the runs with weights below an output or experiment folder, the most recently saved first."""
     runs = {path.parent.parent for pattern in ("*", "*/*") for path in folder.glob(f"{pattern}/weights/*.pth")}
-    found = [run for run in map(RunFolder, runs) if run.has_weights]
-    yield from sorted(found, key=_saved_at, reverse=True)
-
-
-def _saved_at(run: RunFolder) -> tuple[float, str]:
-    times = [path.stat().st_mtime for path in (run.last, run.previous, run.best) if path.is_file()]
-    return max(times), str(run)
+    found = [run for run in map(RunFolder, runs) if run.checkpoints]
+    newest = lambda run: (max(path.stat().st_mtime for path in run.checkpoints), str(run))  # noqa: E731
+    yield from sorted(found, key=newest, reverse=True)

@@ -51,9 +51,12 @@ def prediction_table(result: SplitResult) -> tuple[Sequence[str], Iterator[Seque
             for i, (index, top) in enumerate(zip(indices, tops, strict=True))
         )
         return ("file", "target", "prediction", "probability", "top_k"), rows
-    header = ["file", *(f"{kind} {column}" for column in result.names for kind in ("target", "predicted"))]
-    pairs = np.stack([predictions.target_table, predictions.values], axis=2).reshape(len(indices), -1)
-    return header, ((name(i), *(f"{value:.9g}" for value in row)) for i, row in zip(indices, pairs, strict=True))
+    columns = {"predicted": predictions.values}
+    if predictions.targets.size == predictions.outputs.size:
+        columns = {"target": predictions.target_table, **columns}
+    header = ["file", *(f"{kind} {column}" for column in result.names for kind in columns)]
+    table = np.stack(list(columns.values()), axis=2).reshape(len(indices), -1)
+    return header, ((name(i), *(f"{value:.9g}" for value in row)) for i, row in zip(indices, table, strict=True))
 
 
 def write_outputs(path: Path, result: SplitResult) -> None:

@@ -14,8 +14,9 @@ from engine.predictions import Predictions
 from engine.registry import TASKS
 from utils.contracts import Batch, Dataset, InputSpec, class_names
 from utils.errors import UserError, one_line
+from utils.registry import translate
 
-Metrics = Mapping[str, Callable[[Predictions], float]]
+Metrics = Mapping[str, Callable[..., float]]  # called with Predictions
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ class Task(nn.Module):
     default_metrics: Sequence[str] = ()
     default_monitor = "min loss"
     spatial_targets = False
+    mixes_targets = False  # whether MixUp and CutMix may blend targets: class indices or vectors (N, classes)
     predictions_type: type[Predictions] = Predictions
 
     def __init__(self, model: nn.Module, normalize: nn.Module, criterion: nn.Module, names: Sequence[str]):
@@ -93,7 +95,10 @@ class Task(nn.Module):
     def forward(self, batch: Batch) -> StepResult:
         """Computes outputs and loss of a batch, the same way in training and validation."""
         outputs = self.model(self.normalize(batch.images))
-        loss = self.criterion(outputs, batch)
+        try:
+            loss = self.criterion(outputs, batch)
+        except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
+            translate(error, f"LOSS.NAME: {type(self.criterion).__name__}", is_refusal=False)
         if loss.ndim:
             raise UserError(
                 f"LOSS.NAME: {type(self.criterion).__name__} returned {list(loss.shape)}, expected a scalar: the mean "

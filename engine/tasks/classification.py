@@ -28,6 +28,7 @@ class Classification(Task):
     loss_tasks = ("classification", "multilabel")
     default_metrics = ("top1", "top5")
     default_monitor = "max top1"
+    mixes_targets = True
     predictions_type = SingleLabel
 
     @classmethod

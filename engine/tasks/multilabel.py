@@ -17,6 +17,7 @@ class MultiLabelClassification(Task):
     loss_tasks = ("multilabel",)
     default_metrics = ("mean_average_precision", "f1_macro")
     default_monitor = "max mean_average_precision"
+    mixes_targets = True
     predictions_type = MultiLabel
 
     @classmethod

@@ -36,9 +36,10 @@ torch.optim.SGD([torch.zeros(1)], lr=1.0)  # imports what every optimizer needs
 def project(tmp_path_factory) -> Path:
     """A copy of the project."""
     folder = tmp_path_factory.mktemp("leaves") / "project"
-    for name in (*FOLDERS, "configs", "tests"):
+    for name in (*FOLDERS, "configs", "docs", "tests"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy2(ROOT / "pyproject.toml", folder)
+    for file in (ROOT / "pyproject.toml", *ROOT.glob("*.md")):
+        shutil.copy2(file, folder)
     return folder
 
 

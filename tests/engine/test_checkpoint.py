@@ -23,7 +23,9 @@ from utils.atomic_file import atomic_write, link_over, remove_leftovers
 from utils.contracts import InputSpec
 from utils.errors import UserError
 
-RESOLVED = Resolved("classification", "cross_entropy", "max top1", 1, InputSpec((8, 8), 1, (0.5,), (0.5,), ("HFlip",)))
+RESOLVED = Resolved(
+    "classification", "cross_entropy", "max top1", ["a"], 1, InputSpec((8, 8), 1, (0.5,), (0.5,), ("HFlip",))
+)
 SAVED = Checkpoint("SEED: 0", ["a"], RESOLVED, {"model": {"w": torch.arange(5000.0)}})
 
 

@@ -69,8 +69,9 @@ def test_an_image_that_cannot_be_read_has_an_error(classifier, images, tmp_path)
         bad.label  # noqa: B018
     streamed = dict(classifier.stream([images[0], tmp_path / "bad.png"]))
     assert streamed[0].label == good.label and "cannot decode" in streamed[1].error
-    with pytest.raises(UserError, match="float64"):
-        classifier(np.zeros((8, 8)))
+    floats, fine = classifier([np.zeros((8, 8)), np.zeros((8, 8), np.uint8)])
+    assert "image 0: " in floats.error and "float64" in floats.error and fine.error == ""
+    assert len(classifier(path for path in [images[0]])) == 1
 
 
 def test_what_cannot_be_loaded(tmp_path):

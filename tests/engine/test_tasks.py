@@ -9,15 +9,17 @@ import pytest
 import torch
 from torch import nn
 
+from data.build import build_split
 from data.registry import DATASETS, MissingSplit
 from engine.build_inference import build_trained_task, checkpoint_config
 from engine.build_report import score_checkpoint
 from engine.checkpoint import load_checkpoint
+from engine.report.tables import prediction_table
 from engine.resume import newest_unfinished
 from engine.tasks.classification import guess_task, top1
 from modeling.losses import MeanLoss
 from modeling.registry import LOSSES, MODELS
-from utils.errors import UserError
+from utils.errors import UserCodeError, UserError
 from utils.run_folder import open_run
 
 CPU = torch.device("cpu")
@@ -201,3 +203,62 @@ def test_a_run_that_is_passed_over_is_free(make_trainer, tmp_path):
     assert newest_unfinished(tmp_path / "runs", 9) is None
     code = f"from pathlib import Path; from utils.run_folder import open_run; open_run(Path({str(run.path)!r}))"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
+
+
+@DATASETS.register("brightness", size=(6, 6), channels=1)
+class Brightness:
+    """Gray images and their brightness; the numbers have no name."""
+
+    def __init__(self, root, split):
+        if split == "val":
+            raise MissingSplit("none")
+        self.targets = np.linspace(0, 1, 40, dtype=np.float32)
+
+    def __len__(self):
+        return len(self.targets)
+
+    def __getitem__(self, i):
+        return np.full((6, 6, 1), 255 * self.targets[i], np.uint8), self.targets[i]
+
+    def name(self, i):
+        return f"brightness/{i}"
+
+
+def test_numbers_without_a_name(make_trainer, tmp_path):
+    keys = ("DATASETS.NAME", "brightness", "INPUT.TRAIN_TRANSFORMS", "[]", "INPUT.TEST_TRANSFORMS", "[]")
+    trainer = make_trainer(*keys, "SOLVER.MAX_EPOCHS", "1")
+    trainer.train()
+    checkpoint = load_checkpoint(tmp_path / "run/weights/last.pth")
+    cfg = checkpoint_config(checkpoint)
+    test_set = build_split(cfg, "test", checkpoint.classes or None)
+    result = score_checkpoint(checkpoint, cfg, "test", test_set)
+    assert result.names == ["value"] and result.num_samples == 40
+    header, rows = prediction_table(result)
+    assert list(header) == ["file", "target value", "predicted value"] and len(list(rows)) == 40
+    again = make_trainer(*keys, "SOLVER.MAX_EPOCHS", "2", checkpoint=checkpoint)
+    again.train()
+
+
+def test_targets_that_cannot_be_mixed(make_trainer):
+    with pytest.raises(UserError, match="INPUT.BATCH_TRANSFORMS: targets of regression cannot be mixed; remove it"):
+        make_trainer("DATASETS.NAME", "brightness", "INPUT.BATCH_TRANSFORMS", "[MixUp]")
+
+
+def test_an_error_in_a_loss_is_a_line_with_its_frames(make_trainer):
+    class Buggy(MeanLoss):
+        def losses(self, outputs, batch):
+            return outputs[:, batch.nothing]
+
+    trainer = make_trainer()
+    trainer.task.criterion = Buggy()
+    with pytest.raises(AttributeError):  # a typo is a bug like any other
+        trainer.train()
+
+    class Misshapen(MeanLoss):
+        def losses(self, outputs, batch):
+            return outputs @ outputs
+
+    trainer = make_trainer(run="other")
+    trainer.task.criterion = Misshapen()
+    with pytest.raises(UserCodeError, match="LOSS.NAME: Misshapen: mat1 and mat2 shapes cannot be multiplied"):
+        trainer.train()

@@ -82,6 +82,11 @@ def test_every_split_and_checkpoint_has_its_own_folder(tool, tmp_path):
         assert (tmp_path / "other/metrics.json").exists()
 
 
+def test_a_training_that_averages_flips_is_tested_so(tool, tmp_path):
+    assert tool("train_net", *TOY, "--run-dir", "run", "TEST.TTA_FLIP", "true").code == 0
+    assert tool("test_net", "run").code == 0 and (tmp_path / "run/report/test/metrics.json").exists()
+
+
 def test_one_class_each_for_a_loss_of_several_labels(tool, tmp_path):
     assert tool("train_net", *TOY, "LOSS.NAME", "bce", "--run-dir", "run").code == 0
     assert images(tmp_path / "run/report/val") == RESULTS
