@@ -52,40 +52,31 @@ _POSITIVE: Rule = (lambda v: 0 < v < math.inf, "a finite number above 0")
 _FINITE: Rule = (lambda v: 0 <= v < math.inf, "a finite number of at least 0")
 _FRACTION: Rule = (lambda v: 0 <= v <= 1, "a fraction from 0 to 1")
 _BELOW_1: Rule = (lambda v: 0 <= v < 1, "a fraction of at least 0 and below 1")
-_STRINGS: Rule = (lambda v: all(isinstance(item, str) for item in v), "a list of names")
-_CLIP: Rule = (_FINITE[0], f"{_FINITE[1]}; 0 disables clipping")
 # For all numbers that have no rule of their own.
 _BY_TYPE: dict[type, Rule] = {int: _at_least(0), float: _FINITE}
+_SHARED = {
+    "SOLVER.MAX_EPOCHS SOLVER.BATCH_SIZE SOLVER.MICRO_BATCHES TEST.BATCH_SIZE LOG.PERIOD": _at_least(1),
+    "DATALOADER.PREFETCH": _at_least(1),
+    "MODEL.WEIGHTS_MIN_MATCH DATASETS.MAX_SKIPPED": _FRACTION,
+    "MODEL.HEAD.DROPOUT DATASETS.VAL_RATIO SOLVER.EMA": _BELOW_1,
+    "SOLVER.BASE_LR SOLVER.HEAD_LR_MULT": _POSITIVE,
+    "SOLVER.CLIP.NORM SOLVER.CLIP.VALUE": (_FINITE[0], f"{_FINITE[1]}; 0 disables clipping"),
+    "SOLVER.FREEZE TEST.METRICS": (lambda v: all(isinstance(item, str) for item in v), "a list of names"),
+}
 _RULES: dict[str, Rule] = {
+    **{key: rule for keys, rule in _SHARED.items() for key in keys.split()},
     "SEED": (lambda v: 0 <= v < 2**63, "an integer from 0 to 2**63 - 1"),
     "EXPERIMENT.NAME": (lambda v: v.isprintable() and "/" not in v and v not in (".", ".."), "a name without /"),
-    "MODEL.WEIGHTS_MIN_MATCH": _FRACTION,
-    "MODEL.HEAD.DROPOUT": _BELOW_1,
     "INPUT.SIZE": (lambda v: _integers(v, 2) and all(0 < n <= 2**14 for n in v), "[height, width] up to 16384 pixels"),
     "INPUT.MEAN": (lambda v: _numbers(v, -math.inf), "one number for each channel"),
     "INPUT.STD": (lambda v: _numbers(v, 0), "one number above 0 for each channel"),
-    "DATASETS.VAL_RATIO": _BELOW_1,
     "DATASETS.FOLD": (lambda v: _integers(v, 2) and 1 <= v[0] <= v[1] >= 2, "[k, n] with 1 <= k <= n and n at least 2"),
     "DATASETS.SAMPLER": _one_of("shuffle", "balanced", "weighted"),
     "DATASETS.ON_ERROR": _one_of("raise", "skip"),
-    "DATASETS.MAX_SKIPPED": _FRACTION,
     "DATASETS.MAX_PIXELS": (lambda v: 1 <= v <= 178_956_970, "from 1 to 178956970, Pillow's own limit"),
-    "DATALOADER.PREFETCH": _at_least(1),
     "DATALOADER.WORKER_KIND": _one_of("auto", "fork", "forkserver", "spawn"),
-    "SOLVER.MAX_EPOCHS": _at_least(1),
-    "SOLVER.BATCH_SIZE": _at_least(1),
-    "SOLVER.BASE_LR": _POSITIVE,
-    "SOLVER.HEAD_LR_MULT": _POSITIVE,
     "SOLVER.LAYER_DECAY": (lambda v: 0 < v <= 1, "a fraction above 0, at most 1"),
-    "SOLVER.FREEZE": _STRINGS,
     "SOLVER.AMP": _one_of("off", "bf16", "fp16", "auto"),
-    "SOLVER.MICRO_BATCHES": _at_least(1),
-    "SOLVER.CLIP.NORM": _CLIP,
-    "SOLVER.CLIP.VALUE": _CLIP,
-    "SOLVER.EMA": _BELOW_1,
-    "TEST.BATCH_SIZE": _at_least(1),
-    "TEST.METRICS": _STRINGS,
-    "LOG.PERIOD": _at_least(1),
     "LOG.LEVEL": _one_of("DEBUG", "INFO", "WARNING", "ERROR"),
     "LOG.FORMAT": (_is_log_format, "a format of Python's logging, such as %(message)s"),
 }

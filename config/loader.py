@@ -1,5 +1,6 @@
 """YAML files, their bases and the command line -> one checked, frozen configuration."""
 
+import functools
 import os
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -73,10 +74,7 @@ def _section(cfg: CfgNode, setting: Setting, known: Collection[str]) -> CfgNode:
         inner = next((key for key in known if key.startswith(f"{setting.key}.")), None)
         is_section = f"{setting.key} is a section; set a key in it, such as {inner}"
         raise UserError(f"{setting.where}: {is_section if inner else checks.unknown_key(setting.key, known)}")
-    section = cfg
-    for name in path.split(".") if path else ():
-        section = section[name]
-    return section
+    return functools.reduce(CfgNode.__getitem__, path.split(".") if path else (), cfg)
 
 
 def split_overrides(argv: Sequence[str], options: Collection[str] = ()) -> tuple[list[str], list[str]]:
@@ -105,8 +103,7 @@ def split_overrides(argv: Sequence[str], options: Collection[str] = ()) -> tuple
 
 def output_dir(overrides: Sequence[str]) -> str:
     """OUTPUT_DIR as set by KEY VALUE pairs, else its default; all other pairs are ignored."""
-    pairs = zip(overrides[::2], overrides[1::2], strict=True)
-    return load_config(None, [word for pair in pairs if pair[0] == "OUTPUT_DIR" for word in pair]).OUTPUT_DIR
+    return dict(zip(overrides[::2], overrides[1::2], strict=True)).get("OUTPUT_DIR") or default_config().OUTPUT_DIR
 
 
 def dump_overrides(cfg: CfgNode) -> str:

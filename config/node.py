@@ -9,7 +9,7 @@ from config.grammar import flow
 
 
 def _guarded(method: Callable) -> Callable:
-    def guarded(self, *args, **kwargs):
+    def guarded(self: "CfgNode", *args: object, **kwargs: object) -> object:
         if self.is_frozen():
             raise AttributeError("the configuration is frozen; change a copy: cfg.clone()")
         return method(self, *args, **kwargs)
@@ -32,7 +32,7 @@ class CfgNode(yacs.config.CfgNode):
         """A deep copy that can be changed."""
         return CfgNode(plain(self))
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple:
         return CfgNode, (plain(self),)  # copy and pickle would set the items of a frozen node
 
     def arguments(self) -> dict[str, Any]:
@@ -95,5 +95,5 @@ def _lines(node: CfgNode, prefix: str, marks: dict[str, str]) -> Iterator[str]:
             yield f"{indent}{key}:"
             yield from _lines(value, f"{prefix}{key}.", marks)
         else:
-            mark = marks.get(prefix + key)
-            yield f"{indent}{key}: {flow(plain(value))}" + (f"  # {mark}" if mark else "")
+            mark = f"  # {marks[prefix + key]}" if prefix + key in marks else ""
+            yield f"{indent}{key}: {flow(plain(value))}{mark}"

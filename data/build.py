@@ -33,7 +33,7 @@ def dataset_defaults(cfg: CfgNode) -> dict[str, Any]:
 
 
 def build_split(cfg: CfgNode, split: str, classes: list[str] | None = None) -> Dataset:
-    """Builds the data set's own split: train, val or test, which must have the training set's output names `classes`.
+    """Builds the data set's own split: train, val or test; `classes` are the output names that it must have.
 
     Raises MissingSplit if there is no such split.
     """
@@ -133,12 +133,12 @@ def build_batch_transforms(cfg: CfgNode, num_outputs: int) -> BatchTransforms | 
 
 def _divide(dataset: Dataset, key: str, parts: tuple[np.ndarray, np.ndarray]) -> tuple[Subset, Subset]:
     train, val = (Subset(dataset, indices) for indices in parts)
-    if min(len(train), len(val)) == 0:
-        raise UserError(
-            f"DATASETS.{key} divides {len(dataset)} images into {len(train)} for training and {len(val)} for "
-            "validation: change it, or set VAL_RATIO to 0 to train without validation"
-        )
-    return train, val
+    if len(train) and len(val):
+        return train, val
+    raise UserError(
+        f"DATASETS.{key} divides {len(dataset)} images into {len(train)} for training and {len(val)} for "
+        "validation: change it, or set VAL_RATIO to 0 to train without validation"
+    )
 
 
 def _shown(names: list[str]) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 
 from data.image_io import MAX_PIXELS, EncodedImage, to_pixels
 from data.subset import Target
-from utils.contracts import Dataset
+from utils.contracts import Dataset, class_names
 from utils.errors import UserError
 from utils.labels import class_indices, label_text
 
@@ -36,7 +36,7 @@ class Record:
     index: int
     name: str
     target: Target = None  # None if it cannot be read
-    label: str = ""
+    label: str = ""  # its classes or numbers; empty for a mask
     height: int = 0
     width: int = 0
     channels: int = 0  # as stored, which may differ from those it is read with
@@ -54,10 +54,7 @@ class Record:
 
 
 def scan(dataset: Dataset, split: str, channels: int, max_pixels: int = MAX_PIXELS) -> Iterator[Record]:
-    """Yields a record of every image, in order, decoded with `channels` as training reads it.
-
-    Several threads read if the data set is thread_safe.
-    """
+    """Yields a record of every image, in order, decoded with `channels`; several threads read if it is thread_safe."""
     with ThreadPool(None if getattr(dataset, "thread_safe", False) else 1) as pool:
         yield from pool.imap(lambda i: _read(dataset, split, i, channels, max_pixels), range(len(dataset)), 32)
 
@@ -66,8 +63,10 @@ def _read(dataset: Dataset, split: str, i: int, channels: int, max_pixels: int) 
     record = Record(split, i, dataset.name(i))
     try:
         source, target = dataset[i]
-        record.label = _label(target, getattr(dataset, "classes", ()))
         record.target = target
+        if np.ndim(target) <= 1:
+            classes = class_names(dataset)
+            record.label = label_text(target, classes) if classes else "|".join(f"{v:g}" for v in np.ravel(target))
         pixels = np.ascontiguousarray(to_pixels(source, channels, max_pixels))
     except UserError as error:
         record.add("corrupt", str(error).removeprefix(f"{record.name}: "))
@@ -76,19 +75,12 @@ def _read(dataset: Dataset, split: str, i: int, channels: int, max_pixels: int) 
     if isinstance(source, EncodedImage):
         _read_header(source, record)
     else:
-        record.channels = source.shape[2] if source.ndim == 3 else 1
+        record.channels = np.atleast_3d(source).shape[2]
     record.digest = hashlib.blake2b(pixels.data, digest_size=16, key=b"%d %d" % pixels.shape[:2]).digest()
     # OpenCV adds up in double precision, which is exact for the integers of any image.
     powers = pixels, cv2.multiply(pixels, pixels, dtype=cv2.CV_16U)
     record.sums = np.array([[cv2.sumElems(c)[0] for c in cv2.split(power)] for power in powers]).astype(np.uint64)
     return record
-
-
-def _label(target: Target, classes: Sequence[str]) -> str:
-    """A target as a string: its classes or numbers; empty for a mask."""
-    if np.ndim(target) > 1:
-        return ""
-    return label_text(target, classes) if classes else "|".join(f"{value:g}" for value in np.ravel(target))
 
 
 def _read_header(source: EncodedImage, record: Record) -> None:
@@ -113,8 +105,7 @@ def flag_issues(records: Iterable[Record]) -> None:
         _flag_shapes(good)
     by_digest = attrgetter("digest")
     for _, same in groupby(sorted(good, key=by_digest), by_digest):
-        copies = list(same)
-        if len(copies) > 1:
+        if len(copies := list(same)) > 1:
             _flag_copies(copies)
 
 

@@ -11,7 +11,7 @@ def find_files(folders: Sequence[Path], names: Sequence[str]) -> list[Path] | No
     """Returns the files or folders `names`, plain or gzipped, from the first of `folders` that has them all."""
     for folder in folders:
         pairs = [(folder / name, folder / f"{name}.gz") for name in names]
-        found = [next(path for path in pair if path.exists()) for pair in pairs if any(path.exists() for path in pair)]
+        found = [path for pair in pairs if (path := next(filter(Path.exists, pair), None))]
         if len(found) == len(names):
             return found
     return None
@@ -26,10 +26,10 @@ def find_or_download(
     error: type[UserError] = UserError,
     arguments: Mapping[str, str] | None = None,
 ) -> list[Path]:
-    """Returns the files `names` from one of `folders`, downloaded if no folder has them.
+    """Returns the files `names` from one of `folders`, else downloaded and checked by torchvision.
 
-    torchvision's data set `torchvision_name`, called with `root` and `arguments`, downloads and checks them. Raises
-    `error`, with a `hint` at another source, if that fails.
+    Its data set `torchvision_name` is called with `root` and `arguments`. Raises `error`, with a `hint` at another
+    source, if that fails.
     """
     if found := find_files(folders, names):
         return found

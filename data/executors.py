@@ -221,13 +221,11 @@ def _work(reader: SampleReader, connection: Connection, memory: Any, shape: tupl
     while True:
         run, slot, keys = tasks.get()
         result = reader.read(keys, slots[slot])
-        columns, frames = {}, ""
-        if result.batch is not None:
-            tensors = vars(result.batch).items()
-            columns = {name: t.numpy() for name, t in tensors if name != "images" and t is not None}
-            result.batch = None
-        if isinstance(result.error, UserCodeError):
-            frames = "".join(traceback.format_exception(result.error.__cause__))
+        tensors = vars(result.batch).items() if result.batch is not None else ()
+        columns = {name: t.numpy() for name, t in tensors if name != "images" and t is not None}
+        result.batch = None
+        cause = result.error.__cause__ if isinstance(result.error, UserCodeError) else None
+        frames = "".join(traceback.format_exception(cause)) if cause else ""
         connection.send((run, result, columns, frames))
 
 
@@ -237,10 +235,9 @@ def _take_tasks(connection: Connection, tasks: SimpleQueue) -> None:
     parent = multiprocessing.parent_process()
     while True:
         ready = wait([connection, *([parent.sentinel] if parent else [])])
-        try:
+        task = None
+        with suppress(EOFError, OSError):
             task = connection.recv() if connection in ready else None
-        except (EOFError, OSError):
-            task = None
         if task is None:
             os._exit(0)
         tasks.put(task)

@@ -26,8 +26,7 @@ class ArrayDataset:
                 f"{source}: found {len(images)} images and {len(targets)} labels between {low} and {high}, "
                 f"expected as many of both and labels from 0 to {len(classes) - 1}; get the files again"
             )
-        self.images, self.targets = images, targets
-        self.classes, self.split = classes, split
+        self.images, self.targets, self.classes, self.split = images, targets, classes, split
 
     def __len__(self) -> int:
         return len(self.images)
@@ -45,10 +44,8 @@ class FileDataset:
     thread_safe = True
 
     def __init__(self, root: Path, paths: Iterable[str], targets: np.ndarray):
-        self.root = root
-        self.targets = targets
-        # Packed into arrays: a Python list of strings would be copied page by page into every reader process, as its
-        # reference counts change.
+        self.root, self.targets = root, targets
+        # Packed: reference counts of a list of strings would copy it page by page into every reader process.
         encoded = [os.fsencode(path) for path in paths]
         self._characters = np.frombuffer(b"".join(encoded), np.uint8)
         self._ends = np.cumsum([len(path) for path in encoded], dtype=np.int64)

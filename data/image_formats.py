@@ -47,10 +47,14 @@ def _png_header(data: bytes) -> tuple[Size, int] | None:
     if data[12:16] != b"IHDR" or len(data) < 33:
         return None
     width, height, bits, colour = struct.unpack_from(">IIBB", data, 16)
-    pixels_begin = data.find(b"IDAT")
-    is_special = any(data.find(chunk, 0, pixels_begin) >= 0 for chunk in (b"tRNS", b"acTL", b"eXIf"))
+    kinds, at = set(), len(PNG)
+    while at + 12 <= len(data) and b"IEND" not in kinds:  # a decoder would allocate what a damaged length asks for
+        length, kind = struct.unpack_from(">I4s", data, at)
+        kinds.add(kind)
+        at += 12 + length
+    is_complete = b"IEND" in kinds and at <= len(data) and not kinds & {b"tRNS", b"acTL", b"eXIf"}
     is_opaque = colour == 3 or (colour in (0, 2) and bits == 8)  # palette, gray, RGB
-    return ((height, width), 1) if is_opaque and not is_special and data.rfind(b"IEND") >= 0 else None
+    return ((height, width), 1) if is_opaque and is_complete else None
 
 
 def _exif_orientation(tiff: bytes) -> int:

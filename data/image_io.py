@@ -25,8 +25,7 @@ class EncodedImage:
     """An image file in memory, not decoded yet. `name` is the file, for messages."""
 
     def __init__(self, data: bytes, name: str):
-        self.data = data
-        self.name = name
+        self.data, self.name = data, name
 
     @classmethod
     def open(cls, path: Path) -> "EncodedImage":
@@ -48,19 +47,17 @@ class EncodedImage:
                 return (height, width) if orientation < 5 else (width, height)
             try:
                 return size_with_pillow(self.data)
-            except UnidentifiedImageError:
-                height, width = self._decode(3, MAX_PIXELS).shape[:2]  # OpenCV does not read headers alone
-                return height, width
+            except UnidentifiedImageError:  # OpenCV does not read headers alone
+                return size_of(self._decode(3, MAX_PIXELS))
 
     def read(
         self, channels: int, box: Box | None = None, min_size: Size | None = None, max_pixels: int = MAX_PIXELS
     ) -> np.ndarray:
         """Decodes to uint8 (H, W, channels), upright as EXIF tells; only a `box` of the upright image if given.
 
-        A caller that reduces the result to `min_size` (height, width) or more states it, so that a decoder may do
-        so; today's do not. Transparent pixels become white; values of more than 8 bits are scaled to 0..255.
-        Raises BrokenImage for a file that is corrupt, truncated or has more than `max_pixels`, UserError for a
-        number of channels it does not have.
+        The result may be reduced, but to no less than `min_size` (height, width); today it never is.
+        Transparent pixels become white; values of more than 8 bits are scaled to 0..255. Raises BrokenImage for a file
+        that is corrupt, truncated or has more than `max_pixels`, UserError for a number of channels it does not have.
         """
         with self._decoding():
             image = self._decode(channels, max_pixels)
@@ -80,13 +77,11 @@ class EncodedImage:
             ) from error
 
     def _decode(self, channels: int, max_pixels: int) -> np.ndarray:
-        """Decodes plain files with OpenCV, which is faster, others with Pillow, and what Pillow does not know again
-        with OpenCV."""
+        """Decodes plain files with OpenCV, which is faster, others with Pillow, or else with OpenCV."""
         if header := plain_header(self.data):
             size, orientation = header
             _check_pixels(size, max_pixels)
-            image = self._decode_with_opencv(channels)
-            if image is not None:
+            if (image := self._decode_with_opencv(channels)) is not None:
                 return upright(image, orientation)
         from PIL import UnidentifiedImageError
 
@@ -114,10 +109,7 @@ Source = np.ndarray | EncodedImage  # the first half of a sample
 
 
 def to_pixels(source: Source, channels: int, max_pixels: int = MAX_PIXELS, box: Box | None = None) -> np.ndarray:
-    """Returns a source, or the `box` of it, as uint8 (H, W, channels).
-
-    Raises BrokenImage, or UserError for an array of another type or shape.
-    """
+    """Returns a source, or its `box`, as uint8 (H, W, channels). Raises BrokenImage, or UserError for another array."""
     if isinstance(source, EncodedImage):
         return source.read(channels, box, max_pixels=max_pixels)
     size_of(source)
@@ -135,17 +127,12 @@ def size_of(source: Source) -> Size:
 
 def crop(image: np.ndarray, box: Box | None) -> np.ndarray:
     """A view of the part of an image (H, W, C) within a box."""
-    if box is None:
-        return image
-    top, left, height, width = box
+    top, left, height, width = box or (0, 0, *image.shape[:2])
     return image[top : top + height, left : left + width]
 
 
 def with_channels(image: np.ndarray, channels: int) -> np.ndarray:
-    """Converts uint8 (H, W, C) between gray (repeated) and RGB (weighted by ITU-R BT.601), if needed.
-
-    Raises UserError for any other difference in channels.
-    """
+    """Converts uint8 (H, W, C) between gray and RGB (ITU-R BT.601). Raises UserError if other channels are needed."""
     found = image.shape[2]
     if found == channels:
         return image

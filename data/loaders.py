@@ -19,14 +19,11 @@ log = get_logger("data")
 
 @dataclass(eq=False)
 class Loader:
-    """The batches of a data set, epoch by epoch.
+    """The batches of a data set, epoch by epoch: the same from every executor, whatever was read before.
 
-    With `shuffle`, for training, each epoch has an order of its own and omits a last batch of one sample; with
-    `draw_weights` (n,) it draws n samples in proportion to them. More corrupt images than `max_broken`, a share
-    of the data set, end an epoch.
-
-    Every executor gives the same batches, whatever was read before: the order is a function of (seed, epoch), a
-    sample's augmentation of (seed, epoch, position).
+    With `shuffle`, for training, the order is a function of (seed, epoch), and a last batch of one sample is omitted;
+    with `draw_weights` (n,) it draws n samples in proportion to them. A sample's augmentation is a function of (seed,
+    epoch, position). More corrupt images than `max_broken`, a share of the data set, end an epoch.
     """
 
     reader: SampleReader

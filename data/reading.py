@@ -23,21 +23,19 @@ Weights = np.ndarray | None  # (n,), of all samples of a data set in the loss
 
 @dataclass
 class ReadResult:
-    """Outcome of reading one batch: the batch, None if it is empty; the reason why each corrupt sample could not be
-    read, by index; or the error that ends the epoch."""
+    """Outcome of reading one batch."""
 
-    batch: Batch | None = None
-    broken: dict[int, str] = field(default_factory=dict)
-    error: UserError | None = None
+    batch: Batch | None = None  # None if it is empty
+    broken: dict[int, str] = field(default_factory=dict)  # index -> reason, of corrupt samples
+    error: UserError | None = None  # ends the epoch
 
 
 @dataclass(eq=False)
 class SampleReader:
     """Reads one sample after the other: source -> pixels -> transforms.
 
-    The pixels of a sample are a function of (seed, epoch, position), regardless of which thread or process reads it,
-    when, and after which others. `weights` (n,) belong to all samples of the data set. With `spatial_targets`
-    targets are arrays (H, W, ...) that move with the image.
+    The pixels of a sample are a function of (seed, epoch, position), whoever reads it, and when. `weights` (n,) belong
+    to all samples of the data set. With `spatial_targets` targets are arrays (H, W, ...) that move with the image.
     """
 
     dataset: Dataset
@@ -59,8 +57,7 @@ class SampleReader:
         name = "a sample"
         try:
             for key in keys:
-                sample = self._read_or_skip(key, result.broken)
-                if sample is not None:
+                if sample := self._read_or_skip(key, result.broken):
                     images[len(indices)], target = sample
                     indices.append(key.index)
                     targets.append(target)
@@ -128,8 +125,8 @@ class SampleReader:
         return strata_of(self.dataset)
 
     def _replacements(self, index: int) -> Iterator[int]:
-        """The samples that may replace one, in a deterministic order that starts after it: those of its class, or
-        that share the rarest of its labels; any other if there are none, or if samples have several labels."""
+        """The samples that may replace one, in order after it: those of its class, or that share the rarest of its
+        labels; then any other if there are none, or if samples have several labels."""
         others = np.roll(np.arange(len(self.dataset)), -index)[1:]
         is_similar = self._strata[others] == self._strata[index]
         yield from others[is_similar].tolist()

@@ -29,10 +29,9 @@ DATASETS = Registry[Dataset]("data set", "data.datasets")
 # array, never changed in place; all randomness from `rng`, the numpy Generator of the sample. The last transform leaves
 # images of INPUT.SIZE. Optional:
 #   joint(image, target, rng) -> (image, target) moves a mask (H, W, ...) alike; needed for tasks with spatial targets,
-#     unless the class says moves_pixels = False: then targets stay as they are.
+#     unless the class has moves_pixels = False: then targets stay as they are.
 #   plan(size, rng) -> (top, left, height, width) and finish(pixels) -> image: transform(image, rng) equals finish of
 #     the planned part, and plan makes all the draws. As the first transform it saves decoding the rest of the image.
-#   thread_safe = True if several threads may call it at once.
 # Lists for INPUT.TRAIN_TRANSFORMS, from the mildest to one for long trainings:
 #     light: [Resize, {RandomCrop: {padding: 4}}, HFlip]
 #     usual: [{RandomResizedCrop: {scale: [0.35, 1]}}, HFlip]

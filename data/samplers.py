@@ -14,10 +14,8 @@ _TAGS = {"order": 1, "augmentation": 2, "split": 3, "mixing": 4}
 
 
 def stream(use: str, seed: int, *numbers: int) -> np.random.Generator:
-    """Returns the generator of one use: "order" (epoch), "augmentation" (epoch, position), "split" (), or
-    "mixing" (epoch, samples seen).
-
-    `seed` is below 2**64 and enters as two words of 32 bits; `numbers` are below 2**32.
+    """Returns the generator of one use, by `seed` below 2**64 and `numbers` below 2**32: "order" (epoch),
+    "augmentation" (epoch, position), "split" (), or "mixing" (epoch, samples seen).
     """
     words = np.array([_TAGS[use], seed & 0xFFFFFFFF, seed >> 32, *numbers], np.uint32)
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence(words)))
@@ -36,10 +34,9 @@ def epoch_order(num_samples: int, seed: int, epoch: int, weights: np.ndarray | N
 
     With `weights` (num_samples,), draws with replacement in proportion to them.
     """
+    shares = None if weights is None else weights / weights.sum()
     rng = stream("order", seed, epoch)
-    if weights is None:
-        return rng.permutation(num_samples)
-    return rng.choice(num_samples, num_samples, p=weights / weights.sum())
+    return rng.permutation(num_samples) if shares is None else rng.choice(num_samples, num_samples, p=shares)
 
 
 def usable_samples(num_samples: int, batch_size: int) -> int:

@@ -36,10 +36,8 @@ def balanced_subset(strata: np.ndarray, count: int, seed: int) -> np.ndarray:
 
 
 def _shuffled(strata: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns all indices, stratum by stratum, in random order within each; the place of each in its stratum, and
-    the stratum's size.
-
-    The only place that determines who is held out before whom.
+    """Returns all indices, stratum by stratum, in random order within each, the only order of who is held out before
+    whom; the place of each in its stratum, and the stratum's size.
     """
     rng = stream("split", seed)
     members = [rng.permutation(np.flatnonzero(strata == stratum)) for stratum in np.unique(strata)]

@@ -27,11 +27,10 @@ def class_counts(dataset: Dataset) -> np.ndarray:
 def strata_of(dataset: Dataset) -> np.ndarray:
     """Returns the stratum of each sample, an integer array (n,): the data set's `strata`, else its classes.
 
-    A sample with soft targets belongs to its most probable class, one with several labels to the rarest of
-    them. All samples of a data set without classes, or with images as targets, belong to one stratum.
+    Soft targets belong to the most probable class, several labels to the rarest of them. All samples of a data set
+    without classes, or with images as targets, belong to one stratum.
     """
-    strata = getattr(dataset, "strata", None)
-    if strata is not None:
+    if (strata := getattr(dataset, "strata", None)) is not None:
         return np.asarray(strata)
     if len(dataset) == 0 or not getattr(dataset, "classes", None) or _has_spatial_targets(dataset):
         return np.zeros(len(dataset), np.int64)
@@ -54,8 +53,7 @@ class Subset:
     """The samples `indices` of a data set, in that order; a data set itself."""
 
     def __init__(self, dataset: Dataset, indices: np.ndarray):
-        self.dataset = dataset
-        self.indices = indices
+        self.dataset, self.indices = dataset, indices
         for name in {"classes", "target_names", "thread_safe"} & set(dir(dataset)):
             setattr(self, name, getattr(dataset, name))
         weights = weights_of(dataset)

@@ -3,10 +3,8 @@
 import dataclasses
 import os
 from collections.abc import Callable, Collection
-from pathlib import Path
 
 import torch
-from torch import nn
 
 from config import CfgNode
 from config.changes import compare
@@ -22,18 +20,17 @@ from data.build import (
 from engine.build_inference import (
     build_metrics,
     build_task,
-    build_trained_task,
-    checkpoint_config,
     evaluation_task,
     image_reader,
+    load_teacher,
     override_input,
     resolve_device,
     to_device,
 )
-from engine.checkpoint import Checkpoint, Resolved, load_checkpoint
+from engine.checkpoint import Checkpoint, Resolved
 from engine.ema import ModelEma
 from engine.hooks.base import Hook
-from engine.hooks.checkpoints import Checkpoints, SavingOptions
+from engine.hooks.checkpoints import Checkpoints
 from engine.hooks.evaluation import Evaluation
 from engine.hooks.freezing import Freezing, freeze
 from engine.hooks.training_log import TrainingLog
@@ -81,28 +78,22 @@ def build_trainer(
     resolved = _resolve(cfg, train_set, checkpoint, changes)
     # 2. The task: network, normalisation and loss.
     task, resolved = _build_task(cfg, resolved, is_new=checkpoint is None)
-    _announce_machine(resolved, checkpoint)
     # 3. The step: optimizer, schedule, precision, moving average.
     train_loader = build_train_loader(cfg, train_set, resolved.input, **_loading(task, resolved))
     step, head = _build_step(cfg, task, resolved, len(train_loader))
     # 4. The hooks, and the trainer that calls them.
-    saving = SavingOptions(cfg.CHECKPOINT.EVERY_STEPS, cfg.CHECKPOINT.KEEP_EVERY_EPOCHS)
-    trainer = Trainer(
-        step,
-        train_loader,
-        torch.device(resolved.device),
-        cfg.SOLVER.MAX_EPOCHS,
-        build_batch_transforms(cfg, resolved.num_outputs),
-        [
-            *_build_evaluation(cfg, step, val_set, resolved),
-            Freezing(task.model, cfg.SOLVER.FREEZE_EPOCHS, head),
-            *_build_hooks(cfg, run, resolved.names, has_validation=val_set is not None),
-            Checkpoints(run, cfg.dump(), output_names(train_set), resolved, saving),  # last, when all others have moved
-        ],
-        poll,
-    )
+    mix = build_batch_transforms(cfg, resolved.num_outputs)
+    intervals = cfg.CHECKPOINT.EVERY_STEPS, cfg.CHECKPOINT.KEEP_EVERY_EPOCHS
+    hooks = [
+        *_build_evaluation(cfg, step, val_set, resolved),
+        Freezing(task.model, cfg.SOLVER.FREEZE_EPOCHS, head),
+        *_build_hooks(cfg, run, resolved.names, has_validation=val_set is not None),
+        Checkpoints(run, cfg.dump(), output_names(train_set), resolved, *intervals),  # last, when all others have moved
+    ]
+    trainer = Trainer(step, train_loader, torch.device(resolved.device), cfg.SOLVER.MAX_EPOCHS, mix, hooks, poll)
     # 5. The state of a checkpoint.
     if checkpoint is not None:
+        _announce_machine(resolved, checkpoint.resolved)
         trainer.load_state_dict(continued_state(checkpoint, changes, cfg.SOLVER.BATCH_SIZE, bool(cfg.SOLVER.EMA)))
     write_run_files(run, cfg.dump(), dump_overrides(cfg), resolved.to_yaml(), resolved.device)
     _log_summary(cfg, trainer, resolved, val_set)
@@ -112,10 +103,7 @@ def build_trainer(
 def _check_continuation(
     cfg: CfgNode, checkpoint: Checkpoint, train_set: Dataset, allow_changes: Collection[str]
 ) -> dict[str, str]:
-    """Returns the keys that changed since the checkpoint, each with a line about it, and logs these.
-
-    Raises UserError for other data, or for a change that makes it another experiment.
-    """
+    """Returns and logs the keys that changed since the checkpoint. Raises UserError for other data or refused changes."""
     check_data(checkpoint, output_names(train_set), len(train_set))
     changes = compare(load_text(checkpoint.config, str(checkpoint.source)), cfg, allow_changes)
     for line in changes.values():
@@ -142,11 +130,8 @@ def _resolve(cfg: CfgNode, train_set: Dataset, checkpoint: Checkpoint | None, ch
     num_outputs = kind.num_outputs(train_set)
     if cfg.MODEL.NUM_CLASSES not in (0, num_outputs):
         raise UserError(f"MODEL.NUM_CLASSES {cfg.MODEL.NUM_CLASSES}: the data set has {num_outputs}; set it to 0")
-    if saved is None:
-        spec = build_input_spec(cfg, dataset_defaults(cfg))
-    else:
-        keys = [key.removeprefix("INPUT.") for key in changes if key.startswith("INPUT.")]
-        spec = override_input(cfg, saved.input, keys, dataset_defaults(cfg))
+    defaults = dataset_defaults(cfg)
+    spec = override_input(cfg, saved.input, changes, defaults) if saved else build_input_spec(cfg, defaults)
     weights, teacher = cfg.LOSS.get("class_weights"), cfg.LOSS.get("teacher", "")
     if saved is not None and not any(key.startswith("LOSS.") for key in changes):
         weights, teacher = saved.class_weights, saved.teacher
@@ -167,7 +152,7 @@ def _resolve(cfg: CfgNode, train_set: Dataset, checkpoint: Checkpoint | None, ch
 def _build_task(cfg: CfgNode, resolved: Resolved, is_new: bool) -> tuple[Task, Resolved]:
     """Returns the task on its device, and `resolved` with the device and the precision that suits the network."""
     device = resolve_device(cfg.MODEL.DEVICE)
-    task = build_task(cfg, resolved, _load_teacher(resolved, device))
+    task = build_task(cfg, resolved, load_teacher(resolved, device))
     outputs = dry_run(task.model, task.normalize, resolved.input, cfg.MODEL.NAME)
     task.check_outputs(outputs, resolved.num_outputs, resolved.input, f"MODEL.NAME {cfg.MODEL.NAME}")
     on_cpu = device.type == "cpu" and cfg.SOLVER.AMP in ("auto", "bf16")
@@ -179,28 +164,11 @@ def _build_task(cfg: CfgNode, resolved: Resolved, is_new: bool) -> tuple[Task, R
     return task, dataclasses.replace(resolved, device=str(device), amp=amp)
 
 
-def _load_teacher(resolved: Resolved, device: torch.device) -> nn.Module | None:
-    """Returns the network of LOSS.teacher with its normalisation. Raises UserError for other classes or images."""
-    if not resolved.teacher:
-        return None
-    path = Path(resolved.teacher)
-    if RunFolder(path).has_weights:
-        path = RunFolder(path).best_weights
-    try:
-        checkpoint = load_checkpoint(path)
-    except UserError as error:
-        raise UserError(f"LOSS.teacher: {error}; name a run or a checkpoint of this project") from error
-    checkpoint.check_teaches(resolved)
-    task = build_trained_task(checkpoint, checkpoint_config(checkpoint), device)
-    return nn.Sequential(task.normalize, task.model)
-
-
-def _announce_machine(resolved: Resolved, checkpoint: Checkpoint | None) -> None:
+def _announce_machine(now: Resolved, before: Resolved) -> None:
     """Logs which settings a resumed run has changed because the machine is another."""
-    for key, name in (("device", "MODEL.DEVICE"), ("amp", "SOLVER.AMP")):
-        now, before = getattr(resolved, key), getattr(checkpoint.resolved if checkpoint else resolved, key)
-        if now != before:
-            get_logger("resume").info("changed: %s: resolved to %s, before to %s", name, now, before)
+    for key, new, old in (("MODEL.DEVICE", now.device, before.device), ("SOLVER.AMP", now.amp, before.amp)):
+        if new != old:
+            get_logger("resume").info("changed: %s: resolved to %s, before to %s", key, new, old)
 
 
 def _loading(task: Task, resolved: Resolved) -> dict[str, bool]:
@@ -253,14 +221,10 @@ def _build_hooks(cfg: CfgNode, run: RunFolder, names: list[str], has_validation:
 
 def _log_summary(cfg: CfgNode, trainer: Trainer, resolved: Resolved, val_set: Dataset | None) -> None:
     held_out = f"{len(val_set)} for validation" if val_set is not None else "no validation"
-    images, outputs = len(trainer.train_loader.dataset), resolved.num_outputs
-    log.info(
-        "%s: %d training images, %s; %s of %d outputs", cfg.DATASETS.NAME, images, held_out, resolved.task, outputs
-    )
-    parameters = f"{sum(p.numel() for p in trainer.task.model.parameters()):,}"
+    images = f"{len(trainer.train_loader.dataset)} training images, {held_out}"
+    log.info("%s: %s; %s of %d outputs", cfg.DATASETS.NAME, images, resolved.task, resolved.num_outputs)
+    parameters = f"{sum(p.numel() for p in trainer.task.model.parameters()):,} parameters"
     size = "x".join(map(str, (resolved.input.channels, *resolved.input.size)))
-    log.info(
-        "%s: %s parameters, input %s, on %s, AMP %s", cfg.MODEL.NAME, parameters, size, trainer.device, resolved.amp
-    )
+    log.info("%s: %s, input %s, on %s, AMP %s", cfg.MODEL.NAME, parameters, size, resolved.device, resolved.amp)
     for line in describe_groups(trainer.optimizer.param_groups, trainer.schedule.base_lrs):
         log.info("%s", line)

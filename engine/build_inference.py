@@ -1,17 +1,18 @@
 """A checkpoint -> a task that is ready to predict, and the metrics that judge it."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import torch
 
 from config import CfgNode, load_text
 from config.changes import check_test_overrides
-from config.node import leaves
+from config.node import differences
 from data.image_io import to_pixels
-from engine.checkpoint import Checkpoint, Resolved, load_model_state
+from engine.checkpoint import Checkpoint, Resolved, load_checkpoint, load_model_state
 from engine.inference import FlipAverage
 from engine.precision import set_arithmetic
 from engine.registry import METRICS
@@ -21,28 +22,23 @@ from modeling.weights import NoRandomInit
 from utils.contracts import Dataset, InputSpec
 from utils.errors import UserError, did_you_mean
 from utils.registry import call
+from utils.run_folder import RunFolder
 
 _RESERVED = ("checkpoint", "task", "split", "num_samples", "num_skipped", "loss")
-_INPUT_KEYS = ("SIZE", "CHANNELS", "MEAN", "STD", "TRAIN_TRANSFORMS", "TEST_TRANSFORMS")
 
 
-def checkpoint_config(checkpoint: Checkpoint, overrides: Sequence[str] = ()) -> CfgNode:
-    """Returns the configuration of a checkpoint as asked for, changed for a test by KEY VALUE `overrides`.
+def prepare_checkpoint(checkpoint: Checkpoint, overrides: Sequence[str] = ()) -> tuple[Checkpoint, CfgNode]:
+    """Returns a checkpoint to test or predict with, and its configuration, changed by KEY VALUE `overrides`.
 
-    Raises UserError for an override that a test does not allow.
+    Its `resolved` follows them too. Raises UserError for an override that a test does not allow.
     """
     source, old = str(checkpoint.source), checkpoint.version == 1
+    saved = load_text(checkpoint.config, source, accept_renamed=old)
     cfg = load_text(checkpoint.config, source, overrides, accept_renamed=old)
-    check_test_overrides(load_text(checkpoint.config, source, accept_renamed=old), cfg)
-    return cfg
-
-
-def checkpoint_resolved(checkpoint: Checkpoint, cfg: CfgNode) -> Resolved:
-    """Returns what a checkpoint was trained with, but for what `cfg` overrides."""
-    saved = load_text(checkpoint.config, str(checkpoint.source), accept_renamed=checkpoint.version == 1)
-    if checkpoint.version == 1:  # all its values were resolved before the configuration was saved
+    check_test_overrides(saved, cfg)
+    if old:  # all its values were resolved before the configuration was saved
         task, weights = loss_task(cfg) or "classification", cfg.LOSS.get("class_weights")
-        return dataclasses.replace(
+        resolved = dataclasses.replace(
             checkpoint.resolved,
             task=task,
             loss=cfg.LOSS.NAME,
@@ -50,22 +46,19 @@ def checkpoint_resolved(checkpoint: Checkpoint, cfg: CfgNode) -> Resolved:
             input=build_input_spec(cfg, {}),
             class_weights=None if weights is None else list(weights),
         )
-    spec = override_input(cfg, checkpoint.resolved.input, changed_input_keys(saved, cfg), {})
-    return dataclasses.replace(checkpoint.resolved, input=spec)
+    else:
+        spec = override_input(cfg, checkpoint.resolved.input, differences(saved, cfg), {})
+        resolved = dataclasses.replace(checkpoint.resolved, input=spec)
+    return dataclasses.replace(checkpoint, resolved=resolved), cfg
 
 
-def changed_input_keys(saved: CfgNode, cfg: CfgNode) -> list[str]:
-    """Returns the keys of INPUT that describe the images and differ between two configurations."""
-    before, after = leaves(saved), leaves(cfg)
-    return [key for key in _INPUT_KEYS if before[f"INPUT.{key}"] != after[f"INPUT.{key}"]]
-
-
-def override_input(cfg: CfgNode, saved: InputSpec, keys: Sequence[str], defaults: dict) -> InputSpec:
-    """Returns `saved` with what the INPUT `keys` of `cfg` ask for in its place."""
-    if not keys:
+def override_input(cfg: CfgNode, saved: InputSpec, changed: Collection[str], defaults: dict) -> InputSpec:
+    """Returns `saved` with what the `changed` keys of `cfg` ask for in its place."""
+    fields = [name for name in vars(saved) if f"INPUT.{name.upper()}" in changed]
+    if not fields:
         return saved
     fresh = build_input_spec(cfg, {**saved.to_dict(), **defaults})
-    return dataclasses.replace(saved, **{key.lower(): getattr(fresh, key.lower()) for key in keys})
+    return dataclasses.replace(saved, **{name: getattr(fresh, name) for name in fields})
 
 
 def build_task(cfg: CfgNode, resolved: Resolved, teacher: torch.nn.Module | None = None) -> Task:
@@ -80,16 +73,31 @@ def build_task(cfg: CfgNode, resolved: Resolved, teacher: torch.nn.Module | None
 
 
 def build_trained_task(checkpoint: Checkpoint, cfg: CfgNode, device: torch.device) -> Task:
-    """Builds the task of a checkpoint with its weights, in evaluation mode on a device."""
+    """Builds the task of a prepared checkpoint with its weights, in evaluation mode on a device."""
     set_arithmetic(cfg.SOLVER.TF32, cfg.SOLVER.DETERMINISTIC)
     with NoRandomInit():
-        task = build_task(cfg, checkpoint_resolved(checkpoint, cfg))
+        task = build_task(cfg, checkpoint.resolved)
     load_model_state(task.model, checkpoint.weights, str(checkpoint.source), assign=True)
     if "criterion" in checkpoint.state:
         task.criterion.load_state_dict(checkpoint.state["criterion"])
     task.requires_grad_(False)
     to_device(task, device)
     return evaluation_task(cfg, task.eval())
+
+
+def load_teacher(resolved: Resolved, device: torch.device) -> torch.nn.Module | None:
+    """Returns the network of LOSS.teacher with its normalisation. Raises UserError for other classes or images."""
+    if not resolved.teacher:
+        return None
+    path = Path(resolved.teacher)
+    run = RunFolder(path)
+    try:
+        checkpoint, cfg = prepare_checkpoint(load_checkpoint(run.best_weights if run.has_weights else path))
+    except UserError as error:
+        raise UserError(f"LOSS.teacher: {error}; name a run or a checkpoint of this project") from error
+    checkpoint.check_teaches(resolved)
+    task = build_trained_task(checkpoint, cfg, device)
+    return torch.nn.Sequential(task.normalize, task.model)
 
 
 def evaluation_task(cfg: CfgNode, task: Task) -> Task:
@@ -104,26 +112,24 @@ def to_device(task: Task, device: torch.device) -> None:
         task.model.to(memory_format=torch.channels_last)
 
 
-def build_metrics(cfg: CfgNode, task_name: str, monitor: str) -> Metrics:
+def build_metrics(cfg: CfgNode, task_name: str, monitor: str, complete: bool = False) -> Metrics:
     """Returns the metrics of an evaluation: those of TEST.METRICS, or else the task's own, and the monitored one.
 
-    Raises UserError for a name that is unknown, reserved, or a metric of other tasks.
+    If `complete`, with all that a report on the task shows. Raises UserError for a name that is unknown, reserved, or
+    a metric of other tasks.
     """
-    names = list(find_task(task_name).default_metrics if cfg.TEST.METRICS is None else cfg.TEST.METRICS)
+    names = find_task(task_name).default_metrics if cfg.TEST.METRICS is None else cfg.TEST.METRICS
     monitored = monitor.partition(" ")[2]
-    if monitored != "loss" and monitored not in names:
-        names.append(monitored)
-    for name in names:
-        key = "TEST.MONITOR" if name == monitored else "TEST.METRICS"
+    keys = dict.fromkeys(names, "TEST.METRICS") | ({} if monitored == "loss" else {monitored: "TEST.MONITOR"})
+    for name, key in keys.items():
         if name in _RESERVED:
             raise UserError(f"{key} {name}: reserved name; rename the metric")
-        known = task_metrics(task_name)
         if task_name not in METRICS.info(name, key).get("tasks", (task_name,)):
-            raise UserError(f"{key} {name}: not a metric of {task_name}; {did_you_mean(name, known)}")
-    return {name: METRICS.get(name, "TEST.METRICS") for name in names}
+            raise UserError(f"{key} {name}: not a metric of {task_name}; {did_you_mean(name, task_metrics(task_name))}")
+    return {name: METRICS.get(name, key) for name, key in keys.items()} | (task_metrics(task_name) if complete else {})
 
 
-def task_metrics(task_name: str) -> Metrics:
+def task_metrics(task_name: str) -> dict[str, Callable[..., float]]:
     """Returns all metrics that a report on a task shows."""
     names = [name for name in METRICS.names() if task_name in METRICS.info(name, "").get("tasks", ())]
     return {name: METRICS.get(name, "") for name in names}
@@ -137,7 +143,7 @@ def image_reader(dataset: Dataset, max_pixels: int) -> Callable[[int], np.ndarra
         if not isinstance(source, np.ndarray):
             return to_pixels(source, 3, max_pixels)
         pixels = source[..., np.newaxis] if source.ndim == 2 else source
-        return pixels if pixels.shape[2] in (1, 3) else pixels[..., : 3 if pixels.shape[2] > 3 else 1]
+        return pixels[..., : 3 if pixels.shape[2] >= 3 else 1]
 
     return read
 

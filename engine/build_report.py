@@ -8,21 +8,13 @@ from config import CfgNode
 from config.loader import dump_overrides
 from data.build import build_batch_transforms, build_eval_loader, build_train_and_val, build_train_loader
 from data.subset import class_counts
-from engine.build_inference import (
-    build_metrics,
-    build_trained_task,
-    checkpoint_config,
-    checkpoint_resolved,
-    image_reader,
-    resolve_device,
-    task_metrics,
-)
+from engine.build_inference import build_metrics, build_trained_task, image_reader, prepare_checkpoint, resolve_device
 from engine.checkpoint import Checkpoint, Resolved, load_checkpoint
 from engine.inference import SplitResult, Watch, evaluate
 from engine.report.page import Image, Page
 from engine.report.training import read_history, run_metadata, training_images
 from engine.report.writer import check_finite, kept_images, write_index, write_split_report
-from utils.contracts import Batch, Dataset, InputSpec
+from utils.contracts import Batch, Dataset, InputSpec, class_names
 from utils.labels import target_text
 from utils.run_folder import RunFolder, run_of
 
@@ -32,13 +24,10 @@ _DATA_IMAGES = {"class_histogram": "Images of each class", "first_batch": "The f
 def score_checkpoint(
     checkpoint: Checkpoint, cfg: CfgNode, split: str, dataset: Dataset, watch: Watch = lambda batches, total: batches
 ) -> SplitResult:
-    """Returns predictions of a checkpoint for a data set, and all metrics of the task and of TEST.METRICS.
-
-    Raises UserError for outputs that are NaN or Inf.
-    """
-    resolved = checkpoint_resolved(checkpoint, cfg)
+    """Returns predictions and all metrics of a prepared checkpoint. Raises UserError for outputs that are NaN or Inf."""
+    resolved = checkpoint.resolved
     task = build_trained_task(checkpoint, cfg, resolve_device(cfg.MODEL.DEVICE))
-    metrics = {**build_metrics(cfg, resolved.task, resolved.monitor), **task_metrics(resolved.task)}
+    metrics = build_metrics(cfg, resolved.task, resolved.monitor, complete=True)
     loader = build_eval_loader(cfg, dataset, resolved.input, spatial_targets=task.spatial_targets)
     result = evaluate(task, split, loader, metrics, image_reader(dataset, cfg.DATASETS.MAX_PIXELS), watch=watch)
     loader.close()
@@ -54,13 +43,17 @@ def report_folder(checkpoint: Path, split: str) -> Path:
     return run.report / (split if checkpoint.name == run.best.name else f"{split}-{checkpoint.stem}")
 
 
-def report_on_split(folder: Path, checkpoint: Checkpoint, cfg: CfgNode, result: SplitResult) -> None:
-    """Writes the report on a test, and the run's index, which leads to it."""
-    title = f"{cfg.MODEL.NAME} on {cfg.DATASETS.NAME}"
-    write_split_report(folder, title, result, checkpoint.source, _facts(checkpoint, cfg))
+def report_on_split(
+    folder: Path, checkpoint: Checkpoint, cfg: CfgNode, result: SplitResult, data_images: list[Image] | None = None
+) -> None:
+    """Writes the report on a test, and the run's index, which leads to it; without `data_images` it keeps its own."""
     run = run_of(checkpoint.source)
+    history = read_history(run.metrics) if run else []
+    chosen = f"{checkpoint.source}, saved after epoch {checkpoint.epoch}"
+    facts = {"checkpoint": chosen, "data set": f"{cfg.DATASETS.NAME} in {cfg.DATASETS.ROOT}"}
+    write_split_report(folder, _title(cfg), result, checkpoint.source, {**facts, **run_metadata(run, history)})
     if run is not None and folder.parent == run.report:
-        _write_index(run, cfg, checkpoint.epoch, kept_images(run.report, _DATA_IMAGES))
+        _write_index(run, cfg, checkpoint.epoch, data_images or kept_images(run.report, _DATA_IMAGES))
 
 
 def report_on_training(run: RunFolder, now: CfgNode, watch: Watch = lambda batches, total: batches) -> Path:
@@ -68,31 +61,27 @@ def report_on_training(run: RunFolder, now: CfgNode, watch: Watch = lambda batch
 
     `best` may predate a resume, so data location and test settings come from the current configuration.
     """
-    checkpoint = load_checkpoint(run.best_weights)
-    cfg = checkpoint_config(checkpoint).clone()
+    checkpoint, saved = prepare_checkpoint(load_checkpoint(run.best_weights))
+    cfg = saved.clone()
     cfg.DATASETS.ROOT, cfg.MODEL.DEVICE = now.DATASETS.ROOT, now.MODEL.DEVICE
     cfg.DATALOADER, cfg.TEST = now.DATALOADER, now.TEST
     train_set, val_set = build_train_and_val(cfg)
-    if val_set is not None:
+    images = _draw_data(cfg, checkpoint.resolved, train_set, val_set)
+    if val_set is None:
+        _write_index(run, cfg, checkpoint.epoch, images)
+    else:
         result = score_checkpoint(checkpoint, cfg, "val", val_set, watch)
-        folder, title = report_folder(checkpoint.source, "val"), f"{cfg.MODEL.NAME} on {cfg.DATASETS.NAME}"
-        write_split_report(folder, title, result, checkpoint.source, _facts(checkpoint, cfg))
-    images = _draw_data(cfg, checkpoint_resolved(checkpoint, cfg), train_set, val_set)
-    _write_index(run, cfg, checkpoint.epoch, images)
+        report_on_split(report_folder(checkpoint.source, "val"), checkpoint, cfg, result, images)
     return run.report / "index.html"
 
 
-def _facts(checkpoint: Checkpoint, cfg: CfgNode) -> dict[str, str]:
-    run = run_of(checkpoint.source)
-    history = read_history(run.metrics) if run else []
-    chosen = f"{checkpoint.source}, saved after epoch {checkpoint.epoch}"
-    place = f"{cfg.DATASETS.NAME} in {cfg.DATASETS.ROOT}"
-    return {"checkpoint": chosen, "data set": place, **run_metadata(run, history)}
+def _title(cfg: CfgNode) -> str:
+    return f"{cfg.MODEL.NAME} on {cfg.DATASETS.NAME}"
 
 
 def _write_index(run: RunFolder, cfg: CfgNode, epoch: int, data_images: list[Image]) -> None:
     history = read_history(run.metrics)
-    page = Page(f"{cfg.MODEL.NAME} on {cfg.DATASETS.NAME}", str(run))
+    page = Page(_title(cfg), str(run))
     page.images = [*training_images(history, epoch), *data_images]
     page.facts = {"best epoch": str(epoch), **run_metadata(run, history)}
     kept = run.overrides.is_file()
@@ -104,21 +93,19 @@ def draw_first_batch(
     cfg: CfgNode, spec: InputSpec, dataset: Dataset, count: int
 ) -> tuple[np.ndarray, Batch, dict[int, str]]:
     """Returns an image of the first `count` samples of the first batch, BGR, that batch, and which are corrupt."""
-    from utils.drawing import draw_batch
+    from utils.drawing import COLUMNS, grid, thumbnail_size
 
     cfg = cfg.clone()
     cfg.DATALOADER.NUM_WORKERS = 0  # for a single batch
-    loader = build_train_loader(cfg, dataset, spec)
+    loader, classes = build_train_loader(cfg, dataset, spec), class_names(dataset)
     batch = next(loader.batches())
-    classes = list(getattr(dataset, "classes", ()))
-    mix = build_batch_transforms(cfg, len(classes))
-    if mix is not None:
+    if mix := build_batch_transforms(cfg, len(classes)):
         batch = mix(batch, 0, 0)
     images = batch.images.byte().permute(0, 2, 3, 1).numpy()[:count].copy()  # (N, C, H, W) -> (N, H, W, C)
     loader.close()
     labels = [target_text(target, classes) for target in batch.targets.numpy()[:count]]
     title = f"{cfg.DATASETS.NAME}: {len(images)} of {len(batch)} images of the first batch, {spec.size}"
-    return draw_batch(images, labels, title, spec.size), batch, loader.broken
+    return grid(images, COLUMNS, thumbnail_size(spec.size), title, labels), batch, loader.broken
 
 
 def _draw_data(cfg: CfgNode, resolved: Resolved, train_set: Dataset, val_set: Dataset | None) -> list[Image]:
@@ -127,8 +114,8 @@ def _draw_data(cfg: CfgNode, resolved: Resolved, train_set: Dataset, val_set: Da
     from utils.drawing import encode_png
 
     drawn = {"first_batch": encode_png(draw_first_batch(cfg, resolved.input, train_set, 32)[0])}
-    if hasattr(train_set, "classes") and resolved.task in ("classification", "multilabel"):
+    if resolved.task in ("classification", "multilabel"):
         sets = {"train": train_set, "val": val_set}
         counts = {f"{name}: {len(s):,} images": class_counts(s) for name, s in sets.items() if s is not None}
-        drawn["class_histogram"] = plotting.render(plotting.class_histogram(train_set.classes, counts))
+        drawn["class_histogram"] = plotting.render(plotting.class_histogram(resolved.names, counts))
     return [Image(name, caption, drawn[name]) for name, caption in _DATA_IMAGES.items() if name in drawn]

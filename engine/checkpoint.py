@@ -1,7 +1,7 @@
 """Checkpoint files: tensors and plain values, written atomically, checked when read, and run no code."""
 
 import zipfile
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,11 +15,8 @@ from utils.logger import get_logger
 from utils.run_folder import RunFolder
 
 VERSION = 2
-_KEYS = {
-    1: {"version", "model", "config", "classes", "input"},
-    2: {"version", "model", "config", "classes", "resolved"},
-}
-_HEADER = {"version", "config", "classes", "resolved", "at_step_boundary"}
+_KEYS = {1: {"model", "config", "classes", "input"}, 2: {"version", "model", "config", "classes", "resolved"}}
+_HEADER = ("version", "config", "classes", "resolved", "at_step_boundary")
 
 State = dict[str, Any]
 
@@ -67,7 +64,7 @@ class Checkpoint:
     state: State
     at_step_boundary: bool = True
     version: int = VERSION
-    source: Path = field(default=Path("checkpoint"))
+    source: Path = Path("checkpoint")
 
     @property
     def weights(self) -> dict[str, torch.Tensor]:
@@ -90,7 +87,7 @@ class Checkpoint:
             ("classes", own.names, other.names),
             ("size", list(own.input.size), list(other.input.size)),
             ("channels", own.input.channels, other.input.channels),
-            ("task", own.task or other.task, other.task),
+            ("task", own.task, other.task),
         ):
             if found != expected:
                 raise UserError(
@@ -105,13 +102,7 @@ class Checkpoint:
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """Writes a checkpoint, so that `path` holds all of it, or what it held before. Raises OSError."""
-    header = {
-        "version": VERSION,
-        "config": checkpoint.config,
-        "classes": checkpoint.classes,
-        "resolved": checkpoint.resolved.to_dict(),
-        "at_step_boundary": checkpoint.at_step_boundary,
-    }
+    header = {key: getattr(checkpoint, key) for key in _HEADER} | {"resolved": checkpoint.resolved.to_dict()}
     with atomic_write(path, "wb") as file:
         try:
             torch.save({**header, **checkpoint.state}, file)
@@ -125,21 +116,24 @@ def load_checkpoint(path: Path, mapped: bool = False) -> Checkpoint:
     With `mapped` the tensors stay in the file until they are used. Raises UserError for a file that is missing,
     damaged, or not a checkpoint of this project.
     """
-    content = _read(path, mapped)
-    version = content.get("version", VERSION) if isinstance(content, dict) else VERSION
+    found = _read(path, mapped)
+    content: State = found if isinstance(found, dict) else {}
+    version = content.get("version", VERSION)
     if version not in _KEYS:
         raise UserError(f"{path}: checkpoint of version {version}, expected {VERSION}; use the code that saved it")
-    missing = _KEYS[version] - set(content if isinstance(content, dict) else ())
-    if missing:
+    if missing := _KEYS[version] - content.keys():
         raise UserError(f"{path}: not a checkpoint of this project (it has no {', '.join(sorted(missing))})")
-    if version == 1:
-        return _from_version_1(content, path)
-    header = {key: content[key] for key in _HEADER if key in content}
-    state = {key: value for key, value in content.items() if key not in _HEADER}
-    return Checkpoint(**{**header, "resolved": Resolved.from_dict(header["resolved"])}, state=state, source=path)
+    if version == 1:  # its configuration was saved as resolved; what its task is follows from the configuration
+        progress = {"epoch": content.get("counters", {}).get("epoch", 0), "step": 0, "stop_reason": ""}
+        state = {"model": content["model"], "ema": content.get("ema"), "progress": progress}
+        classes = content["classes"]
+        resolved = Resolved("", "", "", classes, len(classes), InputSpec.from_dict(content["input"]))
+        return Checkpoint(content["config"], classes, resolved, state, version=1, source=path)
+    header = {key: content.pop(key) for key in _HEADER if key in content}
+    return Checkpoint(**{**header, "resolved": Resolved.from_dict(header["resolved"])}, state=content, source=path)
 
 
-def _read(path: Path, mapped: bool) -> Any:
+def _read(path: Path, mapped: bool) -> object:
     try:
         check_archive(path)
         return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
@@ -157,42 +151,26 @@ def _read(path: Path, mapped: bool) -> Any:
         raise UserError(f"{path}: not a checkpoint, or damaged: {one_line(error)[:200]}") from error
 
 
-def _from_version_1(content: State, path: Path) -> Checkpoint:
-    """A checkpoint whose configuration was saved as resolved; what its task is follows from the configuration."""
-    progress = {"epoch": content.get("counters", {}).get("epoch", 0), "step": 0, "stop_reason": ""}
-    state = {"model": content["model"], "ema": content.get("ema"), "progress": progress}
-    resolved = Resolved("", "", "", content["classes"], len(content["classes"]), InputSpec.from_dict(content["input"]))
-    return Checkpoint(content["config"], content["classes"], resolved, state, version=1, source=path)
-
-
 def load_newest(run: RunFolder) -> Checkpoint:
-    """Reads the newest intact checkpoint to resume a run from: `last`, or else `previous`.
-
-    Raises UserError if neither can be read.
-    """
-    if run.last.exists():
-        try:
-            return load_checkpoint(run.last)
-        except UserError as error:
-            if not run.previous.exists():
-                raise
-            get_logger("resume").warning("%s; falling back to %s", error, run.previous.name)
-    return load_checkpoint(run.previous)
+    """Reads the newest intact checkpoint of a run: `last`, or else `previous`. Raises UserError if there is none."""
+    try:
+        return load_checkpoint(run.last)
+    except UserError as error:
+        if not run.previous.exists():
+            raise
+        get_logger("resume").warning("%s; falling back to %s", error, run.previous.name)
+        return load_checkpoint(run.previous)
 
 
 class Stateful(Protocol):
     """Anything that can be saved and restored: `state_dict` gives tensors and plain values."""
 
     def state_dict(self) -> Any: ...
-
     def load_state_dict(self, state: Any, /) -> object: ...
 
 
 class Checkpointables:
-    """Everything of a training that must survive a stop, by the name it is saved under.
-
-    To add a thing, give it as one more keyword where this is constructed; it is restored in that order.
-    """
+    """Everything of a training that must survive a stop, one keyword for each thing; restored in that order."""
 
     def __init__(self, **objects: Stateful | None):
         self.objects = {name: thing for name, thing in objects.items() if thing is not None}
@@ -201,23 +179,12 @@ class Checkpointables:
         return {name: thing.state_dict() for name, thing in self.objects.items()}
 
     def load_state_dict(self, state: State) -> None:
-        """Restores all. A thing that the state lacks, because it is new in this process, stays as it was built."""
+        """Restores what the state has; the rest stays as built. Raises UserError for a module with other tensors."""
         for name, thing in self.objects.items():
-            if name in state:
+            if name in state and isinstance(thing, torch.nn.Module):
+                load_model_state(thing, state[name], "the checkpoint")
+            elif name in state:
                 thing.load_state_dict(state[name])
-
-
-class ExactWeights:
-    """A network as a `Stateful` that takes exactly its own tensors, else raises UserError with the difference."""
-
-    def __init__(self, model: torch.nn.Module):
-        self.model = model
-
-    def state_dict(self) -> State:
-        return self.model.state_dict()
-
-    def load_state_dict(self, state: State) -> None:
-        load_model_state(self.model, state, "the checkpoint")
 
 
 class OptimizerState:
@@ -231,23 +198,18 @@ class OptimizerState:
 
     def load_state_dict(self, state: State) -> None:
         """Restores the state of the parameters, if these are as many and in the same groups as they were."""
-        groups = self.optimizer.param_groups
-        saved = state.get("param_groups", [])
+        groups, saved = self.optimizer.param_groups, state.get("param_groups", [])
         if [len(group["params"]) for group in groups] != [len(group["params"]) for group in saved]:
             get_logger("resume").warning("the optimizer starts anew: its saved state does not match")
             return
         # Settings come first, because where an optimizer keeps its state depends on them.
-        settings = [{key: value for key, value in group.items() if key != "params"} for group in groups]
-        merged = [old | new for old, new in zip(saved, settings, strict=True)]
+        merged = [{**old, **new, "params": old["params"]} for old, new in zip(saved, groups, strict=True)]
         self.optimizer.load_state_dict({**state, "param_groups": merged})
 
 
 def first_nonfinite(state: dict[str, torch.Tensor]) -> str | None:
     """Returns the name of a tensor with a NaN or an infinity in it, None if all are finite."""
-    for name, tensor in state.items():
-        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-            return name
-    return None
+    return next((k for k, v in state.items() if v.is_floating_point() and not torch.isfinite(v).all()), None)
 
 
 def load_model_state(model: torch.nn.Module, state: dict[str, torch.Tensor], source: str, assign: bool = False) -> None:

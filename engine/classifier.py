@@ -4,7 +4,7 @@ classifier = Classifier.load("runs/default/2026-01-01_12-00-00")
 print(classifier("image.jpg").label)
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import overload
@@ -16,7 +16,7 @@ from config import CfgNode
 from data.build import build_eval_loader, build_reader
 from data.image_io import BrokenImage, EncodedImage, to_pixels
 from data.samplers import SampleKey
-from engine.build_inference import build_trained_task, checkpoint_config, checkpoint_resolved, resolve_device
+from engine.build_inference import build_trained_task, prepare_checkpoint, resolve_device
 from engine.checkpoint import Checkpoint, load_checkpoint
 from engine.inference import Watch
 from engine.predictions import LabelPredictions
@@ -68,11 +68,10 @@ class Classifier:
     """
 
     def __init__(self, checkpoint: Checkpoint, cfg: CfgNode, device: torch.device):
-        resolved = checkpoint_resolved(checkpoint, cfg)
         self.cfg = cfg
         self.source = checkpoint.source
-        self.spec = resolved.input
-        self.names = resolved.names
+        self.spec = checkpoint.resolved.input
+        self.names = checkpoint.resolved.names
         self.device = device
         self.task = build_trained_task(checkpoint, cfg, device)
         self.has_labels = issubclass(self.task.predictions_type, LabelPredictions)
@@ -88,14 +87,12 @@ class Classifier:
         checkpoint = load_checkpoint(find_checkpoint(Path(run_or_checkpoint).expanduser()), mapped=True)
         # An image that cannot be read is reported, however many they are.
         skip = ["DATASETS.ON_ERROR", "skip", "DATASETS.MAX_SKIPPED", "1"]
-        return cls(checkpoint, checkpoint_config(checkpoint, [*skip, *overrides]), resolve_device(device))
+        return cls(*prepare_checkpoint(checkpoint, [*skip, *overrides]), resolve_device(device))
 
     @overload
     def __call__(self, images: ImageLike) -> Prediction: ...
-
     @overload
     def __call__(self, images: Images) -> list[Prediction]: ...
-
     def __call__(self, images: ImageLike | Images) -> Prediction | list[Prediction]:
         """Predicts one image, or several."""
         return self.predict([images])[0] if isinstance(images, ImageLike) else self.predict(list(images))
@@ -105,16 +102,11 @@ class Classifier:
         predictions: list[Prediction] = []
         for start in range(0, len(images), _CHUNK):
             self._sources.images = images[start : start + _CHUNK]
-            keys = [SampleKey(i, 0, i) for i in range(len(self._sources))]
-            read = self._reader.read(keys)
+            read = self._reader.read([SampleKey(i, 0, i) for i in range(len(self._sources))])
             if read.error is not None:
                 raise read.error
-            found = {}
-            if read.batch is not None:
-                found = dict(zip(read.batch.indices.tolist(), self._run(read.batch, self._sources.name), strict=True))
-            for i in range(len(self._sources)):
-                broken = Prediction(self._sources.name(i), self.names, None, error=read.broken.get(i, ""))
-                predictions.append(found.get(i, broken))
+            found = dict(self._run(read.batch, read.broken, self._sources))
+            predictions += [found[i] for i in sorted(found)]
         return predictions
 
     def stream(
@@ -125,18 +117,23 @@ class Classifier:
         loader = build_eval_loader(self.cfg, sources, self.spec)
         try:
             for batch in watch(loader.batches(), len(files)):
-                yield from zip(batch.indices.tolist(), self._run(batch, sources.name), strict=True)
-            for index, reason in loader.broken.items():
-                yield index, Prediction(sources.name(index), self.names, None, error=reason)
+                yield from self._run(batch, {}, sources)
+            yield from self._run(None, loader.broken, sources)
         finally:
             loader.close()
 
-    @torch.inference_mode()
-    def _run(self, batch: Batch, name: Callable[[int], str]) -> list[Prediction]:
-        outputs = self.task.model(self.task.normalize(batch.images.to(self.device)))
-        values = self.task.predict(outputs).float().cpu().numpy()
-        columns = zip(batch.indices.tolist(), values, batch.images.clone(), strict=True)
-        return [Prediction(name(index), self.names, row, image) for index, row, image in columns]
+    def _run(
+        self, batch: Batch | None, broken: Mapping[int, str], sources: "_Sources"
+    ) -> Iterator[tuple[int, Prediction]]:
+        """Yields (index, prediction) for the images of a batch, and for those that could not be read."""
+        if batch is not None:
+            with torch.inference_mode():
+                outputs = self.task.model(self.task.normalize(batch.images.to(self.device)))
+                values = self.task.predict(outputs).float().cpu().numpy()
+            for i, row, image in zip(batch.indices.tolist(), values, batch.images.clone(), strict=True):
+                yield i, Prediction(sources.name(i), self.names, row, image)
+        for i, reason in broken.items():
+            yield i, Prediction(sources.name(i), self.names, None, error=reason)
 
 
 class _Sources:

@@ -27,9 +27,7 @@ class ModelEma(AveragedModel):
         self.n_averaged.fill_(step)
 
     @torch.no_grad()
-    def _average(
-        self, averages: Sequence[torch.Tensor], values: Sequence[torch.Tensor], count: torch.Tensor | int
-    ) -> None:
+    def _average(self, averages: Sequence[torch.Tensor], values: Sequence[torch.Tensor], count: object) -> None:
         if averages[0].is_floating_point():
             torch._foreach_lerp_(list(averages), list(values), 1 - self.decay_now)
         else:  # counters, such as batch norm's

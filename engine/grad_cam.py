@@ -1,7 +1,4 @@
-"""Grad-CAM: class activation maps of convolutional networks.
-
-R. Selvaraju et al., Grad-CAM: visual explanations from deep networks, 2017, arXiv:1610.02391.
-"""
+"""Grad-CAM, class activation maps of convolutional networks: R. Selvaraju et al., 2017, arXiv:1610.02391."""
 
 from collections.abc import Sequence
 from functools import partial

@@ -54,9 +54,8 @@ def evaluate(
         poll()
         with torch.inference_mode():
             evaluator.add(task(batch.to(device)))
-    scores, predictions = evaluator.result(), evaluator.predictions()
-    counts = evaluator.count, len(loader.broken)
-    return SplitResult(task.name, split, scores, predictions, task.names, loader.dataset, read_image, *counts)
+    found = evaluator.result(), evaluator.predictions(), task.names
+    return SplitResult(task.name, split, *found, loader.dataset, read_image, evaluator.count, len(loader.broken))
 
 
 class FlipAverage(nn.Module):

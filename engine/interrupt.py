@@ -7,8 +7,6 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import FrameType
-from typing import Any
 
 from utils.errors import Interrupted
 
@@ -29,14 +27,15 @@ class InterruptHandler:
     def __init__(self) -> None:
         self.received: list[int] = []
         self._deferring = False
-        self._previous: dict[int, Any] = {}
+        self._previous = [signal.getsignal(number) for number in self.signals]
 
     def __enter__(self) -> "InterruptHandler":
-        self._previous = {number: signal.signal(number, self._handle) for number in self.signals}
+        for number in self.signals:
+            signal.signal(number, self._handle)
         return self
 
     def __exit__(self, *error: object) -> None:
-        for number, handler in self._previous.items():
+        for number, handler in zip(self.signals, self._previous, strict=True):
             signal.signal(number, handler)
 
     @contextmanager
@@ -53,7 +52,7 @@ class InterruptHandler:
         if self.received:
             raise Interrupted(self.received[0])
 
-    def _handle(self, signum: int, frame: FrameType | None) -> None:
+    def _handle(self, signum: int, frame: object) -> None:
         self.received.append(signum)
         if len(self.received) > 2:
             os._exit(128 + signum)

@@ -35,18 +35,16 @@ class Predictions:
         """float64 (N, outputs): the predictions; in float32 many probabilities would be 1, and tied."""
         return self.activation(torch.from_numpy(self.outputs).double()).numpy()
 
-    def target_text(self, row: int) -> str:
-        """Returns the target of a sample in words."""
-        return _listed(np.ravel(self.targets[row]))
-
-    def predicted_text(self, row: int) -> str:
-        """Returns the prediction for a sample in words."""
-        return _listed(self.values[row])
-
     @cached_property
     def target_table(self) -> np.ndarray:
         """float64 (N, outputs): the targets in the shape of the predictions."""
         return np.asarray(self.targets, np.float64).reshape(self.outputs.shape)
+
+    def target_text(self, row: int) -> str:
+        return ", ".join(f"{value:.6g}" for value in np.ravel(self.targets[row]))
+
+    def predicted_text(self, row: int) -> str:
+        return ", ".join(f"{value:.6g}" for value in self.values[row])
 
 
 class LabelPredictions(Predictions):
@@ -66,10 +64,6 @@ class LabelPredictions(Predictions):
 
     def predicted_text(self, row: int) -> str:
         return label_text(self.predicted[row], self.names)
-
-    @property
-    def num_classes(self) -> int:
-        return self.outputs.shape[1]
 
     @cached_property
     def counts(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -92,7 +86,7 @@ class LabelPredictions(Predictions):
         """Average precision of each class (classes,), NaN for those without a positive sample. By scikit-learn."""
         from sklearn.metrics import average_precision_score
 
-        pairs = (self.scores_of(label) for label in range(self.num_classes))
+        pairs = map(self.scores_of, range(len(self.names)))
         return np.array([average_precision_score(*pair) if pair[0].any() else np.nan for pair in pairs])
 
     @cached_property
@@ -100,7 +94,7 @@ class LabelPredictions(Predictions):
         """Area under the ROC curve of each class (classes,), NaN where all or no samples are positive."""
         from sklearn.metrics import roc_auc_score
 
-        pairs = (self.scores_of(label) for label in range(self.num_classes))
+        pairs = map(self.scores_of, range(len(self.names)))
         return np.array([roc_auc_score(*p) if p[0].any() and not p[0].all() else np.nan for p in pairs])
 
     def scores_of(self, label: int) -> tuple[np.ndarray, np.ndarray]:
@@ -135,11 +129,11 @@ class SingleLabel(LabelPredictions):
 
     @cached_property
     def labels(self) -> np.ndarray:  # type: ignore[override]
-        return np.eye(self.num_classes, dtype=np.int8)[self.target_classes]
+        return np.eye(len(self.names), dtype=np.int8)[self.target_classes]
 
     @cached_property
     def predicted(self) -> np.ndarray:  # type: ignore[override]
-        return np.eye(self.num_classes, dtype=bool)[self.predicted_classes]
+        return np.eye(len(self.names), dtype=bool)[self.predicted_classes]
 
     @cached_property
     def correct(self) -> np.ndarray:  # type: ignore[override]
@@ -152,8 +146,9 @@ class SingleLabel(LabelPredictions):
     @cached_property
     def confusion(self) -> np.ndarray:
         """The confusion matrix, int64 (classes, classes): targets in rows, predictions in columns."""
-        pairs = self.target_classes * self.num_classes + self.predicted_classes
-        return np.bincount(pairs, minlength=self.num_classes**2).reshape(self.num_classes, -1)
+        classes = len(self.names)
+        pairs = self.target_classes * classes + self.predicted_classes
+        return np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
 
 
 class MultiLabel(LabelPredictions):
@@ -165,9 +160,8 @@ class MultiLabel(LabelPredictions):
 
     @cached_property
     def labels(self) -> np.ndarray:  # type: ignore[override]
-        if self.targets.ndim == 1:
-            return np.eye(self.num_classes, dtype=np.int8)[self.targets]
-        return np.sign(self.targets).astype(np.int8)
+        is_indices = self.targets.ndim == 1
+        return (np.eye(len(self.names))[self.targets] if is_indices else np.sign(self.targets)).astype(np.int8)
 
     @cached_property
     def predicted(self) -> np.ndarray:  # type: ignore[override]
@@ -180,7 +174,7 @@ class MultiLabel(LabelPredictions):
     @cached_property
     def correct(self) -> np.ndarray:  # type: ignore[override]
         """Whether all known labels of a sample are predicted correctly."""
-        return ~self._mistakes.any(axis=1)
+        return np.logical_not(self._mistakes.any(axis=1))
 
     @cached_property
     def confidence(self) -> np.ndarray:  # type: ignore[override]
@@ -188,7 +182,3 @@ class MultiLabel(LabelPredictions):
         certainty = np.maximum(self.values, 1 - self.values)
         least = np.where(self.labels >= 0, certainty, 1).min(axis=1)
         return np.where(self.correct, least, np.where(self._mistakes, certainty, 0).max(axis=1))
-
-
-def _listed(values: np.ndarray) -> str:
-    return ", ".join(f"{value:.6g}" for value in values)

@@ -27,8 +27,7 @@ def resume_run(path: Path) -> tuple[RunFolder, Checkpoint]:
                 f"{checkpoint.source}: cannot be resumed: saved by the first version of this project, whose code is in "
                 f"{run.code}; test_net.py and infer.py read it, and MODEL.WEIGHTS starts a new run from it"
             )
-        missing = _NEEDED - checkpoint.state.keys()
-        if missing:
+        if missing := _NEEDED - checkpoint.state.keys():
             raise UserError(f"{checkpoint.source}: cannot be resumed: it has no {', '.join(sorted(missing))}")
     except UserError:
         run.unlock()
@@ -43,20 +42,16 @@ def newest_unfinished(folder: Path, max_epochs: int) -> tuple[RunFolder, Checkpo
     for candidate in newest_runs(folder):
         try:
             run, checkpoint = resume_run(candidate.path)
+            if checkpoint.step and not checkpoint.is_complete(max_epochs):
+                return run, checkpoint
+            run.unlock()
         except UserError as error:
             get_logger("resume").warning("passing over a run: %s", error)
-            continue
-        if checkpoint.step and not checkpoint.is_complete(max_epochs):
-            return run, checkpoint
-        run.unlock()
     return None
 
 
 def find_checkpoint(path: Path) -> Path:
-    """Returns the weights to test or predict with: a checkpoint, the best of a run, or of the newest run in a folder.
-
-    Raises UserError if there are none.
-    """
+    """Returns a checkpoint, the best one of a run, or of the newest run in a folder. Raises UserError without any."""
     if path.is_file():
         return path
     if RunFolder(path).has_weights:
@@ -72,8 +67,7 @@ def check_data(checkpoint: Checkpoint, classes: list[str], size: int) -> None:
     """Raises UserError unless a training set has the classes and the number of images of the checkpoint's."""
     if classes != checkpoint.classes:
         raise UserError(f"the training set's classes differ from the checkpoint's: {', '.join(checkpoint.classes)}")
-    saved = checkpoint.state["progress"]["dataset_size"]
-    if size != saved:
+    if size != (saved := checkpoint.state["progress"]["dataset_size"]):
         raise UserError(
             f"the training set has {size} images, the checkpoint's had {saved}, which changes their order: "
             "restore the data, or start a new run without --resume"
@@ -82,8 +76,8 @@ def check_data(checkpoint: Checkpoint, classes: list[str], size: int) -> None:
 
 def continued_state(checkpoint: Checkpoint, changes: Collection[str], batch_size: int, has_ema: bool) -> State:
     """Returns the state to continue from, without what the changed configuration keys invalidate."""
-    state = {**checkpoint.state, "progress": dict(checkpoint.state["progress"])}
-    progress = state["progress"]
+    progress = dict(checkpoint.state["progress"])
+    state = {**checkpoint.state, "progress": progress}
     if any(key.startswith(_GROUP_KEYS) for key in changes):
         state["optimizer"] = {}  # optimizer state is not transferable
     if any(key.startswith(("TEST.MONITOR", "LOSS.", "TASK.")) for key in changes):

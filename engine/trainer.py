@@ -3,12 +3,12 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
 
-from engine.checkpoint import Checkpointables, ExactWeights, OptimizerState, State
+from engine.checkpoint import Checkpointables, OptimizerState, State
 from engine.inference import SplitResult
 from engine.rng import RngState
 from engine.steps.standard import StandardStep
@@ -39,6 +39,7 @@ class Progress:
         vars(self).update({**state, "stop_reason": ""})
 
 
+@dataclass(eq=False)
 class Trainer:
     """Trains a task for `max_epochs`, one `train_step` after the other; hooks do everything else.
 
@@ -46,33 +47,25 @@ class Trainer:
     and may raise. `batch_transform(batch, epoch, samples_seen)` mixes batches on the device.
     """
 
-    def __init__(
-        self,
-        train_step: StandardStep,
-        train_loader: Loader,
-        device: torch.device,
-        max_epochs: int,
-        batch_transform: Callable[[Batch, int, int], Batch] | None = None,
-        hooks: Sequence["Hook"] = (),
-        poll: Callable[[], None] = lambda: None,
-    ):
-        self.task = train_step.task
-        self.train_step = train_step
-        self.optimizer = train_step.optimizer
-        self.schedule = train_step.schedule
-        self.train_loader = train_loader
-        self.device = device
-        self.max_epochs = max_epochs
-        self.batch_transform = batch_transform
-        self.hooks = list(hooks)
-        self.poll = poll
-        self.progress = Progress(dataset_size=len(train_loader.dataset))
+    train_step: StandardStep
+    train_loader: Loader
+    device: torch.device
+    max_epochs: int
+    batch_transform: Callable[[Batch, int, int], Batch] | None = None
+    hooks: list["Hook"] = field(default_factory=list)
+    poll: Callable[[], None] = lambda: None
+
+    def __post_init__(self) -> None:
+        self.task = self.train_step.task
+        self.optimizer = self.train_step.optimizer
+        self.schedule = self.train_step.schedule
+        self.progress = Progress(dataset_size=len(self.train_loader.dataset))
         self.at_step_boundary = True  # whether the state is exact, and may be resumed
         self.result: StepResult | None = None  # of the newest step
         self.evaluation: SplitResult | None = None  # the newest one of the validation set
         self.last_record: dict[str, float | str] = {}  # the newest record of the training log
         self.data_seconds = 0.0  # time this process has waited for batches
-        train_step.after_backward = lambda: self._call("after_backward")
+        self.train_step.after_backward = lambda: self._call("after_backward")
 
     def train(self) -> None:
         """Runs the loop, which shows the order in which hooks are called."""
@@ -142,11 +135,6 @@ class Trainer:
         return self.epoch >= self.max_epochs or bool(self.progress.stop_reason)
 
     @property
-    def is_epoch_consumed(self) -> bool:
-        """Whether every sample of the epoch has been used, and its evaluation comes next."""
-        return self.progress.samples_seen >= self.train_loader.num_samples
-
-    @property
     def epochs_done(self) -> float:
         """Epochs done, with a fraction."""
         return self.epoch + self.progress.samples_seen / self.train_loader.num_samples
@@ -154,16 +142,15 @@ class Trainer:
     @property
     def checkpointables(self) -> Checkpointables:
         """Everything that the rest of the training depends on."""
-        ema = self.train_step.ema
         return Checkpointables(
-            model=ExactWeights(self.task.model),
-            ema=None if ema is None else ExactWeights(ema.module),
+            model=self.task.model,
+            ema=self.train_step.ema and self.train_step.ema.module,
             criterion=self.task.criterion,
             optimizer=OptimizerState(self.optimizer),
             scaler=self.train_step.precision.scaler,
             schedule=self.schedule,
             progress=self.progress,
-            hooks=_HookStates(self.hooks),
+            hooks=Checkpointables(**_by_name(self.hooks)),
             rng=RngState(),
         )
 
@@ -190,19 +177,8 @@ class Trainer:
             getattr(hook, name)(self)
 
 
-class _HookStates:
-    """The states of all hooks, by class name, numbered where there are several of a kind."""
-
-    def __init__(self, hooks: Sequence["Hook"]):
-        names = [type(hook).__name__ for hook in hooks]
-        keys = [
-            f"{name}-{names[: i + 1].count(name)}" if names.count(name) > 1 else name for i, name in enumerate(names)
-        ]
-        self.hooks = dict(zip(keys, hooks, strict=True))
-
-    def state_dict(self) -> State:
-        return {key: hook.state_dict() for key, hook in self.hooks.items()}
-
-    def load_state_dict(self, state: State) -> None:
-        for key in self.hooks.keys() & state.keys():
-            self.hooks[key].load_state_dict(state[key])
+def _by_name(hooks: Sequence["Hook"]) -> dict[str, "Hook"]:
+    """Hooks by class name, numbered where there are several of a kind."""
+    names = [type(hook).__name__ for hook in hooks]
+    keys = [f"{name}-{names[: i + 1].count(name)}" if names.count(name) > 1 else name for i, name in enumerate(names)]
+    return dict(zip(keys, hooks, strict=True))

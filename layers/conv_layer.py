@@ -24,8 +24,7 @@ def init_convolutions(model: nn.Module) -> None:
 class ConvNormAct(nn.Sequential):
     """(N, in_channels, H, W) -> (N, out_channels, H / stride, W / stride), "same" padding, no bias.
 
-    The children are numbered 0 (convolution), 1 (norm) and 2 (activation, unless `act` is None), as in
-    torchvision's Conv2dNormActivation.
+    The children are 0 (convolution), 1 (norm) and 2 (activation, unless `act` is None), as in torchvision.
     """
 
     def __init__(

@@ -14,17 +14,14 @@ from layers.conv_layer import ConvNormAct, activation
 class SqueezeExcitation(nn.Module):
     """Scales each channel by a factor computed from the whole image: (N, C, H, W) -> (N, C, H, W).
 
-    `scale_act` maps the factors to 0..1: nn.Sigmoid, or nn.Hardsigmoid in MobileNetV3. J. Hu et al., 2017,
-    arXiv:1709.01507.
+    `scale_act` maps factors to 0..1: nn.Sigmoid, in MobileNetV3 nn.Hardsigmoid. J. Hu et al., 2017, arXiv:1709.01507.
     """
 
     def __init__(self, channels: int, squeezed: int, act: str, scale_act: type[nn.Module]):
         super().__init__()
         self.avgpool = nn.AdaptiveAvgPool2d(1)
-        self.fc1 = nn.Conv2d(channels, squeezed, 1)
-        self.fc2 = nn.Conv2d(squeezed, channels, 1)
-        self.activation = activation(act)
-        self.scale_activation = scale_act()
+        self.fc1, self.fc2 = nn.Conv2d(channels, squeezed, 1), nn.Conv2d(squeezed, channels, 1)
+        self.activation, self.scale_activation = activation(act), scale_act()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         scale = self.fc2(self.activation(self.fc1(self.avgpool(x))))  # (N, C, 1, 1)
@@ -32,9 +29,8 @@ class SqueezeExcitation(nn.Module):
 
 
 class DropPath(nn.Module):
-    """Stochastic depth for a residual branch (N, C, H, W): G. Huang et al., 2016, arXiv:1603.09382.
-
-    In training each sample is set to 0 with probability `p`; surviving samples are scaled by 1 / (1 - p).
+    """Stochastic depth: in training each sample of a branch (N, C, H, W) is set to 0 with probability `p`, else scaled
+    by 1 / (1 - p). G. Huang et al., 2016, arXiv:1603.09382.
     """
 
     def __init__(self, p: float):
@@ -51,8 +47,8 @@ class DropPath(nn.Module):
 class MBBlock(nn.Module):
     """Expansion, depthwise convolution, `se`, projection: (N, in, H, W) -> (N, out, H / stride, W / stride).
 
-    The input is added where the shape stays the same. `se` is a SqueezeExcitation of the `expanded` channels
-    or None, `drop_path` the probability of dropping the branch.
+    The input is added where the shape stays the same. `se` is a SqueezeExcitation of the `expanded` channels or None,
+    `drop_path` the probability of dropping the branch.
     """
 
     def __init__(
@@ -68,14 +64,11 @@ class MBBlock(nn.Module):
         drop_path: float = 0.0,
     ):
         super().__init__()
-        layers: list[nn.Module] = []
-        if expanded != in_channels:
-            layers.append(ConvNormAct(in_channels, expanded, 1, norm=norm, act=act))
-        layers.append(ConvNormAct(expanded, expanded, kernel_size, stride, groups=expanded, norm=norm, act=act))
-        if se is not None:
-            layers.append(se)
-        layers.append(ConvNormAct(expanded, out_channels, 1, norm=norm, act=None))
-        self.block = nn.Sequential(*layers)
+        expansion = ConvNormAct(in_channels, expanded, 1, norm=norm, act=act) if expanded != in_channels else None
+        depthwise = ConvNormAct(expanded, expanded, kernel_size, stride, groups=expanded, norm=norm, act=act)
+        projection = ConvNormAct(expanded, out_channels, 1, norm=norm, act=None)
+        layers = (expansion, depthwise, se, projection)
+        self.block = nn.Sequential(*(layer for layer in layers if layer is not None))
         self.has_shortcut = stride == 1 and in_channels == out_channels
         self.drop_path = DropPath(drop_path)
 

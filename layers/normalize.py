@@ -9,10 +9,8 @@ from torch import nn
 class Normalize(nn.Module):
     """(x / 255 - mean) / std per channel: (N, C, H, W) in 0..255 -> float32 (N, channels, H, W).
 
-    C is the length of `mean` and of `std`, which are for pixels in 0..1. Images are uint8, or float32 after
-    MixUp. Gray images (C = 1) are repeated to the `channels` that the network takes, any number of them.
-
-    Raises RuntimeError for other images whose C is not `channels`.
+    C is the length of `mean` and of `std`, for pixels in 0..1. Images are uint8, or float32 after MixUp. Gray images
+    (C = 1) are repeated to the network's `channels`; others whose C is not `channels` raise RuntimeError.
     """
 
     scale: torch.Tensor

@@ -8,18 +8,15 @@ import torch
 from torch import nn
 
 
-def conv3x3(in_channels: int, out_channels: int, stride: int = 1, groups: int = 1) -> nn.Conv2d:
-    return nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, groups=groups, bias=False)
-
-
-def conv1x1(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
-    return nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)
+def _conv(in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, groups: int = 1) -> nn.Conv2d:
+    padding = kernel_size // 2
+    return nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, groups=groups, bias=False)
 
 
 class _Residual(nn.Module):
-    """relu(body(x) + shortcut(x)): (N, in, H, W) -> (N, out, H / stride, W / stride).
+    """relu(body(x) + shortcut(x)), the latter a 1x1 convolution where the shape changes.
 
-    The shortcut is a 1x1 convolution where the shape changes.
+    (N, in, H, W) -> (N, out, H / stride, W / stride).
     """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int):
@@ -28,7 +25,7 @@ class _Residual(nn.Module):
         self.relu = nn.ReLU(inplace=True)
         self.downsample = None
         if stride != 1 or in_channels != out_channels:
-            self.downsample = nn.Sequential(conv1x1(in_channels, out_channels, stride), nn.BatchNorm2d(out_channels))
+            self.downsample = nn.Sequential(_conv(in_channels, out_channels, 1, stride), nn.BatchNorm2d(out_channels))
 
     def body(self, x: torch.Tensor) -> torch.Tensor:
         raise NotImplementedError
@@ -43,9 +40,9 @@ class BasicBlock(_Residual):
 
     def __init__(self, in_channels: int, width: int, stride: int = 1):
         super().__init__(in_channels, width, stride)
-        self.conv1 = conv3x3(in_channels, width, stride)
+        self.conv1 = _conv(in_channels, width, 3, stride)
         self.bn1 = nn.BatchNorm2d(width)
-        self.conv2 = conv3x3(width, width)
+        self.conv2 = _conv(width, width, 3)
         self.bn2 = nn.BatchNorm2d(width)
 
     def body(self, x: torch.Tensor) -> torch.Tensor:
@@ -54,20 +51,16 @@ class BasicBlock(_Residual):
 
 
 class Bottleneck(_Residual):
-    """1x1, 3x3 and 1x1 convolutions, the last to 4 * width channels (ResNet-50 and deeper).
-
-    `groups` gives ResNeXt, `base_width` a wide ResNet.
-    """
+    """1x1, 3x3 and 1x1 convolutions, the last to 4 * width channels; `groups`: ResNeXt, `base_width`: wide ResNet."""
 
     def __init__(self, in_channels: int, width: int, stride: int = 1, groups: int = 1, base_width: int = 64):
-        out_channels = 4 * width
-        inner = int(width * (base_width / 64)) * groups
+        out_channels, inner = 4 * width, int(width * (base_width / 64)) * groups
         super().__init__(in_channels, out_channels, stride)
-        self.conv1 = conv1x1(in_channels, inner)
+        self.conv1 = _conv(in_channels, inner, 1)
         self.bn1 = nn.BatchNorm2d(inner)
-        self.conv2 = conv3x3(inner, inner, stride, groups)
+        self.conv2 = _conv(inner, inner, 3, stride, groups)
         self.bn2 = nn.BatchNorm2d(inner)
-        self.conv3 = conv1x1(inner, out_channels)
+        self.conv3 = _conv(inner, out_channels, 1)
         self.bn3 = nn.BatchNorm2d(out_channels)
 
     def body(self, x: torch.Tensor) -> torch.Tensor:

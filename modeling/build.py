@@ -9,7 +9,7 @@ from config.node import plain
 from layers.normalize import Normalize
 from modeling.distillation import Teacher
 from modeling.head import replace_head
-from modeling.libraries import build_network, network_facts, per_channel, pretrained_weights
+from modeling.libraries import build_network, network_facts, pretrained_weights
 from modeling.losses import ClassWeights, WithAuxiliaryHeads
 from modeling.registry import LOSSES
 from modeling.weights import load_matching, read_weights
@@ -40,14 +40,9 @@ def build_input_spec(cfg: CfgNode, defaults: dict[str, Any]) -> InputSpec:
             f"INPUT.CHANNELS: found {channels}, {cfg.MODEL.NAME} takes {facts.in_channels}, or 1, which is repeated; "
             "name a network of timm or of modeling/ in MODEL.NAME"
         )
-    return InputSpec(
-        size,
-        channels,
-        _statistics(cfg, "MEAN", channels, defaults["mean"]),
-        _statistics(cfg, "STD", channels, defaults["std"]),
-        _transforms(cfg, "TRAIN_TRANSFORMS", defaults),
-        _transforms(cfg, "TEST_TRANSFORMS", defaults),
-    )
+    mean, std = (_statistics(cfg, key, channels, defaults[key.lower()]) for key in ("MEAN", "STD"))
+    train, test = (_transforms(cfg, key, defaults) for key in ("TRAIN_TRANSFORMS", "TEST_TRANSFORMS"))
+    return InputSpec(size, channels, mean, std, train, test)
 
 
 def build_model(cfg: CfgNode, spec: InputSpec, num_outputs: int) -> nn.Module:
@@ -80,11 +75,7 @@ def loss_task(cfg: CfgNode) -> str | None:
 
 
 def build_criterion(
-    cfg: CfgNode,
-    name: str,
-    class_weights: ClassWeights = None,
-    teacher: Teacher | None = None,
-    num_outputs: int = 0,
+    cfg: CfgNode, name: str, class_weights: ClassWeights = None, teacher: Teacher | None = None, num_outputs: int = 0
 ) -> nn.Module:
     """Returns the loss `name`; its arguments are the lower-case keys beside LOSS.NAME.
 
@@ -105,7 +96,8 @@ def build_criterion(
 
 
 def _statistics(cfg: CfgNode, key: str, channels: int, default: tuple[float, ...]) -> tuple[float, ...]:
-    values = tuple(cfg.INPUT[key] or per_channel(default, channels))
+    average = (sum(default) / len(default),) * channels
+    values = tuple(cfg.INPUT[key] or (default if len(default) == channels else average))
     if len(values) != channels:
         raise UserError(f"INPUT.{key}: found {len(values)} numbers for {channels} channels; give one for each")
     return values

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from modeling.losses import ClassWeights, CrossEntropy
 from modeling.registry import LOSSES
 from utils.contracts import Batch
+from utils.errors import require
 
 Teacher = Callable[[torch.Tensor], torch.Tensor]
 
@@ -18,10 +19,10 @@ Teacher = Callable[[torch.Tensor], torch.Tensor]
 class Distillation(CrossEntropy):
     """(1 - weight) * cross entropy + weight * T^2 * KL(teacher || student): G. Hinton et al., 2015, arXiv:1503.02531.
 
-    `teacher` maps the images of a batch, (N, C, H, W) in 0..255, to logits (N, classes). It is not registered as a
-    submodule, so it is neither moved, saved, averaged, optimised nor set to training mode with the loss; the caller
-    puts it on the device. Both networks' logits are divided by the `temperature` T. Class weights and label
-    smoothing apply to the cross entropy alone, which is the whole loss in evaluation mode or without a teacher.
+    `teacher` maps the images of a batch, (N, C, H, W) in 0..255, to logits (N, classes). It is no submodule, so it is
+    neither moved, saved, averaged, optimised nor set to training mode; the caller puts it on the device. Both networks'
+    logits are divided by the `temperature` T. Class weights and label smoothing apply to the cross entropy alone, which
+    is the whole loss in evaluation mode or without a teacher.
     """
 
     teacher: Teacher | None
@@ -35,15 +36,12 @@ class Distillation(CrossEntropy):
         class_weights: ClassWeights = None,
     ):
         super().__init__(label_smoothing, class_weights)
-        if not 0 < temperature < math.inf:
-            raise ValueError(f"temperature: found {temperature}, expected a number above 0")
-        if not 0 <= weight <= 1:
-            raise ValueError(f"weight: found {weight}, expected a share from 0 to 1")
+        require(0 < temperature < math.inf, "temperature", temperature, "a number above 0")
+        require(0 <= weight <= 1, "weight", weight, "a share from 0 to 1")
         if isinstance(teacher, nn.Module):
             teacher.eval()
         object.__setattr__(self, "teacher", teacher)  # nn.Module would register it
-        self.temperature = temperature
-        self.weight = weight
+        self.temperature, self.weight = temperature, weight
 
     def losses(self, outputs: torch.Tensor, batch: Batch) -> torch.Tensor:
         hard = super().losses(outputs, batch)

@@ -4,6 +4,7 @@ from typing import Any, Literal
 
 import torch
 from torch import nn
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 from utils.contracts import InputSpec
 from utils.errors import UserCodeError, UserError, one_line
@@ -11,10 +12,10 @@ from utils.registry import is_library
 
 
 def dry_run(model: nn.Module, normalize: nn.Module, spec: InputSpec, name: str) -> Any:
-    """Returns a network's outputs in evaluation mode for two black images, of `spec`, on the CPU.
+    """Returns the outputs, such as (2, outputs), in evaluation mode for two black images, of `spec`, on the CPU.
 
-    For the networks that come with the project these are a tensor (2, outputs). Random state, modes and weights
-    stay as they were. Raises UserError about MODEL.NAME `name` if a library's network fails, else UserCodeError.
+    Random state, modes and weights stay as they were. Raises UserError about MODEL.NAME `name` if a library's network
+    fails, else UserCodeError.
     """
     modes = [(module, module.training) for module in model.modules()]
     images = torch.zeros(2, spec.channels, *spec.size, dtype=torch.uint8)
@@ -39,21 +40,15 @@ def cpu_bf16_support(model: nn.Module, normalize: nn.Module, spec: InputSpec) ->
     broken: up to torch 2.15 at least, the bf16 gradient of a convolution with a stride is garbage where its input
     is one pixel wide. slow: depthwise convolutions are slower than in float32, measured on MobileNetV3.
     """
-    convolutions = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
     narrow: list[nn.Module] = []
 
     def note_if_narrow(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
-        if inputs[0].shape[-1] == 1:
+        if isinstance(module, nn.Conv2d) and module.stride[-1] > 1 and inputs[0].shape[-1] == 1:
             narrow.append(module)
 
-    strided = [conv for conv in convolutions if conv.stride[-1] > 1]
-    handles = [conv.register_forward_pre_hook(note_if_narrow) for conv in strided]
-    try:
-        if strided:
-            dry_run(model, normalize, spec, type(model).__name__)
-    finally:
-        for handle in handles:
-            handle.remove()
+    with register_module_forward_pre_hook(note_if_narrow):
+        dry_run(model, normalize, spec, type(model).__name__)
     if narrow:
         return "broken"
+    convolutions = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
     return "slow" if any(conv.groups == conv.in_channels > 1 for conv in convolutions) else "good"

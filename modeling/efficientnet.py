@@ -64,18 +64,8 @@ class EfficientNet(nn.Module):
             for i in range(math.ceil(blocks * depth)):
                 expanded, out_channels = make_divisible(channels * expansion), make_divisible(base_channels * width)
                 se = SqueezeExcitation(expanded, max(1, channels // 4), "silu", nn.Sigmoid)
-                block = MBBlock(
-                    channels,
-                    expanded,
-                    out_channels,
-                    kernel_size,
-                    stride=stride if i == 0 else 1,
-                    act="silu",
-                    se=se,
-                    norm=norm,
-                    drop_path=drop_path * done / total,
-                )
-                stage.append(block)
+                own_stride, drop = stride if i == 0 else 1, drop_path * done / total
+                stage.append(MBBlock(channels, expanded, out_channels, kernel_size, own_stride, "silu", se, norm, drop))
                 channels, done = out_channels, done + 1
             features.append(nn.Sequential(*stage))
         features.append(ConvNormAct(channels, 4 * channels, 1, norm=norm, act="silu"))

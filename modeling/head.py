@@ -33,18 +33,11 @@ def find_head(model: nn.Module, num_outputs: int) -> str:
 
 
 def replace_head(model: nn.Module, num_outputs: int, hidden: int, dropout: float) -> None:
-    """Replaces the head by Linear, ReLU, Dropout, Linear, in place; 0 leaves out `hidden` units or `dropout`.
-
-    Raises UserError as `find_head`.
-    """
+    """Replaces the head, in place, by a Head, of which 0 leaves out `hidden` or `dropout`. Raises as `find_head`."""
     name = find_head(model, num_outputs)
     parent, _, child = name.rpartition(".")
     linear = model.get_submodule(name)
     assert isinstance(linear, nn.Linear)
-    layers: list[nn.Module] = []
-    if hidden:
-        layers += [nn.Linear(linear.in_features, hidden), nn.ReLU(inplace=True)]
-    if dropout:
-        layers.append(nn.Dropout(dropout))
-    layers.append(nn.Linear(hidden or linear.in_features, num_outputs))
-    setattr(model.get_submodule(parent), child, Head(*layers))
+    layers: list[nn.Module] = [nn.Linear(linear.in_features, hidden), nn.ReLU(inplace=True)] if hidden else []
+    layers += [nn.Dropout(dropout)] if dropout else []
+    setattr(model.get_submodule(parent), child, Head(*layers, nn.Linear(hidden or linear.in_features, num_outputs)))

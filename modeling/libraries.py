@@ -29,7 +29,7 @@ def network_facts(name: str, pretrained: bool = False) -> NetworkFacts:
     facts = NetworkFacts(**MODELS.info(name, "MODEL.NAME"))
     if not pretrained:
         return facts
-    if not torchvision_models.has_weights(name):
+    if name not in torchvision_models.names():
         raise UserError(
             f"MODEL.PRETRAINED: no pretrained weights exist for {name}; name a network of torchvision or timm, "
             "or set it to false"
@@ -44,23 +44,18 @@ def build_network(name: str, arguments: Mapping[str, object], spec: InputSpec, n
     if not library:
         given = {"num_classes": num_outputs, "in_channels": spec.channels}
         return call(MODELS.get(name, "MODEL.NAME"), arguments, "MODEL", **given)
-    for argument in sorted(arguments.keys() & _SET_AUTOMATICALLY):
-        raise UserError(f"MODEL.{argument}: set automatically; remove it")
+    if reserved := sorted(arguments.keys() & _SET_AUTOMATICALLY):
+        raise UserError(f"MODEL.{reserved[0]}: set automatically; remove it")
     return library.build(library_name, num_outputs, spec, arguments)
 
 
 def pretrained_weights(name: str, spec: InputSpec) -> dict[str, torch.Tensor]:
     """Returns the state dict of a network's ImageNet weights, from the library's cache or downloaded into it.
 
-    Networks of this folder share torchvision's names and weights. Raises UserError for weights that cannot be had.
+    Networks of this folder share torchvision's weights. Raises UserError for weights that cannot be had.
     """
     library, library_name = _split(name)
     return (library or torchvision_models).pretrained(library_name, spec)
-
-
-def per_channel(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
-    """Returns one value per channel: the values themselves, or their average repeated if their number differs."""
-    return values if len(values) == channels else (sum(values) / len(values),) * channels
 
 
 def _split(name: str) -> tuple[ModuleType | None, str]:

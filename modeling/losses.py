@@ -1,7 +1,8 @@
 """Loss functions."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -10,20 +11,20 @@ from torch.nn import functional as F
 
 from modeling.registry import LOSSES
 from utils.contracts import Batch
+from utils.errors import require
 
 ClassWeights = Sequence[float] | None
 
 
 class WithAuxiliaryHeads(nn.Module):
-    """A loss for networks that return (outputs, auxiliary outputs, ...) in training.
+    """A loss for networks that return (outputs, auxiliary outputs, ...) in training, and a tensor in evaluation mode.
 
-    The losses of the auxiliary heads are added times `weight`. In evaluation mode such networks return a tensor.
+    The losses of the auxiliary heads are added times `weight`.
     """
 
     def __init__(self, criterion: nn.Module, weight: float):
         super().__init__()
-        self.criterion = criterion
-        self.weight = weight
+        self.criterion, self.weight = criterion, weight
 
     def forward(self, outputs: torch.Tensor | Sequence[torch.Tensor | None], batch: Batch) -> torch.Tensor:
         if isinstance(outputs, torch.Tensor):
@@ -35,9 +36,8 @@ class WithAuxiliaryHeads(nn.Module):
 class MeanLoss(nn.Module):
     """Base class: the mean over a batch of the samples' losses, each times its weight in `batch.weights`.
 
-    The method to write is `losses(outputs, batch)`; outputs in half precision arrive in float32. A dense loss
-    (N, H, W) is averaged within each image first. The sum is divided by the number of samples, not by the sum of
-    any weights, so that the losses of micro-batches add up to that of the batch.
+    Subclasses write `losses(outputs, batch)`; outputs in half precision arrive in float32. A dense loss (N, H, W) is
+    averaged within each image first. The divisor is the number of samples, so that micro-batches add up to the batch.
     """
 
     def __init__(self) -> None:  # nn.Module's signature accepts any argument, so that none would be checked
@@ -60,7 +60,12 @@ class _ClassWeightedLoss(MeanLoss):
 
     def __init__(self, class_weights: ClassWeights = None):
         super().__init__()
-        weights = None if class_weights is None else _checked_weights(class_weights)
+        if class_weights is not None:
+            is_list = isinstance(class_weights, list | tuple) and {type(w) for w in class_weights} <= {int, float}
+            is_valid = is_list and all(0 <= weight < math.inf for weight in class_weights) and any(class_weights)
+            expected = "a number from 0 up for each class, or balanced"
+            require(is_valid, "class_weights", repr(class_weights), expected)
+        weights = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
         self.register_buffer("class_weights", weights, persistent=False)
 
 
@@ -75,21 +80,15 @@ class CrossEntropy(_ClassWeightedLoss):
 
     def __init__(self, label_smoothing: float = 0.0, class_weights: ClassWeights = None, ignore_index: int = -100):
         super().__init__(class_weights)
-        if not 0 <= label_smoothing < 1:
-            raise ValueError(f"label_smoothing: found {label_smoothing}, expected a share from 0 up to 1")
-        self.label_smoothing = label_smoothing
-        self.ignore_index = ignore_index
+        require(0 <= label_smoothing < 1, "label_smoothing", label_smoothing, "a share from 0 up to 1")
+        self.label_smoothing, self.ignore_index = label_smoothing, ignore_index
 
     def losses(self, outputs: torch.Tensor, batch: Batch) -> torch.Tensor:
         targets = batch.targets
         is_soft = targets.is_floating_point()
+        ignored, smoothing = -100 if is_soft else self.ignore_index, self.label_smoothing
         losses = F.cross_entropy(
-            outputs,
-            targets,
-            self.class_weights,
-            ignore_index=-100 if is_soft else self.ignore_index,
-            label_smoothing=self.label_smoothing,
-            reduction="none",
+            outputs, targets, self.class_weights, ignore_index=ignored, label_smoothing=smoothing, reduction="none"
         )
         if is_soft or losses.ndim == 1:
             return losses
@@ -119,11 +118,10 @@ class Focal(_ClassWeightedLoss):
 
 @LOSSES.register("bce", task="multilabel")
 class BinaryCrossEntropy(_ClassWeightedLoss):
-    """Binary cross entropy of each class: logits (N, classes) and labels (N, classes) in 0..1.
+    """Binary cross entropy of logits (N, classes) and labels (N, classes) in 0..1, the mean over known labels.
 
-    Labels below 0 are unknown and ignored; class indices (N,) stand for one label each. The loss of a sample is
-    the mean over its known labels. Class weights multiply the loss of labels that are present, as `pos_weight`
-    of torch does.
+    Labels below 0 are unknown; class indices (N,) stand for one label each. Class weights multiply the loss of
+    labels that are present, as torch's `pos_weight`.
     """
 
     def losses(self, outputs: torch.Tensor, batch: Batch) -> torch.Tensor:
@@ -155,42 +153,44 @@ class BinaryFocal(BinaryCrossEntropy):
         return (present if self.class_weights is None else present * self.class_weights) + absent
 
 
-@LOSSES.register("mse", task="regression")
-class MeanSquaredError(MeanLoss):
-    """Squared error of outputs (N, k) and targets (N, k), or (N,) where k = 1."""
+class _RegressionLoss(MeanLoss):
+    """Base class: the `error` of outputs (N, k) and targets (N, k), or (N,) where k = 1."""
+
+    error: Callable[..., torch.Tensor]
 
     def losses(self, outputs: torch.Tensor, batch: Batch) -> torch.Tensor:
-        return F.mse_loss(outputs, _values(batch.targets, outputs), reduction="none")
+        # (N,) and (N, 1) would broadcast to (N, N).
+        return self.error(outputs, batch.targets.to(outputs.dtype).reshape(outputs.shape), reduction="none")
+
+
+@LOSSES.register("mse", task="regression")
+class MeanSquaredError(_RegressionLoss):
+    """Squared error."""
+
+    error = staticmethod(F.mse_loss)
 
 
 @LOSSES.register("l1", task="regression")
-class MeanAbsoluteError(MeanLoss):
-    """Absolute error of outputs (N, k) and targets (N, k), or (N,) where k = 1."""
+class MeanAbsoluteError(_RegressionLoss):
+    """Absolute error."""
 
-    def losses(self, outputs: torch.Tensor, batch: Batch) -> torch.Tensor:
-        return F.l1_loss(outputs, _values(batch.targets, outputs), reduction="none")
+    error = staticmethod(F.l1_loss)
 
 
 @LOSSES.register("smooth_l1", task="regression")
-class SmoothL1(MeanLoss):
-    """Squared error / (2 * beta) below `beta`, absolute error - beta / 2 above it: R. Girshick, 2015, arXiv:1504.08083.
-
-    Of outputs (N, k) and targets (N, k), or (N,) where k = 1.
-    """
+class SmoothL1(_RegressionLoss):
+    """Squared error / (2 * beta) below `beta`, else absolute error - beta / 2: R. Girshick, 2015, arXiv:1504.08083."""
 
     def __init__(self, beta: float = 1.0):
         super().__init__()
-        self.beta = _from_0("beta", beta)
-
-    def losses(self, outputs: torch.Tensor, batch: Batch) -> torch.Tensor:
-        return F.smooth_l1_loss(outputs, _values(batch.targets, outputs), reduction="none", beta=self.beta)
+        self.error = partial(F.smooth_l1_loss, beta=_from_0("beta", beta))
 
 
 def balanced_weights(targets: np.ndarray, num_classes: int) -> list[float]:
     """Returns n / (classes * n of the class) for each class of a training set, so that all have the same total weight.
 
-    `targets` are class indices (n,) or labels (n, classes), of which those above 0 are summed.
-    Raises ValueError for a class that does not occur and for other targets, such as masks.
+    `targets` are class indices (n,) or labels (n, classes), of which those above 0 are summed. Raises ValueError
+    for a class that does not occur and for other targets, such as masks.
     """
     is_index = targets.ndim == 1 and np.issubdtype(targets.dtype, np.integer)
     if not is_index and targets.shape != (len(targets), num_classes):
@@ -204,26 +204,11 @@ def balanced_weights(targets: np.ndarray, num_classes: int) -> list[float]:
     return (shares.sum() / (num_classes * shares.astype(np.float64))).tolist()
 
 
-def _checked_weights(class_weights: Sequence[float]) -> torch.Tensor:
-    is_list = isinstance(class_weights, list | tuple) and all(type(weight) in (int, float) for weight in class_weights)
-    if not is_list or not all(0 <= weight < math.inf for weight in class_weights) or not any(class_weights):
-        raise ValueError(
-            f"class_weights: found {class_weights!r}, expected a number from 0 up for each class, or balanced"
-        )
-    return torch.tensor(class_weights, dtype=torch.float32)
-
-
 def _from_0(name: str, value: float) -> float:
-    if not 0 <= value < math.inf:
-        raise ValueError(f"{name}: found {value}, expected a number from 0 up")
+    require(0 <= value < math.inf, name, value, "a number from 0 up")
     return value
 
 
 def _label_vectors(targets: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
     """Converts class indices (N,) to labels (N, classes) with the logits' type; labels are only converted."""
     return (targets if targets.is_floating_point() else F.one_hot(targets, logits.shape[1])).to(logits.dtype)
-
-
-def _values(targets: torch.Tensor, outputs: torch.Tensor) -> torch.Tensor:
-    """Gives targets shape and type of the outputs; (N,) and (N, 1) would broadcast to (N, N)."""
-    return targets.to(outputs.dtype).reshape(outputs.shape)

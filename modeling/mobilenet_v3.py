@@ -15,9 +15,7 @@ from modeling.registry import MODELS
 
 _norm = partial(nn.BatchNorm2d, eps=0.001, momentum=0.01)
 
-
-# A block, as a row of tables 1 and 2: kernel size, expanded and output channels, squeeze and excitation, activation,
-# stride.
+# A row of tables 1 and 2: kernel size, expanded and output channels, squeeze and excitation, activation, stride.
 Block = tuple[int, int, int, bool, str, int]
 _LARGE: list[Block] = [
     (3, 16, 16, False, "relu", 1),
@@ -55,13 +53,7 @@ class MobileNetV3(nn.Module):
     """(N, in_channels, H, W) -> (N, num_classes); the last feature map is 1/32 of the input."""
 
     def __init__(
-        self,
-        num_classes: int,
-        in_channels: int = 3,
-        *,
-        blocks: Sequence[Block],
-        hidden: int,
-        dropout: float = 0.2,
+        self, num_classes: int, in_channels: int = 3, *, blocks: Sequence[Block], hidden: int, dropout: float = 0.2
     ):
         super().__init__()
         channels = 16

@@ -6,23 +6,21 @@ from torch import nn
 
 from utils.registry import Registry
 
-# A model is a factory called as `factory(num_classes=..., in_channels=..., **arguments)`: the width of the
-# output, the channels of the images, and the lower-case keys beside MODEL.NAME. It returns an nn.Module that maps
-# normalised images float32 (N, in_channels, H, W) to outputs (N, num_classes), or to whatever else the task
-# expects, such as (N, num_classes, H, W). In training a network with auxiliary heads returns (outputs, auxiliary
-# outputs, ...). An optional method `no_weight_decay()` returns names, or patterns, of parameters without decay.
-# Keyword arguments of `register` are the fields of `NetworkFacts`.
+# A model is a factory called as `factory(num_classes=..., in_channels=..., **arguments)`: the width of the output, the
+# channels of the images, the lower-case keys beside MODEL.NAME. It returns an nn.Module that maps normalised images
+# float32 (N, in_channels, H, W) to outputs (N, num_classes), or to whatever else the task expects, such as
+# (N, num_classes, H, W). In training a network with auxiliary heads returns (outputs, auxiliary outputs, ...). An
+# optional method `no_weight_decay()` returns names, or patterns, of parameters without decay. Keyword arguments of
+# `register` are the fields of `NetworkFacts`.
 MODELS = Registry[nn.Module]("model", "modeling")
 
-# A loss is a factory called as `factory(**arguments)` with the lower-case keys beside LOSS.NAME. It returns an
-# nn.Module called as `criterion(outputs, batch)` with the outputs of the network and a utils.contracts.Batch that
-# is on the device: `images` (N, C, H, W) in 0..255 after augmentation and mixing, `targets` (class indices int64
-# (N,), vectors float32 (N, outputs), or masks int64 (N, H, W)), `indices` int64 (N,), and `weights` float32 (N,) or
-# None. It returns the mean over the batch, a scalar with a gradient. Subclasses of modeling.losses.MeanLoss
-# write `losses(outputs, batch) -> (N,)` and get the mean and the weights. Parameters of a loss are optimised
-# without weight decay, and saved.
-# Two arguments are prepared by the program: `teacher`, a run or checkpoint in the configuration, becomes a
-# callable (images in 0..255 -> logits), or None outside training; `class_weights: balanced` becomes a list of numbers.
+# A loss is a factory called as `factory(**arguments)` with the lower-case keys beside LOSS.NAME, returning an nn.Module
+# called as `criterion(outputs, batch)` with the network's outputs and a utils.contracts.Batch on the device, after
+# augmentation and mixing: targets are class indices int64 (N,), vectors float32 (N, outputs), or masks int64 (N, H, W).
+# It returns the mean over the batch, a scalar with a gradient; a subclass of modeling.losses.MeanLoss writes
+# `losses(outputs, batch) -> (N,)` and gets the mean and the weights. Parameters of a loss are optimised without weight
+# decay, and saved. Two arguments are prepared by the program: `teacher`, a run or checkpoint in the configuration,
+# becomes a callable (images in 0..255 -> logits), or None outside training; `class_weights: balanced` becomes numbers.
 # Fact given to `register`: task = "classification" (default), "multilabel", "regression", or another task's name.
 LOSSES = Registry[nn.Module]("loss", "modeling")
 

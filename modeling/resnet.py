@@ -45,19 +45,16 @@ class ResNet(nn.Module):
         for depth, width in zip(depths, (64, 128, 256, 512), strict=True):
             blocks: list[BasicBlock | Bottleneck] = []
             for i in range(depth):
-                stride = 2 if i == 0 and stages else 1
-                blocks.append(block(channels, width, stride))
+                blocks.append(block(channels, width, 2 if i == 0 and stages else 1))
                 channels = blocks[-1].out_channels
             stages.append(nn.Sequential(*blocks))
         self.layer1, self.layer2, self.layer3, self.layer4 = stages
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Linear(channels, num_classes)
         init_convolutions(self)
-        if zero_init_residual:
-            for module in self.modules():
-                if isinstance(module, (BasicBlock, Bottleneck)):
-                    last = module.bn3 if isinstance(module, Bottleneck) else module.bn2
-                    nn.init.zeros_(last.weight)
+        for module in self.modules() if zero_init_residual else ():
+            if isinstance(module, (BasicBlock, Bottleneck)):
+                nn.init.zeros_((module.bn3 if isinstance(module, Bottleneck) else module.bn2).weight)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))  # (N, 64, H / 4, W / 4)

@@ -38,9 +38,8 @@ class DownsampleBlock(nn.Module):
         self.bn1 = nn.BatchNorm2d(2 * channels)
         self.conv2 = nn.Conv2d(2 * channels, 2 * channels, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(2 * channels)
-        self.shortcut = nn.Sequential(
-            nn.Conv2d(channels, 2 * channels, 1, stride=2, bias=False), nn.BatchNorm2d(2 * channels)
-        )
+        convolution = nn.Conv2d(channels, 2 * channels, 1, stride=2, bias=False)
+        self.shortcut = nn.Sequential(convolution, nn.BatchNorm2d(2 * channels))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         out = torch.relu(self.bn1(self.conv1(x)))

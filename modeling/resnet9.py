@@ -11,7 +11,7 @@ from modeling.registry import MODELS
 
 
 def _pool_norm(channels: int) -> nn.Module:
-    """Returns pooling and batch norm, in this order, so that the norm processes a quarter of the pixels."""
+    """Pooling before batch norm, which then processes a quarter of the pixels."""
     return nn.Sequential(nn.MaxPool2d(2), nn.BatchNorm2d(channels))
 
 

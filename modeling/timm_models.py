@@ -1,6 +1,7 @@
 """Classifiers of timm, named timm/NAME; timm is imported only when one is named."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -14,8 +15,7 @@ from utils.errors import UserError, did_you_mean, one_line
 def facts(name: str) -> NetworkFacts:
     """Returns default size and normalisation from the metadata of the library's weights."""
     preset = _preset(name)
-    _, height, width = preset.input_size
-    return NetworkFacts((height, width), tuple(preset.mean), tuple(preset.std))
+    return NetworkFacts(preset.input_size[1:], tuple(preset.mean), tuple(preset.std))
 
 
 def build(name: str, num_outputs: int, spec: InputSpec, arguments: Mapping[str, Any]) -> nn.Module:
@@ -48,19 +48,16 @@ def pretrained(name: str, spec: InputSpec) -> dict[str, torch.Tensor]:
 
 
 def _shape(name: str, spec: InputSpec) -> dict[str, Any]:
-    size = {"img_size": spec.size} if _preset(name).fixed_input_size else {}
-    return {"in_chans": spec.channels, **size}
+    return {"in_chans": spec.channels} | ({"img_size": spec.size} if _preset(name).fixed_input_size else {})
 
 
 def _preset(name: str) -> Any:  # timm.models.PretrainedCfg
     import timm
 
     base = name.partition(".")[0]
-    try:
-        preset = timm.get_pretrained_cfg(name) if timm.is_model(base) else None
-    except RuntimeError:  # the model exists, the weights do not
-        preset = None
-    if preset is None:
-        known = timm.list_models(f"{base}*" if timm.is_model(base) else "", pretrained=timm.is_model(base))
-        raise UserError(f"MODEL.NAME 'timm/{name}': timm has no such model; {did_you_mean(name, known)}")
-    return preset
+    is_model = timm.is_model(base)
+    with suppress(RuntimeError):  # the model exists, the weights do not
+        if is_model and (preset := timm.get_pretrained_cfg(name)):
+            return preset
+    known = timm.list_models(f"{base}*" if is_model else "", pretrained=is_model)
+    raise UserError(f"MODEL.NAME 'timm/{name}': timm has no such model; {did_you_mean(name, known)}")

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -9,6 +10,9 @@ from torch import nn
 from modeling.registry import NetworkFacts
 from utils.contracts import InputSpec
 from utils.errors import UserError, did_you_mean, one_line
+
+if TYPE_CHECKING:
+    from torchvision.models import WeightsEnum
 
 # Weights of the auxiliary losses, as in the papers (arXiv:1409.4842, arXiv:1512.00567).
 _AUXILIARY = {"googlenet": 0.3, "inception_v3": 0.4}
@@ -18,10 +22,9 @@ def facts(name: str) -> NetworkFacts:
     """Returns size and normalisation of the library's weights, and the limits of the network."""
     weights = _weights(name)
     transform = weights.transforms()
-    min_size = weights.meta.get("min_size", (1, 1))
-    if name.startswith(("vit_", "swin_", "maxvit_")):  # the metadata give the size that the weights were trained with
-        min_size = (32, 32)
-    elif name == "inception_v3":  # required by its auxiliary head in training
+    # The metadata of transformers give the size that the weights were trained with.
+    min_size = (32, 32) if name.startswith(("vit_", "swin_", "maxvit_")) else weights.meta.get("min_size", (1, 1))
+    if name == "inception_v3":  # required by its auxiliary head in training
         min_size = (299, 299)
     size, mean, std = (transform.crop_size[0],) * 2, tuple(transform.mean), tuple(transform.std)
     return NetworkFacts(size, mean, std, min_size, in_channels=3, auxiliary=_AUXILIARY.get(name, 0.0))
@@ -31,20 +34,20 @@ def build(name: str, num_outputs: int, spec: InputSpec, arguments: Mapping[str, 
     """Returns the network with fresh weights, for images of three channels."""
     import torchvision
 
-    given: dict[str, object] = {"num_classes": num_outputs}
+    given: dict[str, object] = {}
     if name in _AUXILIARY:
         # Their weights were trained with another normalisation, which they apply themselves.
-        given |= {"init_weights": True, "transform_input": True}
+        given = {"init_weights": True, "transform_input": True}
     elif name.startswith("vit_"):
-        given |= {"image_size": spec.size[0]}
+        given = {"image_size": spec.size[0]}
         if spec.size[0] != spec.size[1]:
             raise UserError(
                 f"INPUT.SIZE: found {list(spec.size)}, torchvision/{name} takes square images; set two equal numbers"
             )
     elif name.startswith("maxvit"):
-        given |= {"input_size": spec.size}
+        given = {"input_size": spec.size}
     try:
-        return torchvision.models.get_model(name, weights=None, **{**given, **arguments})
+        return torchvision.models.get_model(name, weights=None, num_classes=num_outputs, **{**given, **arguments})
     except (TypeError, ValueError, AssertionError) as error:
         raise UserError(f"MODEL.NAME torchvision/{name}, INPUT.SIZE {list(spec.size)}: {one_line(error)}") from error
 
@@ -74,17 +77,16 @@ def pretrained(name: str, spec: InputSpec) -> dict[str, torch.Tensor]:
     return state
 
 
-def has_weights(name: str) -> bool:
-    """Returns whether torchvision has a classifier of that name, and so weights for it."""
+def names() -> list[str]:
+    """Returns the names of torchvision's classifiers, all of which have weights."""
     import torchvision
 
-    return name in torchvision.models.list_models(module=torchvision.models)
+    return torchvision.models.list_models(module=torchvision.models)
 
 
-def _weights(name: str):  # -> torchvision.models.WeightsEnum
+def _weights(name: str) -> "WeightsEnum":
     import torchvision
 
-    if not has_weights(name):
-        known = torchvision.models.list_models(module=torchvision.models)
+    if name not in (known := names()):
         raise UserError(f"MODEL.NAME 'torchvision/{name}': torchvision has no such model; {did_you_mean(name, known)}")
     return torchvision.models.get_model_weights(name).DEFAULT

@@ -1,6 +1,5 @@
 """Initial weights from a file: reading, and loading the tensors that match."""
 
-import os
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -20,10 +19,7 @@ _PREFIXES = ("module.", "_orig_mod.", "model.", "backbone.")
 
 
 class NoRandomInit(TorchFunctionMode):
-    """Context manager that skips random initialisation, for networks whose weights are loaded next.
-
-    Initialisation is most of the time that building a network takes; on torch's meta device building is slower.
-    """
+    """Context manager that skips random initialisation, most of the time of building, where weights are loaded next."""
 
     # Methods of tensors, and those functions of torch.nn.init that are dispatched before they call one.
     _FILLING = (
@@ -31,7 +27,9 @@ class NoRandomInit(TorchFunctionMode):
         *(nn.init.normal_, nn.init.uniform_, nn.init.kaiming_uniform_),
     )
 
-    def __torch_function__(self, function: Callable[..., Any], types, args=(), kwargs=None):
+    def __torch_function__(
+        self, function: Callable, types: object, args: tuple = (), kwargs: dict[str, Any] | None = None
+    ) -> object:
         kwargs = kwargs or {}
         return (args or tuple(kwargs.values()))[0] if function in self._FILLING else function(*args, **kwargs)
 
@@ -42,36 +40,33 @@ def read_weights(path: str) -> dict[str, torch.Tensor]:
     The file is a checkpoint of this or another project, a bare state dict, or safetensors; a run stands for its
     best checkpoint. Raises UserError for a file that is missing or corrupt, or has no weights.
     """
-    path = os.path.expanduser(path)
-    if RunFolder(Path(path)).has_weights:
-        path = str(RunFolder(Path(path)).best_weights)
-    if not Path(path).is_file():
-        raise UserError(f"MODEL.WEIGHTS: {path}: no such file")
+    file = Path(path).expanduser()
+    if RunFolder(file).has_weights:
+        file = RunFolder(file).best_weights
+    if not file.is_file():
+        raise UserError(f"MODEL.WEIGHTS: {file}: no such file")
     try:
-        if path.lower().endswith(".safetensors"):
+        if file.suffix.lower() == ".safetensors":
             from safetensors.torch import load_file
 
-            state: object = load_file(path)
+            state: object = load_file(file)
         else:
-            if zipfile.is_zipfile(path):  # files of old torch versions are not archives
-                check_archive(Path(path))
-            state = torch.load(path, map_location="cpu", weights_only=True)
+            if zipfile.is_zipfile(file):  # files of old torch versions are not archives
+                check_archive(file)
+            state = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # each reader raises its own kinds
-        raise UserError(f"MODEL.WEIGHTS: {path}: cannot read weights: {one_line(error)[:200]}") from error
-    tensors = _tensors(state)
-    if not tensors:
-        raise UserError(f"MODEL.WEIGHTS: {path}: the file has no weights; name a checkpoint or a state dict")
-    return tensors
+        raise UserError(f"MODEL.WEIGHTS: {file}: cannot read weights: {one_line(error)[:200]}") from error
+    if tensors := _tensors(state):
+        return tensors
+    raise UserError(f"MODEL.WEIGHTS: {file}: the file has no weights; name a checkpoint or a state dict")
 
 
 def _tensors(state: object) -> dict[str, torch.Tensor]:
     """Returns the first dict with tensors: the state itself, its entries ema, model, state_dict, or any other."""
-    if not isinstance(state, dict):
-        return {}
-    inner = [state.get(key) for key in ("ema", "model", "state_dict")] + list(state.values())
-    for candidate in [state, *(value for value in inner if isinstance(value, dict))]:
-        tensors = {name: value for name, value in candidate.items() if isinstance(value, torch.Tensor)}
-        if tensors:
+    entries = state if isinstance(state, dict) else {}
+    for candidate in (entries, *map(entries.get, ("ema", "model", "state_dict")), *entries.values()):
+        items = candidate.items() if isinstance(candidate, dict) else ()
+        if tensors := {name: value for name, value in items if isinstance(value, torch.Tensor)}:
             return tensors
     return {}
 
@@ -79,8 +74,8 @@ def _tensors(state: object) -> dict[str, torch.Tensor]:
 def load_matching(model: nn.Module, state: dict[str, torch.Tensor], source: str, min_match: float) -> None:
     """Loads the tensors that match by name and shape, in place, and logs the others.
 
-    Prefixes of wrappers are removed; the first convolution of an RGB network is summed over its colours for a
-    gray one. Raises UserError if less than the share `min_match` of the network's tensors match.
+    Prefixes of wrappers are removed; the first convolution of an RGB network is summed over its colours for a gray one.
+    Raises UserError if less than the share `min_match` of the network's tensors match.
     """
     own = model.state_dict()
     named = {_without_prefixes(name, own): tensor for name, tensor in state.items()}
@@ -88,7 +83,6 @@ def load_matching(model: nn.Module, state: dict[str, torch.Tensor], source: str,
     if first in named and own[first].shape[1] == 1 and named[first].ndim == 4 and named[first].shape[1] == 3:
         named[first] = named[first].sum(dim=1, keepdim=True)
     matching = {name: tensor for name, tensor in named.items() if name in own and own[name].shape == tensor.shape}
-    others = [name for name in named if name in own and name not in matching]
     if len(matching) < min_match * len(own):
         raise UserError(
             f"{source}: {len(matching)} of {len(own)} tensors match the network, less than MODEL.WEIGHTS_MIN_MATCH "
@@ -96,7 +90,7 @@ def load_matching(model: nn.Module, state: dict[str, torch.Tensor], source: str,
         )
     log = get_logger("weights")
     log.info("%s: %d of %d tensors loaded", source, len(matching), len(own))
-    for name in others[:4]:
+    for name in [name for name in named if name in own and name not in matching][:4]:
         log.warning("skipped %s: found %s, expected %s", name, list(named[name].shape), list(own[name].shape))
     for kind, names in (("missing", own.keys() - named.keys()), ("unexpected", named.keys() - own.keys())):
         if names:
@@ -106,9 +100,6 @@ def load_matching(model: nn.Module, state: dict[str, torch.Tensor], source: str,
 
 
 def _without_prefixes(name: str, own: dict[str, torch.Tensor]) -> str:
-    while name not in own:
-        prefix = next((prefix for prefix in _PREFIXES if name.startswith(prefix)), None)
-        if prefix is None:
-            break
-        name = name.removeprefix(prefix)
+    while name not in own and name.startswith(_PREFIXES):
+        name = name.partition(".")[2]
     return name

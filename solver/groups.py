@@ -10,9 +10,8 @@ from torch import nn
 
 ParamGroup = dict[str, Any]
 
-# Names, without those of their modules, of tensors with several dimensions that act like biases: positional
-# embeddings (pos_embed, pos_embedding), class, distillation, register and mask tokens, tables of relative position
-# biases, and scales of layers and of attention logits. Weights of nn.Embedding modules of these names too.
+# Last names of tensors with several dimensions that act like biases: positional embeddings, class, distillation,
+# register and mask tokens, tables of relative position biases, scales; weights of nn.Embedding of these names too.
 _NO_DECAY = re.compile(
     r"(.*\.)?((\w+_)?pos(ition)?_emb(ed|edding|eddings)?|(cls|class|dist|reg|register|mask)_tokens?"
     r"|relative_position_bias_table|(layer|logit)_scale)(\.weight)?"
@@ -22,10 +21,9 @@ _NO_DECAY = re.compile(
 def learning_rates(
     model: nn.Module, base_lr: float, head: str | None = None, head_mult: float = 1.0, layer_decay: float = 1.0
 ) -> dict[str, float]:
-    """Returns the learning rate of each parameter by name.
+    """Returns the learning rate of each parameter by name: `head_mult` times `base_lr` in the layer `head`.
 
-    Parameters of the layer `head` get `head_mult` times the rate; each layer further from the end gets
-    `layer_decay` times the rate of the next (J. Howard and S. Ruder, 2018, arXiv:1801.06146).
+    Each layer further from the end gets `layer_decay` times the rate of the next: arXiv:1801.06146.
     """
     layers = _layers(model, sum(p.numel() for p in model.parameters()) / 2)
     rates = {}
@@ -40,8 +38,8 @@ def learning_rates(
 def parameter_groups(model: nn.Module, rates: dict[str, float], weight_decay: float) -> list[ParamGroup]:
     """Returns the trainable parameters in groups of one learning rate and weight decay each.
 
-    Without decay: norms and biases (one dimension), parameters listed by the network's `no_weight_decay()`
-    (patterns, as in timm), positional embeddings, class tokens and the like by name.
+    Without decay: norms and biases (one dimension), patterns listed by the network's `no_weight_decay()` as in timm,
+    positional embeddings, class tokens and the like by name.
     """
     excluded = sorted(getattr(model, "no_weight_decay", set)())
     groups: dict[tuple[float, bool], list[nn.Parameter]] = defaultdict(list)
@@ -72,9 +70,8 @@ def describe_groups(groups: Sequence[ParamGroup], rates: Sequence[float]) -> lis
 
 
 def _layers(module: nn.Module, half: float, prefix: str = "") -> list[str]:
-    """Returns the names of a network's layers in order: its children, with those of sequences in their place.
-
-    The same holds for a child with more than `half` of all parameters, such as the encoder of a transformer.
+    """Returns the names of a network's layers in order: its children, with their own children in the place of
+    sequences and of a child with more than `half` of all parameters, such as the encoder of a transformer.
     """
     names = [f"{prefix}{name}" for name, _ in module.named_parameters(recurse=False)]
     for name, child in module.named_children():

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import torch
 
 from solver.registry import SCHEDULES, Steps
-from utils.errors import UserError
+from utils.errors import UserError, require
 from utils.registry import translate
 
 _ONE_EPOCH = Steps(1)
@@ -33,37 +33,34 @@ def multi_step(step: int, total_steps: int, milestones: list[Steps], gamma: floa
 @SCHEDULES.register()
 def cosine(step: int, total_steps: int, min_factor: float = 0.0) -> float:
     """Half a cosine from 1 to `min_factor`, as torch's CosineAnnealingLR (arXiv:1608.03983)."""
-    return min_factor + (1 - min_factor) * (1 + math.cos(math.pi * min(step / total_steps, 1.0))) / 2
+    return _anneal(1.0, min_factor, step / total_steps)
 
 
 @SCHEDULES.register()
 def polynomial(step: int, total_steps: int, power: float = 1.0) -> float:
     """(1 - progress) ** power, as torch's PolynomialLR; linear to 0 for power 1."""
-    _check(power > 0, "power", power, "a number above 0")
+    require(power > 0, "power", power, "a number above 0")
     return (1 - min(step / total_steps, 1.0)) ** power
 
 
 @SCHEDULES.register()
 def linear(step: int, total_steps: int, end_factor: float = 0.0) -> float:
     """Linear from 1 to `end_factor`, as torch's LinearLR."""
-    _check(end_factor >= 0, "end_factor", end_factor, "a number of at least 0")
+    require(end_factor >= 0, "end_factor", end_factor, "a number of at least 0")
     return 1 + (end_factor - 1) * min(step / total_steps, 1.0)
 
 
 @SCHEDULES.register()
 def exponential(step: int, total_steps: int, gamma: float, epoch: Steps = _ONE_EPOCH) -> float:
     """Multiplies by `gamma` every `epoch`, as torch's ExponentialLR, and smoothly in between."""
-    _check(0 < gamma <= 1, "gamma", gamma, "a number above 0, at most 1")
+    require(0 < gamma <= 1, "gamma", gamma, "a number above 0, at most 1")
     return gamma ** (step / epoch)
 
 
 @SCHEDULES.register()
 def cosine_restarts(step: int, total_steps: int, period: Steps, factor: float = 1.0, min_factor: float = 0.0) -> float:
-    """`cosine` repeatedly, the first `period` long, each `factor` times as long as the one before.
-
-    As torch's CosineAnnealingWarmRestarts (SGDR: I. Loshchilov and F. Hutter, arXiv:1608.03983).
-    """
-    _check(factor >= 1, "factor", factor, "a number of at least 1")
+    """`cosine` repeatedly, at first for a `period`, then `factor` times as long each time: SGDR, arXiv:1608.03983."""
+    require(factor >= 1, "factor", factor, "a number of at least 1")
     start, length = 0.0, float(period)
     while step >= start + length:
         start, length = start + length, length * factor
@@ -72,12 +69,9 @@ def cosine_restarts(step: int, total_steps: int, period: Steps, factor: float = 
 
 @SCHEDULES.register()
 def warmup_stable_decay(step: int, total_steps: int, decay_share: float = 0.2, shape: str = "1-sqrt") -> float:
-    """1, then decay to 0 over the last `decay_share` of the steps: 1 - sqrt(progress), or 1 - progress for linear.
-
-    A. Hägele et al., arXiv:2405.18392. The stable part does not depend on the length of the training.
-    """
-    _check(0 < decay_share <= 1, "decay_share", decay_share, "a share above 0, at most 1")
-    _check(shape in ("1-sqrt", "linear"), "shape", shape, "1-sqrt or linear")
+    """1, then decay to 0 in the last `decay_share` of the steps, as 1 - sqrt(progress) or linear: arXiv:2405.18392."""
+    require(0 < decay_share <= 1, "decay_share", decay_share, "a share above 0, at most 1")
+    require(shape in ("1-sqrt", "linear"), "shape", shape, "1-sqrt or linear")
     progress = min(max(1 - (1 - step / total_steps) / decay_share, 0.0), 1.0)
     return 1 - (math.sqrt(progress) if shape == "1-sqrt" else progress)
 
@@ -91,15 +85,9 @@ def one_cycle(
     Each half a cosine, as torch's OneCycleLR (L. Smith, arXiv:1708.07120).
     """
     peak = pct_start * total_steps - 1
-    low, last = 1 / div_factor, 1 / (div_factor * final_div_factor)
     if step <= peak:
-        return _anneal(low, 1.0, step / peak if peak else 1.0)
-    return _anneal(1.0, last, (step - peak) / max(total_steps - 1 - peak, 1e-9))
-
-
-def _check(is_valid: bool, name: str, found: object, expected: str) -> None:
-    if not is_valid:
-        raise ValueError(f"{name}: found {found}, expected {expected}")
+        return _anneal(1 / div_factor, 1.0, step / peak if peak else 1.0)
+    return _anneal(1.0, 1 / (div_factor * final_div_factor), (step - peak) / max(total_steps - 1 - peak, 1e-9))
 
 
 def _anneal(start: float, end: float, progress: float) -> float:
@@ -120,8 +108,7 @@ def with_warmup(factor: Callable[[int, int], float], warmup_steps: int) -> Calla
 def check_factor(factor: Callable[[int], float], total_steps: int, key: str) -> None:
     """Evaluates a factor at up to 1000 steps, the last among them.
 
-    Raises UserError about the configuration key `key` for a factor that is negative or not finite; UserCodeError
-    for an error in the code of a schedule.
+    Raises UserError about the key `key` if it is negative or not finite, UserCodeError if a schedule's code fails.
     """
     for step in sorted({*range(0, total_steps, math.ceil(total_steps / 1000)), total_steps - 1}):
         try:
@@ -135,15 +122,12 @@ def check_factor(factor: Callable[[int], float], total_steps: int, key: str) -> 
 class Schedule:
     """Sets the learning rate of each parameter group: its initial rate * `factor(step)` * `scale`.
 
-    `factor` is evaluated for 0 <= step < total_steps alone; later steps keep the last rate. `scale_lr` lowers
-    `scale`; `shift` is added to the step, for a run that continues with another number of steps per epoch. Both
-    are in the state. `lr` is the rate of a group without multipliers.
+    Steps from `total_steps` on keep the last rate. `scale_lr` lowers `scale`; `shift` is added to the step, for a run
+    that continues with other steps per epoch; both are in the state. `lr` is the rate of a group without multipliers.
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer, factor: Callable[[int], float], total_steps: int):
-        self.optimizer = optimizer
-        self.factor = factor
-        self.total_steps = total_steps
+        self.optimizer, self.factor, self.total_steps = optimizer, factor, total_steps
         self.base_lrs = [group["lr"] for group in optimizer.param_groups]
         self.scale, self.shift = 1.0, 0
         self.set_step(0)

@@ -8,8 +8,8 @@ import torch
 from torch.optim import Optimizer
 
 from solver.groups import ParamGroup
-from utils.errors import UserError, did_you_mean, one_line
-from utils.registry import call
+from utils.errors import UserError, did_you_mean
+from utils.registry import call, translate
 
 _KEY = "SOLVER.OPTIMIZER"
 Factory = Callable[..., Optimizer]
@@ -34,9 +34,8 @@ def make_optimizer(
 ) -> Optimizer:
     """Returns the optimizer `name` for parameter groups, each with its learning rate and weight decay.
 
-    timm/lookahead_NAME is timm/NAME with `add_lookahead`. `fused` allows a fused kernel if all parameters are on
-    a GPU. Raises UserError for a name that is unknown or unsuitable, and for `arguments` that the class does not
-    accept.
+    timm/lookahead_NAME is timm/NAME with `add_lookahead`. `fused` allows a fused kernel if all parameters are on a GPU.
+    Raises UserError for a name that is unknown or unsuitable, and for `arguments` that the class does not accept.
     """
     base = name.replace("timm/lookahead_", "timm/", 1)
     factory = _find(base)
@@ -47,30 +46,22 @@ def make_optimizer(
     if fused and on_gpu and free >= {"fused", "foreach", "differentiable"} and name == base:
         given["fused"] = True
     optimizer = call(factory, arguments, _KEY, groups, **given)
-    _try_step(call(factory, arguments, _KEY, [_probe(groups)], **given))
+    # One step with a throw-away parameter, because some values fail only then.
+    probe = torch.nn.Parameter(torch.ones(4, 4, device=groups[0]["params"][0].device))
+    probe.grad = torch.ones_like(probe)
+    try:
+        call(factory, arguments, _KEY, [probe], **given).step()
+    except Exception as error:  # the classes are a library's: the argument is at fault
+        translate(error, f"{_KEY}: {type(optimizer).__name__}", is_refusal=True)
     if name != base:
         add_lookahead(optimizer)
     return optimizer
 
 
-def _probe(groups: list[ParamGroup]) -> torch.nn.Parameter:
-    probe = torch.nn.Parameter(torch.ones(4, 4, device=groups[0]["params"][0].device))
-    probe.grad = torch.ones_like(probe)
-    return probe
-
-
-def _try_step(optimizer: Optimizer) -> None:
-    """Takes one step with a throw-away parameter, because some values fail only then."""
-    try:
-        optimizer.step()
-    except Exception as error:  # the classes are a library's: the argument is at fault
-        raise UserError(f"{_KEY}: {type(optimizer).__name__}: {one_line(error)}") from error
-
-
 def _find(name: str) -> Factory:
     """Returns the class of that name, with the defaults of its library."""
     library = "timm" if name.startswith("timm/") else "torch.optim"
-    classes: Mapping[str, Factory | str] = _timm_classes() if library == "timm" else _torch_classes()
+    classes = _timm_classes() if library == "timm" else _torch_classes()
     packages = {n: f"it needs the package {c.split('.')[0]}" for n, c in classes.items() if isinstance(c, str)}
     unsuitable = _UNSUITABLE | packages
     if name in classes.keys() & unsuitable.keys():
@@ -90,9 +81,9 @@ def _find(name: str) -> Factory:
     return partial(factory, **momentum, **(info.defaults or {}))
 
 
-def _torch_classes() -> dict[str, Factory]:
-    classes = {name: c for name, c in vars(torch.optim).items() if inspect.isclass(c) and issubclass(c, Optimizer)}
-    return {name: c for name, c in classes.items() if c is not Optimizer}
+def _torch_classes() -> dict[str, Factory | str]:
+    members = inspect.getmembers(torch.optim, inspect.isclass)
+    return {name: cls for name, cls in members if issubclass(cls, Optimizer) and cls is not Optimizer}
 
 
 def _timm_classes() -> dict[str, Factory | str]:
@@ -105,9 +96,8 @@ def _timm_classes() -> dict[str, Factory | str]:
 def add_lookahead(optimizer: Optimizer, alpha: float = 0.5, k: int = 6) -> None:
     """Moves slow weights by `alpha` towards the optimizer's at every `k`-th step, and resets the latter to them.
 
-    M. Zhang et al., arXiv:1907.08610; over RAdam it is known as Ranger. timm's implementation counts steps in the
-    settings of the groups, which a resumed run sets again. Here everything is in the optimizer's state of each
-    parameter, which is part of its state_dict, so that a parameter that is frozen for a while starts later.
+    M. Zhang et al., arXiv:1907.08610. timm's implementation counts steps in the settings of the groups, which a
+    resumed run sets again. Here all is in the optimizer's state of each parameter, so that a frozen one starts later.
     """
     first: dict[torch.Tensor, torch.Tensor] = {}
 

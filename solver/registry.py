@@ -24,7 +24,7 @@ def in_steps(
 ) -> dict[str, object]:
     """Returns the arguments of a schedule with lengths in steps, defaults among them.
 
-    Raises UserError about the configuration key `key` for a length that is not a number of epochs above 0.
+    Raises UserError about the key `key` for a length that is not a number of epochs above 0.
     """
     converted = dict(arguments)
     parameters = inspect.signature(schedule).parameters

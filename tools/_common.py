@@ -27,15 +27,14 @@ def parse_experiment(
     parser = ArgumentParser(description=description, epilog=epilog)
     parser.add_argument("--config-file", metavar="FILE", help="the experiment; default: the bundled digits")
     parser.add_argument("--output", metavar="PATH", type=Path, default=Path(output), help=f"default: {output}")
-    for name, default in numbers.items():
-        shown = "taken from the data" if default is None else default
-        parser.add_argument(
-            f"--{name.replace('_', '-')}", metavar="N", type=int, default=default, help=f"default: {shown}"
-        )
+    options = {f"--{name.replace('_', '-')}": default for name, default in numbers.items()}
+    for option, default in options.items():
+        text = f"default: {default or 'taken from the data'}"
+        parser.add_argument(option, metavar="N", type=int, default=default, help=text)
     args = parser.parse_args(words)
-    for name in numbers:
-        if getattr(args, name) is not None and getattr(args, name) < 1:
-            parser.error(f"--{name.replace('_', '-')}: found {getattr(args, name)}, expected at least 1")
+    for option, name in zip(options, numbers, strict=True):
+        if (number := getattr(args, name)) is not None and number < 1:
+            parser.error(f"{option}: found {number}, expected at least 1")
     cfg = load_config(args.config_file, overrides)
     setup_logging(cfg.LOG.LEVEL, cfg.LOG.FORMAT)
     return args, cfg

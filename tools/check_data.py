@@ -27,15 +27,13 @@ def main(argv: Sequence[str]) -> int:
     from utils.atomic_file import write_csv
 
     channels, datasets, max_pixels = image_channels(cfg), build_own_splits(cfg), cfg.DATASETS.MAX_PIXELS
-    records = {
-        split: list(progress_bar(scan(dataset, split, channels, max_pixels), len(dataset)))
-        for split, dataset in datasets.items()
-    }
+    records = {}
+    for split, dataset in datasets.items():
+        records[split] = list(progress_bar(scan(dataset, split, channels, max_pixels), len(dataset)))
     whole = list(chain(*records.values()))
     flag_issues(whole)
     args.output.mkdir(parents=True, exist_ok=True)
-    header = ("split", "file", "class", "height", "width", "channels", "status", "reason")
-    write_csv(args.output / "images.csv", header, table_rows(whole))
+    write_csv(args.output / "images.csv", table_rows(whole))
 
     print_splits(records, SEVERITY)
     usable = [record for record in records["train"] if record.digest]
@@ -46,14 +44,12 @@ def main(argv: Sequence[str]) -> int:
         members = {split: class_members(records[split], len(classes)) for split in records}
         counts = {split: [len(images) for images in members[split]] for split in records}
         print_classes(counts, classes)
-        samples = {
-            f"{name}: {len(images):,} images": images for name, images in zip(classes, members["train"], strict=True)
-        }
+        pairs = zip(classes, members["train"], strict=True)
+        samples = {f"{name}: {len(images):,} images": images for name, images in pairs}
     print_findings(whole, SEVERITY)
-    if classes:
-        for split in records:
-            if warning := class_warning(counts[split], classes):
-                print(f"{split}: {warning}")
+    for split in records if classes else ():
+        if warning := class_warning(counts[split], classes):
+            print(f"{split}: {warning}")
     if usable:
         mean, std = (", ".join(f"{value:.4f}" for value in values) for values in mean_std(usable))
         print(f'training set: INPUT.MEAN "[{mean}]" INPUT.STD "[{std}]"')
@@ -63,7 +59,8 @@ def main(argv: Sequence[str]) -> int:
 
 
 def table_rows(records: "Iterable[Record]") -> Iterator[tuple]:
-    """Yields the rows of images.csv."""
+    """Yields the rows of images.csv, its header first."""
+    yield "split", "file", "class", "height", "width", "channels", "status", "reason"
     for r in records:
         reason = "; ".join(f"{kind}: {why}" for kind, why in r.findings)
         yield r.split, r.name, r.label, r.height, r.width, r.channels, r.status, reason

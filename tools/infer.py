@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import _path  # noqa: F401
 
 from config.defaults import default_config
-from utils.cli import ArgumentParser, print_above_bar, progress_bar, run
+from utils.cli import ArgumentParser, progress_bar, run
 from utils.errors import UserError
 from utils.logger import get_logger, setup_logging
 
@@ -77,9 +77,8 @@ def predict(args: Namespace, classifier: "Classifier", files: list[Path]) -> int
     from engine.report.tables import top_text
     from utils.atomic_file import write_csv
 
-    rows: list[Sequence[str]] = []
-    named_files = set(args.images)
-    has_labels = classifier.has_labels
+    named_files, has_labels = set(args.images), classifier.has_labels
+    rows = [("file", "label", "probability", "top_k") if has_labels else ("file", *classifier.names)]
     for index, prediction in classifier.stream(files, lambda batches, total: progress_bar(batches, total, len)):
         if prediction.values is None:
             continue  # the loader has reported it
@@ -98,10 +97,9 @@ def predict(args: Namespace, classifier: "Classifier", files: list[Path]) -> int
             draw(path, top, image_path(args.output, index, path, _PREDICTED))
         if args.cam:
             explain(classifier, prediction, top, image_path(args.output, index, path, _CAM))
-    header = ("file", "label", "probability", "top_k") if has_labels else ("file", *classifier.names)
-    write_csv(args.output / "predictions.csv", header, rows)
-    log.info("%d of %d images predicted; predictions.csv and images in %s", len(rows), len(files), args.output)
-    return 0 if len(rows) == len(files) else 2
+    write_csv(args.output / "predictions.csv", rows)
+    log.info("%d of %d images predicted; predictions.csv and images in %s", len(rows) - 1, len(files), args.output)
+    return 0 if len(rows) - 1 == len(files) else 2
 
 
 def image_path(output: Path, index: int, path: Path, ending: str) -> Path:
@@ -111,14 +109,14 @@ def image_path(output: Path, index: int, path: Path, ending: str) -> Path:
 
 
 def show(name: str, top: Sequence[tuple[str, float]], has_labels: bool, as_json: bool) -> None:
-    """Prints a prediction: classes with their probabilities, or named numbers."""
-    if not as_json:
-        print_above_bar(f"{name}: " + ", ".join(f"{label} {value:.4f}" for label, value in top))
-    elif has_labels:
-        line = {"file": name, "label": top[0][0], "probability": top[0][1], "top_k": top}
-        print_above_bar(json.dumps(line, ensure_ascii=False))
-    else:
-        print_above_bar(json.dumps({"file": name, **dict(top)}, ensure_ascii=False))
+    """Prints a prediction above the progress bar: classes with their probabilities, or named numbers."""
+    from tqdm import tqdm
+
+    record: dict[str, object] = {"file": name, **dict(top)}
+    if has_labels:
+        record = {"file": name, "label": top[0][0], "probability": top[0][1], "top_k": top}
+    line = f"{name}: " + ", ".join(f"{label} {value:.4f}" for label, value in top)
+    tqdm.write(json.dumps(record, ensure_ascii=False) if as_json else line)
 
 
 def draw(path: Path, top: Sequence[tuple[str, float]], target: Path) -> None:
@@ -126,8 +124,7 @@ def draw(path: Path, top: Sequence[tuple[str, float]], target: Path) -> None:
     from data.image_io import EncodedImage
     from utils.drawing import annotate, write_png
 
-    lines = [f"{label} {value:.3f}" for label, value in top]
-    write_png(target, annotate(EncodedImage.open(path).read(3), lines))
+    write_png(target, annotate(EncodedImage.open(path).read(3), [f"{label} {value:.3f}" for label, value in top]))
 
 
 def explain(classifier: "Classifier", prediction: "Prediction", top: Sequence[tuple[str, float]], target: Path) -> None:

@@ -2,7 +2,7 @@
 
 import fnmatch
 import statistics
-import time
+import timeit
 from argparse import Namespace
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -29,9 +29,8 @@ def main(argv: Sequence[str]) -> None:
 
 
 def parse(words: Sequence[str]) -> Namespace:
-    parser = ArgumentParser(
-        description=__doc__, epilog="KEY VALUE pairs, such as MODEL.HEAD.HIDDEN 256, change any key."
-    )
+    epilog = "KEY VALUE pairs, such as MODEL.HEAD.HIDDEN 256, change any key."
+    parser = ArgumentParser(description=__doc__, epilog=epilog)
     parser.add_argument("name", metavar="NAME", nargs="?", help="as in MODEL.NAME: resnet18, torchvision/vgg16, ...")
     parser.add_argument("--size", type=int, metavar="S", help="side of the square image; default: the network's own")
     parser.add_argument("--classes", type=int, metavar="C", default=1000, help="number of classes (1000)")
@@ -104,20 +103,10 @@ def random_batch(cfg: CfgNode, shape: Sequence[int]) -> "Batch":
 
 
 def print_speed(name: str, function: Callable[[], None], batch_size: int) -> None:
-    """Prints the duration of a function that processes a batch, the median of several calls."""
-    seconds = median_seconds(function)
-    print(f"{name}: {1000 * seconds:.1f} ms for {batch_size} images on the CPU, {batch_size / seconds:.1f} images/s")
-
-
-def median_seconds(function: Callable[[], None], repeats: int = 5) -> float:
-    """Returns the median duration of a function, after a call that warms it up."""
+    """Prints the duration of a function that processes a batch: the median of five calls, after one to warm up."""
     function()
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        function()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
+    seconds = statistics.median(timeit.repeat(function, repeat=5, number=1))
+    print(f"{name}: {1000 * seconds:.1f} ms for {batch_size} images on the CPU, {batch_size / seconds:.1f} images/s")
 
 
 if __name__ == "__main__":

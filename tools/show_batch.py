@@ -18,7 +18,7 @@ def main(argv: Sequence[str]) -> None:
     from data.samplers import SampleKey
     from engine.build_report import draw_first_batch
     from modeling.build import build_input_spec
-    from utils.drawing import draw_batch, write_png
+    from utils.drawing import COLUMNS, grid, thumbnail_size, write_png
     from utils.labels import target_text
 
     spec = build_input_spec(cfg, dataset_defaults(cfg))
@@ -30,7 +30,7 @@ def main(argv: Sequence[str]) -> None:
     reader = build_reader(cfg, dataset, spec, train=True, spatial_targets=np.ndim(dataset[index][1]) > 1)
     draws = [reader.read_sample(SampleKey(index, epoch, position=0))[0] for epoch in range(_DRAWS)]
     title = f"{dataset.name(index)} ({target_text(dataset[index][1], getattr(dataset, 'classes', ()))})"
-    below = draw_batch(draws, None, f"{title} under {_DRAWS} augmentations", spec.size)
+    below = grid(draws, COLUMNS, thumbnail_size(spec.size), f"{title} under {_DRAWS} augmentations")
     write_png(args.output, np.concatenate([above, below]))
     shown = min(args.count, len(batch))
     print(f"{args.output}: {shown} images of the first batch, and {_DRAWS} augmentations of {dataset.name(index)}")

@@ -26,20 +26,17 @@ def main(argv: Sequence[str]) -> None:
     words, overrides = split_overrides(argv, ("--output",))
     args = parse(words)
     setup_logging()
-    from engine.build_inference import checkpoint_config
+    from engine.build_inference import prepare_checkpoint
     from engine.build_report import report_folder, report_on_split, score_checkpoint
     from engine.checkpoint import load_checkpoint
     from engine.resume import find_checkpoint
 
     path = find_checkpoint(Path(os.path.expanduser(args.run or output_dir(overrides))))
-    checkpoint = load_checkpoint(path)
-    cfg = checkpoint_config(checkpoint, overrides)
+    checkpoint, cfg = prepare_checkpoint(load_checkpoint(path), overrides)
     other_data = bool({"DATASETS.NAME", "DATASETS.ROOT"} & set(overrides))
     if args.output is None and (other_data or ("TEST.TTA_FLIP" in overrides and cfg.TEST.TTA_FLIP)):
-        raise UserError(
-            "--output: needed for a test of other data or with test-time augmentation, which does not belong in the "
-            "run's report; name a folder"
-        )
+        tests = "a test of other data or with test-time augmentation"
+        raise UserError(f"--output: needed for {tests}, which does not belong in the run's report; name a folder")
     split, dataset = choose_split(args.split, cfg, checkpoint.classes or None, other_data)
     log.info("testing %s on the %s split of %s (%d images)", path, split, cfg.DATASETS.NAME, len(dataset))
     folder = args.output or report_folder(path, split)
@@ -92,11 +89,11 @@ def show(result: "SplitResult", checkpoint: Path, folder: Path) -> None:
         labels = sorted(worst) if len(worst) == len(names) else worst
         rows = [(name[:_NAME], *cells) for name, *cells in class_rows(names, columns, 4, labels)]
         print_table([(f"{len(labels)} of {len(names)} classes", *columns), *rows])
-    facts = {"checkpoint": str(checkpoint), "split": result.split, "num_samples": str(result.num_samples)}
-    facts |= {"num_skipped": str(result.num_skipped)} if result.num_skipped else {}
-    facts |= {name: f"{value:.4f}" for name, value in result.scores.items()}
+    facts: dict[str, object] = {"checkpoint": checkpoint, "split": result.split, "num_samples": result.num_samples}
+    facts |= {"num_skipped": result.num_skipped} if result.num_skipped else {}
+    facts |= {name: f"{value:.4f}" for name, value in result.scores.items()} | {"report": folder / "index.html"}
     width = max(12, *(len(name) + 2 for name in facts))
-    for name, value in {**facts, "report": folder / "index.html"}.items():
+    for name, value in facts.items():
         print(f"{name:<{width}}{value}")
 
 

@@ -67,13 +67,11 @@ def parse(argv: Sequence[str]) -> tuple[Namespace, CfgNode]:
     parser.add_argument("--allow-change", metavar="KEY", action="append", default=[], help=allow)
     parser.add_argument("--print-config", action="store_true", help="print the configuration and stop")
     args = parser.parse_args(words)
-    for option in ("config_file", "run_dir", "resume"):
-        if getattr(args, option) == "":
-            parser.error(f"--{option.replace('_', '-')}: found nothing, expected a path")
-    file = args.config_file
-    if isinstance(args.resume, str) and not file:
-        file = RunFolder(Path(args.resume)).config
-    return args, load_config(file, overrides)
+    for option, path in (("config-file", args.config_file), ("run-dir", args.run_dir), ("resume", args.resume)):
+        if path == "":
+            parser.error(f"--{option}: found nothing, expected a path")
+    resumed = RunFolder(Path(args.resume)).config if isinstance(args.resume, str) else None
+    return args, load_config(args.config_file or resumed, overrides)
 
 
 def choose_run(args: Namespace, cfg: CfgNode) -> "tuple[RunFolder, Checkpoint | None]":

@@ -34,12 +34,16 @@ def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
     _sync_folder(path.parent)
 
 
-def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+def write_file(path: Path, content: str | bytes) -> None:
+    """Writes a file atomically."""
+    with atomic_write(path, "wb" if isinstance(content, bytes) else "w") as file:
+        file.write(content)
+
+
+def write_csv(path: Path, rows: Iterable[Sequence[object]]) -> None:
     """Writes a CSV table atomically."""
     with atomic_write(path) as file:
-        writer = csv.writer(file)
-        writer.writerow(header)
-        writer.writerows(rows)
+        csv.writer(file).writerows(rows)
 
 
 def link_over(source: Path, target: Path) -> None:
@@ -49,8 +53,7 @@ def link_over(source: Path, target: Path) -> None:
     try:
         os.link(source, temporary)
     except OSError:  # a file system without hard links
-        with atomic_write(target, "wb") as file:
-            file.write(source.read_bytes())
+        write_file(target, source.read_bytes())
         return
     os.replace(temporary, target)
     temporary.unlink(missing_ok=True)  # os.replace does nothing if both are links to one file

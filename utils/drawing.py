@@ -43,11 +43,7 @@ def overlay_cam(image: np.ndarray, cam: np.ndarray) -> np.ndarray:
 
 
 def grid(
-    images: Iterable[np.ndarray],
-    columns: int,
-    cell: Sequence[int],
-    title: str,
-    labels: Sequence[Label] | None = None,
+    images: Iterable[np.ndarray], columns: int, cell: Sequence[int], title: str, labels: Sequence[Label] | None = None
 ) -> np.ndarray:
     """Draws images in rows of `columns`, each fitted into a cell of (height, width), under a title.
 
@@ -63,13 +59,6 @@ def grid(
     tiles += [np.full_like(tiles[0], 255)] * (-len(tiles) % columns)
     rows = [np.hstack(tiles[start : start + columns]) for start in range(0, len(tiles), columns)]
     return np.concatenate([_banner([title], rows[0].shape[1], channels), *rows])
-
-
-def draw_batch(
-    images: Iterable[np.ndarray], labels: Sequence[Label] | None, title: str, size: Sequence[int]
-) -> np.ndarray:
-    """Draws the images of a batch, (N, H, W, C), with their labels, in cells for the (height, width) `size`."""
-    return grid(images, COLUMNS, thumbnail_size(size), title, labels)
 
 
 def thumbnail_size(size: Sequence[int]) -> tuple[int, int]:
@@ -122,10 +111,8 @@ def _banner(lines: Sequence[str], width: int, channels: int = 3) -> np.ndarray:
     """Lines of text, black on white; a line longer than `width` ends in two dots."""
     banner = np.full((_LINE * len(lines) + 10, width, channels), 255, np.uint8)
     for number, line in enumerate(lines, start=1):
-        shown = line
-        while shown and text_width(shown) > width:
-            line = line[:-1]
-            shown = f"{line}.." if line else ""
+        cuts = (line, *(f"{line[:end]}.." for end in range(len(line) - 1, 0, -1)))
+        shown = next((cut for cut in cuts if text_width(cut) <= width), "")
         cv2.putText(banner, _ascii(shown), (_INDENT, _LINE * number), _FONT, _SCALE, (0, 0, 0), 1, cv2.LINE_AA)
     return banner
 

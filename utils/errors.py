@@ -46,3 +46,9 @@ def one_line(error: BaseException) -> str:
     """The message of any exception on one line; a KeyError's with its type, as it is only a key."""
     text = " ".join(str(error).split())
     return text if text and not isinstance(error, KeyError) else f"{type(error).__name__} {text}".strip()
+
+
+def require(is_valid: bool, name: str, found: object, expected: str) -> None:
+    """Raises ValueError about the argument `name` of a class or function unless it is valid."""
+    if not is_valid:
+        raise ValueError(f"{name}: found {found}, expected {expected}")

@@ -75,9 +75,8 @@ def learning_curves(curves: Mapping[str, Mapping[str, Curve]], chosen: float | N
 @_style()
 def learning_rate(epochs: Sequence[float], rates: Sequence[float], title: str) -> Figure:
     """Learning rates (n,) over epochs (n,)."""
-    figure, axes = _axes()
+    figure, axes = _axes(title=_plain(title), xlabel="epoch", ylabel="learning rate")
     axes.plot(epochs, rates)
-    axes.set(title=_plain(title), xlabel="epoch", ylabel="learning rate")
     axes.grid(alpha=0.3)
     return figure
 
@@ -85,19 +84,19 @@ def learning_rate(epochs: Sequence[float], rates: Sequence[float], title: str) -
 @_style()
 def confusion_matrix(counts: np.ndarray, classes: Sequence[str], normalised: bool) -> Figure:
     """Confusion matrix (classes, classes), rows the true classes; `normalised`: each row divided by its sum."""
-    figure, axes = _axes(height=_WIDTH)
+    title = "share of the true class" if normalised else "images"
+    figure, axes = _axes(height=_WIDTH, title=title, xlabel="predicted", ylabel="true")
     shares = counts / counts.sum(axis=1, keepdims=True).clip(min=1)
     shown = shares if normalised else counts
-    gamma = 1 if len(classes) <= _MAX_CELLS else 0.5  # small values stay visible
-    norm = PowerNorm(gamma, vmin=0, vmax=1 if normalised else None)
+    has_numbers = len(classes) <= _MAX_CELLS
+    norm = PowerNorm(1 if has_numbers else 0.5, vmin=0, vmax=1 if normalised else None)  # small values stay visible
     image = axes.imshow(shown, cmap="Blues", norm=norm, interpolation="nearest")
-    axes.set(title="share of the true class" if normalised else "images", xlabel="predicted", ylabel="true")
     axes.spines[:].set_visible(False)
     if len(classes) <= _MAX_BARS:
         axes.set_xticks(range(len(classes)), [_short(name) for name in classes], rotation=90)
         axes.set_yticks(range(len(classes)), [_short(name) for name in classes])
-        axes.tick_params(length=0, labelsize=9 if len(classes) <= _MAX_CELLS else 6)
-    if len(classes) <= _MAX_CELLS:
+        axes.tick_params(length=0, labelsize=9 if has_numbers else 6)
+    if has_numbers:
         size = min(9, 90 / len(classes))
         for row, column in np.argwhere(counts):
             text = f"{shares[row, column]:.2f}".lstrip("0") if normalised else f"{counts[row, column]:g}"
@@ -127,11 +126,11 @@ def reliability_diagram(confidence: np.ndarray, accuracy: np.ndarray, counts: np
 @_style()
 def precision_recall(curves: Mapping[str, tuple[np.ndarray, np.ndarray, float]], num_classes: int) -> Figure:
     """Class -> (recalls (n,), precisions (n,), average precision), for some or all of `num_classes` classes."""
-    figure, axes = _axes(height=_WIDTH + 0.08 * len(curves))
+    title = "average precision" if len(curves) == num_classes else f"{len(curves)} worst of {num_classes} classes"
+    figure, axes = _axes(height=_WIDTH + 0.08 * len(curves), title=title, xlabel="recall", ylabel="precision")
     for name, (recall, precision, average) in curves.items():
         axes.plot(recall, precision, label=f"{average:.3f} {_short(name)}", drawstyle="steps-post")
-    title = "average precision" if len(curves) == num_classes else f"{len(curves)} worst of {num_classes} classes"
-    axes.set(title=title, xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
+    axes.set(xlim=(0, 1), ylim=(0, 1.02))
     axes.grid(alpha=0.3)
     figure.legend(loc="outside lower center", ncols=2, fontsize=8)
     return figure
@@ -157,19 +156,19 @@ def class_bars(classes: Sequence[str], values: np.ndarray, title: str) -> Figure
 def class_histogram(classes: Sequence[str], counts: Mapping[str, np.ndarray]) -> Figure:
     """Name of a split -> its number of images per class, (classes,); sorted by the first split."""
     order = np.argsort(-next(iter(counts.values())), kind="stable")
-    figure, axes = _axes()
+    figure, axes = _axes(ylabel="images")
     width = 0.8 / len(counts)
     for number, (label, values) in enumerate(counts.items()):
+        places = np.arange(len(order)) + (number - (len(counts) - 1) / 2) * width
         if len(classes) > _MAX_BARS:
             axes.step(range(len(order)), values[order], label=label)
         else:
-            places = np.arange(len(order)) + (number - (len(counts) - 1) / 2) * width
             axes.bar(places, values[order], width, label=label)
-    if len(classes) <= _MAX_BARS:
-        axes.set_xticks(range(len(order)), [_short(classes[label]) for label in order], rotation=90, fontsize=8)
-    else:
+    if len(classes) > _MAX_BARS:
         axes.set(xlabel=f"{len(classes)} classes, by size")
-    axes.set(ylabel="images", ylim=(0, None))
+    else:
+        axes.set_xticks(range(len(order)), [_short(classes[label]) for label in order], rotation=90, fontsize=8)
+    axes.set(ylim=(0, None))
     figure.legend(loc="outside upper right", ncols=len(counts))
     return figure
 
@@ -177,18 +176,18 @@ def class_histogram(classes: Sequence[str], counts: Mapping[str, np.ndarray]) ->
 @_style()
 def scatter(targets: np.ndarray, predictions: np.ndarray, name: str) -> Figure:
     """Predicted against true values of one output, each (n,); points on the dashed diagonal are exact."""
-    figure, axes = _axes(height=_WIDTH)
+    figure, axes = _axes(height=_WIDTH, title=_plain(name), xlabel="true", ylabel="predicted")
     axes.scatter(targets, predictions, s=8, alpha=0.5, linewidths=0)
     limits = min(axes.get_xlim() + axes.get_ylim()), max(axes.get_xlim() + axes.get_ylim())
     axes.axline((0, 0), slope=1, color=_GRAY, linestyle="--")
-    axes.set(title=_plain(name), xlabel="true", ylabel="predicted", xlim=limits, ylim=limits, aspect="equal")
+    axes.set(xlim=limits, ylim=limits, aspect="equal")
     axes.grid(alpha=0.3)
     return figure
 
 
-def _axes(height: float = _HEIGHT) -> tuple[Figure, Axes]:
+def _axes(height: float = _HEIGHT, **labels: str) -> tuple[Figure, Axes]:
     figure = _Figure(figsize=(_WIDTH, height))
-    return figure, figure.add_subplot()
+    return figure, figure.add_subplot(**labels)
 
 
 def _short(name: str) -> str:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from utils.atomic_file import atomic_write
+from utils.atomic_file import write_file
 from utils.run_folder import RunFolder
 
 _ROOT = Path(__file__).resolve().parent.parent
@@ -18,9 +18,8 @@ SOURCE_DIRS = ("config", "configs", "data", "modeling", "layers", "solver", "eng
 
 def write_run_files(run: RunFolder, config: str, overrides: str, resolved: str, device: str) -> None:
     """Writes the configuration and what it was resolved to each time, and into a new run what it was made with."""
-    for path, text in ((run.config, config), (run.resolved, resolved)):
-        with atomic_write(path) as file:
-            file.write(text)
+    write_file(run.config, config)
+    write_file(run.resolved, resolved)
     if not run.code.exists():
         run.overrides.write_text(overrides, encoding="utf-8")
         run.environment.write_text(_environment(device), encoding="utf-8")
@@ -30,16 +29,10 @@ def write_run_files(run: RunFolder, config: str, overrides: str, resolved: str, 
 def _environment(device: str) -> str:
     """The command, the machine and every installed package, one per line."""
     packages = sorted({f"{d.name}=={d.version}" for d in importlib.metadata.distributions()}, key=str.lower)
-    lines = [
-        f"command: {shlex.join(sys.argv)}",
-        f"folder: {os.getcwd()}",
-        f"python: {sys.version.split()[0]}",
-        f"platform: {platform.platform()}",
-        f"host: {platform.node()}",
-        f"machine: {platform.machine()}, {os.cpu_count()} CPUs",
-        f"device: {device}",
-    ]
-    return "\n".join([*lines, "", *packages]) + "\n"
+    facts = {"command": shlex.join(sys.argv), "folder": os.getcwd(), "python": platform.python_version()}
+    facts |= {"platform": platform.platform(), "host": platform.node()}
+    facts |= {"machine": f"{platform.machine()}, {os.cpu_count()} CPUs", "device": device}
+    return "\n".join([*(f"{name}: {fact}" for name, fact in facts.items()), "", *packages, ""])
 
 
 def _write_code(folder: Path) -> None:

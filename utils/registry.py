@@ -48,17 +48,15 @@ class Registry(Generic[T]):
 
     def get(self, name: str, key: str) -> Callable[..., T]:
         """The factory called `name`. Raises UserError about the configuration key `key` for an unknown name."""
-        return self._entry(name, key)[0]
-
-    def info(self, name: str, key: str) -> dict[str, Any]:
-        """The facts given when `name` was registered."""
-        return self._entry(name, key)[1]
-
-    def _entry(self, name: str, key: str) -> tuple[Callable[..., T], dict[str, Any]]:
         self._import_package()
         if name not in self._table:
             raise UserError(f"{key} '{name}': no such {self.kind}; {did_you_mean(name, self._table)}")
-        return self._table[name]
+        return self._table[name][0]
+
+    def info(self, name: str, key: str) -> dict[str, Any]:
+        """The facts given when `name` was registered; raises as `get`."""
+        self.get(name, key)
+        return self._table[name][1]
 
     def _import_package(self) -> None:
         if not self._is_complete:
@@ -98,10 +96,9 @@ def is_library(thing: object) -> bool:
     """Whether a class, function or object of a class is defined in an installed package, not in a project."""
     while isinstance(thing, functools.partial):
         thing = thing.func
+    defined = thing if callable(thing) and hasattr(thing, "__name__") else type(thing)
     try:
-        return inspect.getfile(thing if callable(thing) and hasattr(thing, "__name__") else type(thing)).startswith(
-            _LIBRARIES
-        )
+        return inspect.getfile(defined).startswith(_LIBRARIES)
     except (TypeError, OSError):  # built in
         return True
 
@@ -113,17 +110,13 @@ def check_arguments(
     signature = inspect.signature(factory)
     try:
         taken = set(given) | signature.bind_partial(*positional, **given).arguments.keys()
-    except TypeError as error:
-        raise UserError(f"{key}: {_name(factory)}: {one_line(error)}") from error
-    parameters = signature.parameters.values()
-    open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters)
-    free = {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)} - taken
-    for name in arguments:
-        if name in taken:
-            raise UserError(f"{key}.{name}: set automatically; remove it")
-        if name not in free and not open_ended:
-            raise UserError(f"{key}.{name}: {_name(factory)} takes no such argument; {did_you_mean(name, free)}")
-    try:
+        parameters = signature.parameters.values()
+        free = {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)} - taken
+        for name in arguments:
+            if name in taken:
+                raise UserError(f"{key}.{name}: set automatically; remove it")
+            if name not in free and not accepts(factory, name):
+                raise UserError(f"{key}.{name}: {_name(factory)} takes no such argument; {did_you_mean(name, free)}")
         signature.bind(*positional, **given, **arguments)
     except TypeError as error:
         raise UserError(f"{key}: {_name(factory)}: {one_line(error)}") from error

@@ -33,9 +33,13 @@ class RunFolder:
         return str(self.path)
 
     @property
-    def checkpoints(self) -> list[Path]:
-        """Those there are to test or resume, the best first: `last` in a run killed before its first evaluation."""
-        return [path for path in (self.best, self.last, self.previous) if path.is_file()]
+    def has_weights(self) -> bool:
+        return any(path.is_file() for path in (self.best, self.last, self.previous))
+
+    @property
+    def best_weights(self) -> Path:
+        """The best checkpoint; `last` in a run that was killed before its first evaluation."""
+        return next(path for path in (self.best, self.last, self.previous) if path.is_file())
 
     def lock(self) -> None:
         """Locks the run for this process. Raises UserError if another process holds it.
@@ -44,11 +48,11 @@ class RunFolder:
         """
         try:
             import fcntl
-        except ImportError:  # not a POSIX system: runs are not locked there
-            return
-        try:
+
             self._lock = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
             fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except ImportError:  # not a POSIX system: runs are not locked there
+            return
         except BlockingIOError as error:
             self.unlock()
             raise UserError(f"{self.path}: another process is training this run; stop it first") from error
@@ -104,7 +108,9 @@ def open_run(path: Path) -> RunFolder:
 
 def newest_runs(folder: Path) -> Iterator[RunFolder]:
     """Yields the runs with weights below an output or experiment folder, the most recently saved first."""
-    runs = {path.parent.parent for pattern in ("*", "*/*") for path in folder.glob(f"{pattern}/weights/*.pth")}
-    found = [run for run in map(RunFolder, runs) if run.checkpoints]
-    newest = lambda run: (max(path.stat().st_mtime for path in run.checkpoints), str(run))  # noqa: E731
-    yield from sorted(found, key=newest, reverse=True)
+    times: dict[Path, float] = {}  # of the newest checkpoint of each run
+    for file in (*folder.glob("*/weights/*.pth"), *folder.glob("*/*/weights/*.pth")):
+        if file.name in ("best.pth", "last.pth", "previous.pth"):
+            run = file.parent.parent
+            times[run] = max(times.get(run, 0), file.stat().st_mtime)
+    yield from map(RunFolder, sorted(times, key=lambda run: (times[run], str(run)), reverse=True))

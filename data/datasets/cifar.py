@@ -16,9 +16,8 @@ _PRESET = {"size": (32, 32), "channels": 3, "train_transforms": [{"RandomCrop": 
 class CIFAR10(ArrayDataset):
     """Vehicles and animals: A. Krizhevsky, Learning multiple layers of features from tiny images, 2009.
 
-    The files of the "python version" are searched in the place of torchvision's class of the same name and in
-    `root`, else downloaded. torchvision verifies their checksums before it unpickles them. Raises UserError for
-    files that are missing or have other contents.
+    The files are searched in torchvision's place and in `root`, else downloaded; torchvision verifies their checksums
+    before it unpickles them. Raises UserError for files that are missing or have other contents.
     """
 
     folder = "cifar-10-batches-py"

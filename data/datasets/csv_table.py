@@ -4,7 +4,7 @@ import csv
 import io
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -41,8 +41,7 @@ class CsvTable(FileDataset):
         if not own:
             raise MissingSplit(f"{table}: no rows of the {split} split")
         for row in own:
-            image = os.path.join(table.parent, row.path)
-            if not os.path.isfile(image):
+            if not os.path.isfile(image := os.path.join(table.parent, row.path)):
                 raise UserError(f"{table}:{row.line}: no such file: {image}; correct the path, or remove the line")
         if self.target_names:
             values = np.array([row.values for row in own], np.float32)
@@ -109,12 +108,11 @@ def _number(column: str, text: str) -> float:
 
 def _label_targets(rows: Sequence[Row], table: Path, classes: Sequence[str], has_several: bool) -> np.ndarray:
     """Returns class indices int64 (n,), or several labels as float32 (n, classes)."""
-    index_of: Mapping[str, int] = {label: i for i, label in enumerate(classes)}
+    index_of = {label: i for i, label in enumerate(classes)}
     for row in rows:
-        for label in row.labels:
-            if label not in index_of:
-                known = did_you_mean(label, index_of)
-                raise UserError(f"{table}:{row.line}: class '{label}' is not in the training set; {known}")
+        if unknown := next((label for label in row.labels if label not in index_of), None):
+            known = did_you_mean(unknown, index_of)
+            raise UserError(f"{table}:{row.line}: class '{unknown}' is not in the training set; {known}")
     if not has_several:
         return np.array([index_of[row.labels[0]] for row in rows], np.int64)
     targets = np.zeros((len(rows), len(classes)), np.float32)

@@ -16,10 +16,7 @@ _PRESET = {"size": (16, 16), "channels": 1, "train_transforms": ["Resize", {"Ran
 
 @DATASETS.register("digits", **_PRESET, mean=(0.305,), std=(0.376,))
 class Digits(ArrayDataset):
-    """Every fifth image by index is the test set, the others are the training set.
-
-    `root` is not used: the images are stored beside this file.
-    """
+    """Every fifth image is in the test set, the others in the training set. The images are beside this file."""
 
     def __init__(self, root: Path, split: str):
         if split == "val":

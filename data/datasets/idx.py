@@ -21,13 +21,11 @@ class IdxImages(ArrayDataset):
     """
 
     classes: list[str]
-    # Arguments of torchvision's class; Debian's folder, and the hint that names it.
-    arguments: dict[str, str] = {}
-    system_folder: Path | None = None
-    hint = ""
-    # Prefixes of the file names, and the label of the first class.
-    prefixes = {"train": "train", "test": "t10k"}
-    first_label = 0
+    arguments: dict[str, str] = {}  # of torchvision's class
+    system_folder: Path | None = None  # Debian's
+    hint = ""  # at Debian's package
+    prefixes = {"train": "train", "test": "t10k"}  # of the file names
+    first_label = 0  # of the first class
 
     def __init__(self, root: Path, split: str):
         name = type(self).__name__
@@ -41,22 +39,19 @@ class IdxImages(ArrayDataset):
 
 
 def read_idx(path: Path, ndim: int) -> np.ndarray:
-    """Reads an idx file of unsigned bytes as an array of `ndim` dimensions.
-
-    Raises UserError for a file that is damaged or of another kind.
-    """
+    """Reads an idx file of bytes in `ndim` dimensions. Raises UserError if it is damaged or of another kind."""
     try:
         data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{path}: cannot read: {one_line(error)}; get the file again") from error
     header = 4 + 4 * ndim
-    is_idx = data[:4] == bytes((0, 0, 8, ndim)) and len(data) >= header
-    shape = np.frombuffer(data[4:header], ">u4").astype(np.int64) if is_idx else np.zeros(ndim, np.int64)
-    if not is_idx or len(data) != header + shape.prod():
-        raise UserError(
-            f"{path}: not an idx file of bytes in {ndim} dimensions, or cut short ({len(data)} bytes); get it again"
-        )
-    return np.frombuffer(data, np.uint8, offset=header).reshape(shape)
+    if data[:4] == bytes((0, 0, 8, ndim)) and len(data) >= header:
+        shape = np.frombuffer(data[4:header], ">u4").astype(np.int64)
+        if len(data) == header + shape.prod():
+            return np.frombuffer(data, np.uint8, offset=header).reshape(shape)
+    raise UserError(
+        f"{path}: not an idx file of bytes in {ndim} dimensions, or cut short ({len(data)} bytes); get it again"
+    )
 
 
 _PRESET = {"size": (28, 28), "channels": 1}
@@ -109,9 +104,7 @@ class EMNIST(IdxImages):
     def __init__(self, root: Path, split: str, variant: str = "balanced"):
         if variant not in _CHARACTERS:
             raise ValueError(f"variant: found {variant!r}, expected one of {', '.join(_CHARACTERS)}")
-        self.classes = list(_CHARACTERS[variant])
-        self.arguments = {"split": variant}
-        self.prefixes = {split: f"emnist-{variant}-{split}"}
-        self.first_label = int(variant == "letters")
+        self.classes, self.first_label = list(_CHARACTERS[variant]), int(variant == "letters")
+        self.arguments, self.prefixes = {"split": variant}, {split: f"emnist-{variant}-{split}"}
         super().__init__(root, split)
         self.images = self.images.swapaxes(1, 2)  # the files have rows and columns exchanged

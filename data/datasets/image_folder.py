@@ -39,11 +39,10 @@ class ImageFolder(FileDataset):
                 f"{folder}: found only {', '.join(folders)}, expected a folder 'train' of class folders too"
             )
         folder_of = {name: each for each in folders if (name := self.class_of(each)) is not None}
-        unknown = [] if classes is None else sorted(set(folder_of) - set(classes))
-        if unknown:
+        if classes is not None and (unknown := sorted(set(folder_of) - set(classes))):
             raise UserError(
                 f"{folder / folder_of[unknown[0]]}: class '{unknown[0]}' is not in the training set; "
-                f"{did_you_mean(unknown[0], classes or ())}"
+                f"{did_you_mean(unknown[0], classes)}"
             )
         paths = _scan(folder, folder_of)
         for name in [name for name in (classes or folder_of) if not paths.get(name)]:
@@ -76,16 +75,16 @@ def _scan(root: Path, folder_of: dict[str, str]) -> dict[str, list[str]]:
 
 
 def _split_folder(root: Path, split: str) -> Path:
-    """Returns the folder of a split, or `root` itself for the training set if there are no split folders.
+    """Returns the folder of a split, or `root` for the training set if there are no split folders; raises MissingSplit.
 
-    Raises MissingSplit. The training set may be missing when a network is tested.
+    The training set may be missing when a network is tested.
     """
     present = {e.name.lower(): e.name for e in os.scandir(root) if e.is_dir()}
     train = next((root / present[name] for name in _SPLITS["train"] if name in present), None)
     has_train = train is not None and any(e.is_dir() for e in os.scandir(train))  # else it is a class of that name
     has_splits = has_train or present.keys() <= _NAMES_OF_SPLITS
-    for name in _SPLITS[split]:
-        if has_splits and name in present:
+    for name in _SPLITS[split] if has_splits else ():
+        if name in present:
             return root / present[name]
     if split == "train":
         return root

@@ -48,9 +48,9 @@ def _list_of_images(root: Path, split: str, year: str) -> Path:
     if split == "train" or (split, year) == ("test", "2007"):  # what can be downloaded
         error = UserError if split == "train" else MissingSplit
         return find_or_download(root, folders, names, "VOCDetection", "", error, {"year": year, "image_set": split})[0]
-    if not (found := find_files(folders, names)):
-        raise MissingSplit(f"no {names[0]} in {', '.join(map(str, folders))}")
-    return found[0]
+    if found := find_files(folders, names):
+        return found[0]
+    raise MissingSplit(f"no {names[0]} in {', '.join(map(str, folders))}")
 
 
 def _lines(path: Path) -> list[list[str]]:
@@ -63,18 +63,17 @@ def _from_list(path: Path, names: Sequence[str]) -> np.ndarray:
         marks = dict(_lines(path))
         return np.array([_MARKS[marks[name]] for name in names], np.float32)
     except (OSError, ValueError, KeyError) as error:
-        found = one_line(error)
-        raise UserError(f"{path}: expected 1, -1 or 0 after each image's name ({found}); get the file again") from error
+        expected = f"expected 1, -1 or 0 after each image's name ({one_line(error)})"
+        raise UserError(f"{path}: {expected}; get the file again") from error
 
 
 def _from_xml(path: Path) -> np.ndarray:
     """Returns the targets (classes,) of one image, from the objects annotated in it."""
     targets = np.zeros(len(CLASSES), np.float32)
     try:
-        for node in ElementTree.parse(path).getroot().findall("object"):
+        for node in ElementTree.parse(path).iterfind("object"):
             i = CLASSES.index(node.findtext("name", "").strip())
-            is_difficult = node.findtext("difficult", "0").strip() == "1"
-            targets[i] = targets[i] or -1 if is_difficult else 1
+            targets[i] = targets[i] or -1 if node.findtext("difficult", "0").strip() == "1" else 1
     except (OSError, ElementTree.ParseError, ValueError) as error:
         raise UserError(f"{path}: cannot read the annotation ({one_line(error)}); get the file again") from error
     return targets

@@ -9,7 +9,7 @@ import numpy as np
 from data.image_formats import Size
 from data.image_io import crop
 from utils.contracts import Transform
-from utils.errors import UserError
+from utils.errors import UserError, require
 from utils.registry import is_library, translate
 
 POSITIVE = 1e-6  # the least value of an argument that must be above zero
@@ -18,28 +18,26 @@ Pair = tuple[float, float]
 
 
 def probability(p: float) -> float:
-    """Checks that `p` is within 0..1."""
-    if not 0 <= p <= 1:
-        raise ValueError(f"p: found {p}, expected a probability from 0 to 1")
+    require(0 <= p <= 1, "p", p, "a probability from 0 to 1")
     return p
 
 
 def interval(name: str, value: Numbers, least: float, most: float = math.inf, center: float | None = None) -> Pair:
     """Returns [low, high] within least..most; with a `center`, one number is the distance to either side of it."""
+    expected = f"{'' if center is None else 'a number or '}[low, high] within {least:g}..{most:g}"
     pair = value
     if center is not None and not isinstance(value, Sequence):
         pair = max(center - value, least), center + value
-    if not (isinstance(pair, Sequence) and len(pair) == 2 and least <= pair[0] <= pair[1] <= most):
-        expected = "[low, high]" if center is None else "a number or [low, high]"
-        raise ValueError(f"{name}: found {value}, expected {expected} within {least:g}..{most:g}")
-    return float(pair[0]), float(pair[1])
+    if isinstance(pair, Sequence) and len(pair) == 2 and least <= pair[0] <= pair[1] <= most:
+        return float(pair[0]), float(pair[1])
+    raise ValueError(f"{name}: found {value}, expected {expected}")
 
 
 def one_each(name: str, value: Numbers, count: int, most: float) -> tuple[float, ...]:
     """Returns `count` numbers within 0..most, given as a list or as one number for all."""
     values = tuple(value) if isinstance(value, Sequence) else (value,) * count
-    if len(values) != count or not all(0 <= number <= most for number in values):
-        raise ValueError(f"{name}: found {value}, expected a number or a list of {count} within 0..{most:g}")
+    is_valid = len(values) == count and all(0 <= number <= most for number in values)
+    require(is_valid, name, value, f"a number or a list of {count} within 0..{most:g}")
     return values
 
 
@@ -53,19 +51,19 @@ def colour_channels(image: np.ndarray) -> int:
 def try_out(transform: Transform, size: Size, channels: int, where: str, spatial_targets: bool) -> None:
     """Applies a transform to noise several times, so that an unusable value is found before training.
 
-    `where` starts the message. With spatial targets a transform must move masks too, or leave pixels in place.
-    Raises UserError, also for a `plan` and `finish` that do not equal the call.
+    With spatial targets it must move masks too, or leave pixels in place. Raises UserError, which begins with `where`,
+    also for a `plan` and `finish` that do not equal the call.
     """
     if spatial_targets and getattr(transform, "moves_pixels", True) and not hasattr(transform, "joint"):
         raise UserError(
             f"{where}: moves pixels and has no `joint`, which moves a mask alike; remove it, or add `joint`, or "
             "`moves_pixels = False` if it leaves pixels in place"
         )
+    plan, finish = getattr(transform, "plan", None), getattr(transform, "finish", None)
     try:
         for seed in range(8):
             image = np.random.default_rng(seed).integers(0, 256, (*size, channels), np.uint8)
             result = transform(image, np.random.default_rng(seed))
-            plan, finish = getattr(transform, "plan", None), getattr(transform, "finish", None)
             if plan and finish:
                 planned = finish(crop(image, plan(size, np.random.default_rng(seed))))
                 if not np.array_equal(planned, result):

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from data.registry import BATCH_TRANSFORMS, Mixed
+from utils.errors import require
 
 
 @BATCH_TRANSFORMS.register()
@@ -16,7 +17,8 @@ class MixUp:
     """
 
     def __init__(self, alpha: float = 0.2):
-        self.alpha = _positive(alpha)
+        require(0 < alpha < math.inf, "alpha", alpha, "a number above 0")
+        self.alpha = alpha
 
     def __call__(self, images: torch.Tensor, targets: torch.Tensor, rng: np.random.Generator) -> Mixed:
         share, partners = rng.beta(self.alpha, self.alpha), _partners(images, rng)
@@ -24,14 +26,14 @@ class MixUp:
 
 
 @BATCH_TRANSFORMS.register()
-class CutMix:
+class CutMix(MixUp):
     """Pastes a box of another image of the batch into each: S. Yun et al., 2019, arXiv:1905.04899.
 
     The box's share of the area is drawn from Beta(alpha, alpha); targets are mixed by the area actually pasted.
     """
 
     def __init__(self, alpha: float = 1.0):
-        self.alpha = _positive(alpha)
+        super().__init__(alpha)
 
     def __call__(self, images: torch.Tensor, targets: torch.Tensor, rng: np.random.Generator) -> Mixed:
         height, width = images.shape[2:]
@@ -42,12 +44,6 @@ class CutMix:
         images[:, :, rows, columns] = images[partners][:, :, rows, columns]
         pasted = (rows.stop - rows.start) * (columns.stop - columns.start) / (height * width)
         return images, _blend_targets(targets, partners, 1 - pasted)
-
-
-def _positive(alpha: float) -> float:
-    if not 0 < alpha < math.inf:
-        raise ValueError(f"alpha: found {alpha}, expected a number above 0")
-    return alpha
 
 
 def _partners(images: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:

@@ -100,11 +100,11 @@ def _look_up(image: np.ndarray, table: np.ndarray) -> np.ndarray:
 class ColorJitter:
     """Changes brightness, contrast, saturation and hue by random factors, in random order.
 
-    A number x means a factor within 1 - x and 1 + x, but not below 0; [low, high] are the limits themselves. For
-    `hue` they are -x and x, at most half the circle: 0.5.
+    A number x means a factor within 1 - x and 1 + x, not below 0, for `hue` within -x and x, at most 0.5, half the
+    circle; [low, high] are the limits themselves.
     """
 
-    thread_safe, moves_pixels = True, False
+    moves_pixels = False
 
     def __init__(self, brightness: Numbers = 0, contrast: Numbers = 0, saturation: Numbers = 0, hue: Numbers = 0):
         changes = [
@@ -117,8 +117,7 @@ class ColorJitter:
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         colour_channels(image)
-        for i in rng.permutation(len(self.changes)):
-            adjust, limits = self.changes[i]
+        for adjust, limits in [self.changes[i] for i in rng.permutation(len(self.changes))]:
             image = adjust(image, rng.uniform(*limits))
         return image
 
@@ -127,7 +126,7 @@ class ColorJitter:
 class Grayscale:
     """Removes the colours with probability `p`; three channels stay three."""
 
-    thread_safe, moves_pixels = True, False
+    moves_pixels = False
 
     def __init__(self, p: float = 1.0):
         self.p = probability(p)
@@ -139,12 +138,9 @@ class Grayscale:
 
 @TRANSFORMS.register()
 class GaussianBlur:
-    """Blurs with probability `p` by a random `sigma` in pixels within [low, high]; the kernel reaches three sigma.
+    """Blurs any channels with probability `p` by a `sigma` in pixels within [low, high]; the kernel has three sigma."""
 
-    Takes any number of channels.
-    """
-
-    thread_safe, moves_pixels = True, False
+    moves_pixels = False
 
     def __init__(self, sigma: Pair = (0.1, 2.0), p: float = 1.0):
         self.sigma, self.p = interval("sigma", sigma, POSITIVE), probability(p)

@@ -11,6 +11,7 @@ from data.image_formats import Size
 from data.image_io import Box, crop
 from data.registry import TRANSFORMS
 from data.transforms.arguments import POSITIVE, Numbers, Pair, interval, one_each, probability
+from utils.errors import require
 
 
 def resize(image: np.ndarray, size: Size, nearest: bool = False) -> np.ndarray:
@@ -68,15 +69,16 @@ def warp(image: np.ndarray, inverse: np.ndarray | Sequence[Sequence[float]], fil
     matrix[:, 2] += matrix[:, :2].sum(axis=1) / 2 - 0.5  # OpenCV's origin is the centre of the first pixel
     size, flags = image.shape[1::-1], cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     fill = one_each("fill", fill, image.shape[2], 255)
-    return _by_fours(
-        lambda part, c: cv2.warpAffine(part, matrix, size, flags=flags, borderValue=fill[c : c + 4]), image
-    )
+    return _by_fours(lambda x, c: cv2.warpAffine(x, matrix, size, flags=flags, borderValue=fill[c : c + 4]), image)
+
+
+def _log_ratio(ratio: Pair) -> Pair:
+    low, high = interval("ratio", ratio, POSITIVE)
+    return math.log(low), math.log(high)
 
 
 class SpatialTransform:
     """A transform whose `__call__(image, rng, nearest=False)` moves masks (H, W, ...) too, `nearest` if it resizes."""
-
-    thread_safe = True
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator, nearest: bool = False) -> np.ndarray:
         raise NotImplementedError
@@ -90,14 +92,13 @@ class SpatialTransform:
 class Resize(SpatialTransform):
     """Resizes, keeping the aspect ratio, until the image just covers `size / crop_pct`.
 
-    With the default crop_pct of 1 a CenterCrop after it keeps all of the shorter side; 0.875 is the usual value
-    for ImageNet (resize to 256, crop 224). An image longer than 16 times its side of `size` is first cut evenly
-    at both ends: a strip of 1 by 20,000 pixels would become gigabytes, of which the crop keeps a square.
+    A CenterCrop after it keeps all of the shorter side for a crop_pct of 1; ImageNet's usual one is 0.875 (resize to
+    256, crop 224). An image longer than 16 times its side of `size` is first cut evenly at both ends: a strip of 1 by
+    20,000 pixels would become gigabytes.
     """
 
     def __init__(self, size: Size, crop_pct: float = 1.0):
-        if not 0.1 <= crop_pct <= 1:
-            raise ValueError(f"crop_pct: found {crop_pct}, expected a share from 0.1 to 1")
+        require(0.1 <= crop_pct <= 1, "crop_pct", crop_pct, "a share from 0.1 to 1")
         self.height, self.width = (math.floor(side / crop_pct) for side in size)
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator, nearest: bool = False) -> np.ndarray:
@@ -128,39 +129,32 @@ class RandomCrop(SpatialTransform):
     """Pads each side by `padding` zero pixels, then crops `size` at a random place."""
 
     def __init__(self, size: Size, padding: int = 0):
-        self.height, self.width = size
-        if padding < 0:
-            raise ValueError(f"padding: found {padding}, expected 0 pixels or more")
-        self.padding = padding
+        require(padding >= 0, "padding", padding, "0 pixels or more")
+        self.size, self.padding = size, padding
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator, nearest: bool = False) -> np.ndarray:
         height, width, *rest = image.shape
         pad = self.padding
         canvas = np.zeros((height + 2 * pad, width + 2 * pad, *rest), image.dtype)
         canvas[pad : pad + height, pad : pad + width] = image
-        top = rng.integers(max(canvas.shape[0] - self.height, 0) + 1)
-        left = rng.integers(max(canvas.shape[1] - self.width, 0) + 1)
-        return canvas[top : top + self.height, left : left + self.width]
+        top, left = (int(rng.integers(max(canvas.shape[i] - self.size[i], 0) + 1)) for i in (0, 1))
+        return crop(canvas, (top, left, *self.size))
 
 
 @TRANSFORMS.register()
 class RandomResizedCrop(SpatialTransform):
     """Resizes a random part of the image, by share of its area and by aspect ratio, to `size`.
 
-    C. Szegedy et al., Going deeper with convolutions, 2014, arXiv:1409.4842; the sampling is torchvision's, with
-    its fall-back to a centre crop after ten misses.
+    C. Szegedy et al., 2014, arXiv:1409.4842; the sampling is torchvision's, with a centre crop after ten misses.
     """
 
     def __init__(self, size: Size, scale: Pair = (0.08, 1.0), ratio: Pair = (3 / 4, 4 / 3)):
-        self.size = size
-        self.scale = interval("scale", scale, POSITIVE, 1)
-        low, high = interval("ratio", ratio, POSITIVE)
-        self.log_ratio = math.log(low), math.log(high)
+        self.size, self.scale = size, interval("scale", scale, POSITIVE, 1)
+        self.log_ratio = _log_ratio(ratio)
 
     def plan(self, size: Size, rng: np.random.Generator) -> Box:
         """Draws the (top, left, height, width) to keep of an image of `size`."""
-        box = random_box(size, self.scale, self.log_ratio, rng)
-        if box:
+        if box := random_box(size, self.scale, self.log_ratio, rng):
             return box
         full_height, full_width = size
         low, high = map(math.exp, self.log_ratio)
@@ -202,8 +196,6 @@ class Rotation:
     The image keeps its size; uncovered pixels get the value `fill`, 0..255, a number or one for each channel.
     """
 
-    thread_safe = True
-
     def __init__(self, degrees: Numbers, fill: Numbers = 0):
         self.degrees, self.fill = interval("degrees", degrees, -360, 360, center=0), fill
 
@@ -219,15 +211,12 @@ class Affine:
     longest shift (x, y) in shares of width and height, `scale` is [low, high], `fill` as in Rotation.
     """
 
-    thread_safe = True
-
     def __init__(
         self, degrees: Numbers, translate: Numbers = 0, scale: Pair = (1, 1), shear: Numbers = 0, fill: Numbers = 0
     ):
         self.degrees = interval("degrees", degrees, -360, 360, center=0)
         self.translate = one_each("translate", translate, 2, 1)
-        self.scale = interval("scale", scale, POSITIVE)
-        self.shear = interval("shear", shear, -89, 89, center=0)
+        self.scale, self.shear = interval("scale", scale, POSITIVE), interval("shear", shear, -89, 89, center=0)
         self.fill = fill
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -241,23 +230,20 @@ class Affine:
 class RandomErasing:
     """With probability `p`, fills a random rectangle with noise or with a `value`.
 
-    `scale` is its share of the image's area, `ratio` its width over its height. As in the paper the pixels are
-    "random" unless `value` gives 0..255, one number or one for each channel. If ten rectangles in a row exceed the
-    image, it is returned unchanged.
-    Z. Zhong et al., Random Erasing Data Augmentation, 2017, arXiv:1708.04896.
+    `scale` is its share of the image's area, `ratio` its width over its height. Pixels are "random" unless `value`
+    gives 0..255, one number or one for each channel. If ten rectangles in a row exceed the image, it is returned
+    unchanged. Z. Zhong et al., 2017, arXiv:1708.04896.
     """
 
-    thread_safe, moves_pixels = True, False
+    moves_pixels = False
 
     def __init__(
         self, p: float = 0.5, scale: Pair = (0.02, 0.33), ratio: Pair = (0.3, 3.3), value: Numbers | str = "random"
     ):
-        self.p = probability(p)
-        self.scale = interval("scale", scale, POSITIVE, 1)
-        low, high = interval("ratio", ratio, POSITIVE)
-        self.log_ratio = math.log(low), math.log(high)
-        if isinstance(value, str) and value != "random":
-            raise ValueError(f"value: found {value!r}, expected random, a number, or one for each channel")
+        self.p, self.scale = probability(p), interval("scale", scale, POSITIVE, 1)
+        self.log_ratio = _log_ratio(ratio)
+        is_valid = not isinstance(value, str) or value == "random"
+        require(is_valid, "value", repr(value), "random, a number, or one for each channel")
         self.value = value
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:

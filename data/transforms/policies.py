@@ -9,6 +9,7 @@ from data.registry import TRANSFORMS
 from data.transforms import colour
 from data.transforms.arguments import Numbers, colour_channels, one_each
 from data.transforms.geometry import affine, warp
+from utils.errors import require
 
 LEVELS = 30  # magnitudes are linear in a level from 0 to this one
 RAND, WIDE = 0, 1  # the two policies' places among the highest magnitudes of the table below
@@ -16,9 +17,8 @@ Operation = tuple[Callable[[np.ndarray, float, Numbers], np.ndarray], float, flo
 
 
 def operations(size: Size) -> dict[str, Operation]:
-    """Returns name -> (function of (image, magnitude, fill), magnitude at level 0, two at the highest level).
-
-    For images of `size`. Shears keep the upper left corner, shifts are in whole pixels.
+    """Returns name -> (function of (image, magnitude, fill), magnitude at level 0, two at the highest level), for
+    images of `size`. Shears keep the upper left corner, shifts are in whole pixels.
     """
     height, width = size
     return {
@@ -58,17 +58,12 @@ def _apply_one(image: np.ndarray, policy: int, level: float, fill: Numbers, rng:
 class RandAugment:
     """Applies `num_ops` random operations of `magnitude` 0..30; `fill` as in Rotation.
 
-    E. Cubuk et al., RandAugment: Practical automated data augmentation with a reduced search
-    space, 2019, arXiv:1909.13719, with torchvision's fourteen operations and magnitudes.
+    E. Cubuk et al., 2019, arXiv:1909.13719, with torchvision's fourteen operations and magnitudes.
     """
 
-    thread_safe = True
-
     def __init__(self, num_ops: int = 2, magnitude: float = 9, fill: Numbers = 0):
-        if not isinstance(num_ops, int) or num_ops < 0:
-            raise ValueError(f"num_ops: found {num_ops}, expected 0, 1, 2, ...")
-        if not 0 <= magnitude <= LEVELS:
-            raise ValueError(f"magnitude: found {magnitude}, expected a number from 0 to {LEVELS}")
+        require(isinstance(num_ops, int) and num_ops >= 0, "num_ops", num_ops, "0, 1, 2, ...")
+        require(0 <= magnitude <= LEVELS, "magnitude", magnitude, f"a number from 0 to {LEVELS}")
         self.num_ops, self.magnitude, self.fill = num_ops, magnitude, fill
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -81,12 +76,9 @@ class RandAugment:
 class TrivialAugmentWide:
     """Applies one random operation of a random magnitude, up to strong ones; nothing to tune. `fill` as in Rotation.
 
-    Shifts are of up to 32 pixels, which leaves nothing of a smaller image.
-    S. Müller and F. Hutter, TrivialAugment: Tuning-free Yet State-of-the-Art Data Augmentation,
-    2021, arXiv:2103.10158, the wide space.
+    Shifts are of up to 32 pixels, which leaves nothing of a smaller image. S. Müller and F. Hutter, 2021,
+    arXiv:2103.10158, the wide space.
     """
-
-    thread_safe = True
 
     def __init__(self, fill: Numbers = 0):
         self.fill = fill

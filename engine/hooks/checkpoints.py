@@ -16,83 +16,67 @@ from utils.run_folder import RunFolder
 log = get_logger("train")
 
 
-@dataclass(frozen=True)
-class SavingOptions:
-    """Every `every_steps` steps a checkpoint, every `keep_every_epochs` epochs a copy that stays; 0: never."""
+@dataclass(eq=False)
+class Checkpoints(Hook):
+    """Saves a checkpoint at the end of each epoch, every `every_steps` steps, and when the loop is left.
 
+    `keep_every_epochs` is the interval of copies that stay; 0: never. See `Checkpoint` for what comes before it.
+    """
+
+    run: RunFolder
+    config: str
+    classes: list[str]
+    resolved: Resolved
     every_steps: int = 0
     keep_every_epochs: int = 0
 
-
-class Checkpoints(Hook):
-    """Saves a checkpoint at the end of each epoch, every so many steps, and when the loop is left.
-
-    `config` is the YAML text of the configuration as asked for, `classes` are the names of the outputs.
-    """
-
     main_only = True
-
-    def __init__(self, run: RunFolder, config: str, classes: list[str], resolved: Resolved, options: SavingOptions):
-        self.run = run
-        self.config = config
-        self.classes = classes
-        self.resolved = resolved
-        self.options = options
-        self.saved_step = 0
-        self.saved_best: float | None = None
 
     def before_train(self, trainer: Trainer) -> None:
         self.saved_step, self.saved_best = trainer.step, trainer.progress.best
         if not self.run.last.exists():
-            self._save_or_fail(trainer)
+            self._save(trainer)
         elif trainer.epoch and trainer.progress.samples_seen == 0 and trainer.is_best:
             link_over(self.run.last, self.run.best)  # a kill may have come between the two names
 
     def after_step(self, trainer: Trainer) -> None:
-        every, result = self.options.every_steps, trainer.result
-        if every and result is not None and result.updated and trainer.step % every == 0:
-            self._save_or_warn(trainer)
+        result = trainer.result
+        if self.every_steps and result is not None and result.updated and trainer.step % self.every_steps == 0:
+            self._save(trainer, must=False)
 
     def after_epoch(self, trainer: Trainer) -> None:
         names = [self.run.best] if trainer.is_best else []
-        if self.options.keep_every_epochs and trainer.epoch % self.options.keep_every_epochs == 0:
+        if self.keep_every_epochs and trainer.epoch % self.keep_every_epochs == 0:
             metric = self.resolved.monitor.partition(" ")[2]
             value = f"_{trainer.metrics[metric]:.4f}" if trainer.metrics else ""
             names.append(self.run.weights / f"epoch_{trainer.epoch:03d}{value}.pth")
-        save = self._save_or_fail if trainer.is_complete else self._save_or_warn
-        save(trainer, names)
+        self._save(trainer, names, must=trainer.is_complete)
 
     def on_failure(self, trainer: Trainer, error: BaseException) -> None:
         if isinstance(error, StopNow):
             log.warning("stopped at once; the last checkpoint was saved at step %d", self.saved_step)
         elif trainer.at_step_boundary:
-            self._save_or_fail(trainer)
+            self._save(trainer)
             log.info("saved %s at epoch %.2f, step %d", self.run.last, trainer.epochs_done, trainer.step)
         elif not isinstance(error, UserError):
             self._save_crash(trainer)
 
-    def _save_or_fail(self, trainer: Trainer, names: Sequence[Path] = ()) -> None:
+    def _save(self, trainer: Trainer, names: Sequence[Path] = (), must: bool = True) -> None:
+        """Saves; unless it `must`, a full disk is tolerated during the training: it may have room next time."""
         try:
-            self._save(trainer, names)
+            self._write(trainer, names)
         except OSError as error:
-            raise UserError(
-                f"{self.run.last}: cannot save: {error.strerror or one_line(error)}; make room, then resume"
-            ) from error
-
-    def _save_or_warn(self, trainer: Trainer, names: Sequence[Path] = ()) -> None:
-        """Saves during the training: a full disk may have room again next time."""
-        try:
-            self._save(trainer, names)
-        except OSError as error:
+            problem = error.strerror or one_line(error)
+            if must:
+                raise UserError(f"{self.run.last}: cannot save: {problem}; make room, then resume") from error
             lost = ", ".join(path.name for path in (self.run.last, *names))
-            log.warning("cannot save %s: %s; training continues", lost, error.strerror or one_line(error))
+            log.warning("cannot save %s: %s; training continues", lost, problem)
             trainer.progress.best = self.saved_best  # so that the next epoch that beats the file replaces it
 
-    def _save(self, trainer: Trainer, names: Sequence[Path]) -> None:
+    def _write(self, trainer: Trainer, names: Sequence[Path]) -> None:
         """Saves as `last`, which becomes `previous`, and gives the new file these further names."""
         checkpoint = self._checkpoint(trainer)
-        bad = first_nonfinite(checkpoint.state["model"])
-        if bad is not None:
+        if bad := first_nonfinite(checkpoint.state["model"]):
             raise UserError(
                 f"the weights are NaN or Inf ({bad}) at epoch {trainer.epochs_done:.2f}, step {trainer.step}: "
                 f"lower SOLVER.BASE_LR or add warm-up; {self.run.last} was saved at step {self.saved_step}"

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from engine.trainer import Trainer
 from utils.contracts import Loader
 
 
+@dataclass(eq=False)
 class Evaluation(Hook):
     """Sets `trainer.evaluation`, and `epochs_since_best` by the metric that `monitor` names, such as "max top1".
 
@@ -19,22 +21,19 @@ class Evaluation(Hook):
     not finite is never the best.
     """
 
-    def __init__(
-        self, task: Task, loader: Loader, metrics: Metrics, monitor: str, read_image: Callable[[int], np.ndarray]
-    ):
-        self.task = task
-        self.loader = loader
-        self.metrics = metrics
-        mode, self.monitor = monitor.split(" ", 1)
-        self.sign = 1 if mode == "max" else -1
-        self.read_image = read_image
+    task: Task
+    loader: Loader
+    metrics: Metrics
+    monitor: str
+    read_image: Callable[[int], np.ndarray]
 
     def evaluate(self, trainer: Trainer) -> None:
         trainer.evaluation = evaluate(self.task, "val", self.loader, self.metrics, self.read_image, trainer.poll)
 
     def after_epoch(self, trainer: Trainer) -> None:
-        progress, value = trainer.progress, trainer.metrics[self.monitor]
-        better = progress.best is None or self.sign * value > self.sign * progress.best
+        mode, _, metric = self.monitor.partition(" ")
+        progress, value = trainer.progress, trainer.metrics[metric]
+        better = progress.best is None or (value > progress.best if mode == "max" else value < progress.best)
         if better and math.isfinite(value) and math.isfinite(trainer.metrics["loss"]):
             progress.best, progress.epochs_since_best = value, 0
         else:

@@ -26,14 +26,8 @@ class ProgressBar(Hook):
         from tqdm import tqdm
 
         samples = trainer.train_loader.num_samples
-        self.bar = tqdm(
-            total=trainer.max_epochs * samples,
-            initial=trainer.epoch * samples + trainer.progress.samples_seen,
-            unit="img",
-            unit_scale=True,
-            dynamic_ncols=True,
-            file=sys.stderr,
-        )
+        total, done = trainer.max_epochs * samples, trainer.epoch * samples + trainer.progress.samples_seen
+        self.bar = tqdm(total=total, initial=done, unit="img", unit_scale=True, dynamic_ncols=True, file=sys.stderr)
 
     def after_step(self, trainer: Trainer) -> None:
         if self.bar is None or trainer.result is None:

@@ -4,6 +4,7 @@ import time
 from typing import TYPE_CHECKING
 
 from engine.hooks.base import Hook
+from engine.inference import SplitResult
 from engine.registry import HOOKS
 from engine.trainer import Trainer
 from utils.run_folder import RunFolder
@@ -38,8 +39,8 @@ class TensorBoard(Hook):
         from torch.utils.tensorboard import SummaryWriter
 
         # A run stopped during an evaluation repeats it, so that the last step of its epoch is hidden too.
-        purge_step = trainer.step + (not trainer.is_epoch_consumed)
-        self.writer = SummaryWriter(self.run.tensorboard, purge_step=purge_step)
+        repeats = trainer.progress.samples_seen >= trainer.train_loader.num_samples
+        self.writer = SummaryWriter(self.run.tensorboard, purge_step=trainer.step + (not repeats))
         self.written = trainer.last_record
 
     def after_step(self, trainer: Trainer) -> None:
@@ -47,14 +48,13 @@ class TensorBoard(Hook):
             self._write_curves(trainer)
 
     def after_epoch(self, trainer: Trainer) -> None:
-        assert self.writer is not None
         self._write_curves(trainer)
-        if self.histograms:
+        if self.histograms and self.writer is not None:
             for name, parameter in trainer.task.model.named_parameters():
                 self.writer.add_histogram(f"weights/{name}", parameter.detach().float(), trainer.step)
         is_due = trainer.is_complete or time.monotonic() - self.drawn_at >= _FIGURE_PERIOD
         if trainer.evaluation is not None and is_due:
-            self._write_figures(trainer)
+            self._write_figures(trainer.evaluation, trainer.step)
             self.drawn_at = time.monotonic()
 
     def after_train(self, trainer: Trainer) -> None:
@@ -65,29 +65,28 @@ class TensorBoard(Hook):
         """Writes the newest record as one event; the writer's own methods make one of each value, and cost more."""
         from tensorboard.compat.proto.summary_pb2 import Summary
 
-        assert self.writer is not None and self.writer.file_writer is not None
+        assert self.writer is not None
         self.written = record = trainer.last_record
         curves = {_tag(str(record["kind"]), n): v for n, v in record.items() if n not in ("kind", "epoch", "step")}
         values = [Summary.Value(tag=tag, simple_value=value) for tag, value in curves.items()]
-        self.writer.file_writer.add_summary(Summary(value=values), trainer.step)
+        self.writer._get_file_writer().add_summary(Summary(value=values), trainer.step)
 
-    def _write_figures(self, trainer: Trainer) -> None:
+    def _write_figures(self, result: SplitResult, step: int) -> None:
         from engine.predictions import SingleLabel
         from utils import plotting
         from utils.drawing import COLUMNS, grid
 
-        assert self.writer is not None and trainer.evaluation is not None
-        predictions, names = trainer.evaluation.predictions, trainer.evaluation.names
-        if predictions is None or predictions.outputs.ndim != 2:
+        predictions = result.predictions
+        if self.writer is None or predictions is None or predictions.outputs.ndim != 2:
             return
-        rows = range(min(_SAMPLES, len(predictions.indices)))
-        images = [trainer.evaluation.read_image(int(predictions.indices[i])) for i in rows]
-        words = [(predictions.target_text(i) or "none", predictions.predicted_text(i) or "none") for i in rows]
-        drawn = grid(images, COLUMNS, _CELL, "target, then prediction", words)
-        self.writer.add_image("val/samples", drawn[..., ::-1].copy(), trainer.step, dataformats="HWC")
-        if isinstance(predictions, SingleLabel) and len(names) <= _MAX_CLASSES:
-            figure = plotting.confusion_matrix(predictions.confusion, names, normalised=True)
-            self.writer.add_figure("val/confusion_matrix", figure, trainer.step)
+        indices = predictions.indices[:_SAMPLES].tolist()
+        texts = (predictions.target_text, predictions.predicted_text)
+        words = [[text(row) or "none" for text in texts] for row in range(len(indices))]
+        drawn = grid(map(result.read_image, indices), COLUMNS, _CELL, "target, then prediction", words)
+        self.writer.add_image("val/samples", drawn[..., ::-1].copy(), step, dataformats="HWC")
+        if isinstance(predictions, SingleLabel) and len(result.names) <= _MAX_CLASSES:
+            figure = plotting.confusion_matrix(predictions.confusion, result.names, normalised=True)
+            self.writer.add_figure("val/confusion_matrix", figure, step)
 
 
 def _tag(kind: str, name: str) -> str:

@@ -19,47 +19,6 @@ log = get_logger("train")
 Record = dict[str, float | str]
 
 
-class MetricAccumulator:
-    """Sums of the training loss and metrics over samples; new values stay on the device until `flush`."""
-
-    def __init__(self) -> None:
-        self.sums: dict[str, float] = {}  # name -> sum over samples, and `samples`
-        self._pending: list[tuple[int, int, dict[str, torch.Tensor]]] = []  # step, samples, loss and metrics
-
-    def add(self, step: int, samples: int, loss: torch.Tensor, metrics: dict[str, torch.Tensor]) -> None:
-        """Adds a step: `loss` a scalar, the mean over `samples`; metrics (samples,) each."""
-        self._pending.append((step, samples, {"loss": loss, **metrics}))
-
-    def flush(self) -> None:
-        """Fetches what the steps left on the device. Raises UserError for a loss that is NaN or Inf.
-
-        Values are added step by step, so that the sums do not depend on when this is called.
-        """
-        if not self._pending:
-            return
-        dtype = torch.float32 if self._pending[0][2]["loss"].device.type == "mps" else torch.float64
-        names = list(self._pending[0][2])
-        totals = [torch.stack([v[name].sum(dtype=dtype) for _, _, v in self._pending]).tolist() for name in names]
-        for (step, samples, _), values in zip(self._pending, zip(*totals, strict=True), strict=True):
-            found = dict(zip(names, values, strict=True))
-            if not math.isfinite(found["loss"]):
-                raise UserError(
-                    f"the training loss is {found['loss']} at step {step}: lower SOLVER.BASE_LR, add warm-up, or set "
-                    "SOLVER.AMP off; existing checkpoints were saved before this step and are unaffected"
-                )
-            found["loss"] *= samples
-            for name, value in {**found, "samples": samples}.items():
-                self.sums[name] = self.sums.get(name, 0.0) + value
-        self._pending.clear()
-
-    def averages(self, since: dict[str, float]) -> dict[str, float]:
-        """Returns the means over the samples that were added since the sums were `since`."""
-        samples = max(self.sums.get("samples", 0) - since.get("samples", 0), 1)
-        return {
-            name: (total - since.get(name, 0.0)) / samples for name, total in self.sums.items() if name != "samples"
-        }
-
-
 class TrainingLog(Hook):
     """Logs loss, metrics, learning rate and speed every `period` steps and at the end of each epoch.
 
@@ -73,8 +32,9 @@ class TrainingLog(Hook):
     def __init__(self, run: RunFolder, period: int):
         self.run = run
         self.period = period
-        self.train = MetricAccumulator()
-        self.line_sums: dict[str, float] = {}  # at the last line
+        self.sums: dict[str, float] = {}  # of the epoch's loss and metrics over samples, and `samples`
+        self.line_sums: dict[str, float] = {}  # what they were at the last line
+        self.pending: list[tuple[int, int, dict[str, torch.Tensor]]] = []  # step, samples, values still on the device
         self.step_values: dict[str, float] = {}  # of the step to be logged, from before its update
         self.file: IO[str] | None = None  # metrics.jsonl
         self.size: int | None = None  # of metrics.jsonl, when the state was saved
@@ -93,8 +53,8 @@ class TrainingLog(Hook):
 
     def after_backward(self, trainer: Trainer) -> None:
         if (trainer.step + 1) % self.period == 0:
-            gradients = (p.grad for p in trainer.train_step.parameters_with_gradients())
-            norm = nn.utils.get_total_norm([gradient for gradient in gradients if gradient is not None])
+            parameters = trainer.train_step.parameters_with_gradients()
+            norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
             self.step_values = {"grad_norm": norm.item() / trainer.train_step.precision.scaler.get_scale()}
             # Groups that share a rate, such as those with and without decay, have one curve.
             rates = dict(zip(trainer.schedule.base_lrs, (g["lr"] for g in trainer.optimizer.param_groups), strict=True))
@@ -104,18 +64,18 @@ class TrainingLog(Hook):
     def after_step(self, trainer: Trainer) -> None:
         result = trainer.result
         assert result is not None
-        self.train.add(trainer.step, len(result), result.loss, trainer.task.train_metrics(result))
+        values = {"loss": result.loss, **trainer.task.train_metrics(result)}  # a scalar, and (samples,) each
+        self.pending.append((trainer.step, len(result), values))
         self.line_samples += len(result)
         if result.updated and trainer.step % self.period == 0:
             self._write_line(trainer, result.lr)
 
     def after_epoch(self, trainer: Trainer) -> None:
-        self.train.flush()
-        averages = self.train.averages({})
+        averages = self._averages({})
         record: Record = {"kind": "epoch", "epoch": trainer.epoch, "step": trainer.step}
         record |= {f"train_{name}": value for name, value in averages.items()}
         record |= {f"val_{name}": value for name, value in trainer.metrics.items()}
-        self.train.sums, self.line_sums = {}, {}
+        self.sums, self.line_sums = {}, {}
         self._write(record, trainer)
         train, val = (_listed(numbers) for numbers in (averages, trainer.metrics))
         best = "  best so far" if trainer.is_best and trainer.metrics else ""
@@ -126,27 +86,53 @@ class TrainingLog(Hook):
             self.file.close()
 
     def state_dict(self) -> dict[str, Any]:
-        self.train.flush()
-        sums = {"sums": dict(self.train.sums), "line_sums": dict(self.line_sums)}
+        self._flush()
+        sums = {"sums": dict(self.sums), "line_sums": dict(self.line_sums)}
         return sums | {"size": self.size, "seconds": self._seconds()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.train.sums, self.line_sums = dict(state["sums"]), dict(state["line_sums"])
+        self.sums, self.line_sums = dict(state["sums"]), dict(state["line_sums"])
         self.size, self.seconds_before = state["size"], state["seconds"]
+
+    def _flush(self) -> None:
+        """Adds what the steps left on the device to the sums. Raises UserError for a loss that is NaN or Inf.
+
+        Values are added step by step, so that the sums do not depend on when this is called.
+        """
+        if not self.pending:
+            return
+        names = list(self.pending[0][2])
+        dtype = torch.float32 if self.pending[0][2]["loss"].device.type == "mps" else torch.float64
+        totals = [torch.stack([v[name].sum(dtype=dtype) for _, _, v in self.pending]).tolist() for name in names]
+        for (step, samples, _), *values in zip(self.pending, *totals, strict=True):
+            found = dict(zip(names, values, strict=True))
+            if not math.isfinite(found["loss"]):
+                raise UserError(
+                    f"the training loss is {found['loss']} at step {step}: lower SOLVER.BASE_LR, add warm-up, or set "
+                    "SOLVER.AMP off; existing checkpoints were saved before this step and are unaffected"
+                )
+            found["loss"] *= samples
+            for name, value in {**found, "samples": samples}.items():
+                self.sums[name] = self.sums.get(name, 0.0) + value
+        self.pending.clear()
+
+    def _averages(self, since: dict[str, float]) -> dict[str, float]:
+        """Returns the means over the samples that were added after the sums were `since`."""
+        self._flush()
+        added = {name: total - since.get(name, 0.0) for name, total in self.sums.items()}
+        samples = max(added.pop("samples", 0), 1)
+        return {name: total / samples for name, total in added.items()}
 
     def _start_line(self, trainer: Trainer) -> None:
         self.line_time, self.line_wait, self.line_samples = time.perf_counter(), trainer.data_seconds, 0
 
     def _write_line(self, trainer: Trainer, lr: float) -> None:
-        self.train.flush()
-        averages = self.train.averages(self.line_sums)
-        self.line_sums = dict(self.train.sums)
+        averages, self.line_sums = self._averages(self.line_sums), dict(self.sums)
         seconds = time.perf_counter() - self.line_time
-        speed = self.line_samples / seconds
+        speed, wait = self.line_samples / seconds, (trainer.data_seconds - self.line_wait) / seconds
         record: Record = {"kind": "step", "epoch": trainer.epochs_done, "step": trainer.step, "lr": lr}
-        record |= {f"train_{name}": value for name, value in averages.items()}
-        record |= {**self.step_values, "images_per_second": speed}
-        record |= {"data_wait": (trainer.data_seconds - self.line_wait) / seconds, **peak_memory(trainer.device)}
+        record |= {f"train_{name}": value for name, value in averages.items()} | self.step_values
+        record |= {"images_per_second": speed, "data_wait": wait, **peak_memory(trainer.device)}
         self._start_line(trainer)
         self._write(record, trainer)
         log.info(

@@ -1,7 +1,7 @@
 """Metrics of classes: top-k accuracy, precision, recall, F1, ROC AUC, average precision, calibration.
 
-Computed by scikit-learn, which is imported when one of its metrics is asked for. An undefined precision or recall
-counts as 0 in an average over classes; classes that neither occur nor are predicted are left out.
+Computed by scikit-learn, imported on demand. An undefined precision or recall is 0 in an average over classes, which
+leaves out classes that neither occur nor are predicted.
 """
 
 import math
@@ -26,7 +26,7 @@ def top1(predictions: SingleLabel) -> float:
 @METRICS.register(tasks=_SINGLE)
 def top5(predictions: SingleLabel) -> float:
     """Top-5 accuracy; of fewer classes, 1."""
-    k = min(5, predictions.num_classes)
+    k = min(5, len(predictions.names))
     best = np.argpartition(predictions.outputs, -k, axis=1)[:, -k:]
     return float((best == predictions.target_classes[:, None]).any(axis=1).mean())
 
@@ -78,13 +78,9 @@ def expected_calibration_error(predictions: SingleLabel) -> float:
 
 
 def calibration_bins(correct: np.ndarray, confidence: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(samples, mean confidence, accuracy) of each bin of confidence, (bins,) each; NaN for an empty bin.
-
-    Takes `correct` bool (N,) and `confidence` in 0..1 (N,).
-    """
+    """bool (N,), confidence in 0..1 (N,) -> (samples, mean confidence, accuracy) of each bin, (bins,), NaN if empty."""
     bins = np.clip(np.ceil(confidence * CALIBRATION_BINS).astype(int) - 1, 0, None)  # a bin includes its upper edge
-    counts = np.bincount(bins, minlength=CALIBRATION_BINS)
-    sums = [np.bincount(bins, weights=w, minlength=CALIBRATION_BINS) for w in (confidence, correct)]
+    counts, *sums = (np.bincount(bins, w, CALIBRATION_BINS) for w in (None, confidence, correct))
     means = [np.divide(total, counts, out=np.full(len(counts), np.nan), where=counts > 0) for total in sums]
     return counts, means[0], means[1]
 

@@ -24,7 +24,10 @@ tr:nth-child(even) td { background: #f8f9fa; }
 .scroll td, .facts td:first-child { white-space: nowrap; } .facts td + td { overflow-wrap: anywhere; }
 """
 # Nothing is fetched and nothing runs, whatever a class or a file is called.
-_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+_META = """
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+"""
 
 Rows = Sequence[Sequence[str]]
 
@@ -41,8 +44,8 @@ class Image(NamedTuple):
 class Page:
     """The content of a page, in this order; empty parts are omitted.
 
-    The first row of each of `tables` is its header. `files` are further CSV files: name -> (header, rows). `links`
-    are names of files and folders, relative to the page.
+    The first row of each of `tables`, and of `files`, further CSV files by name, is its header. `links` are names of
+    files and folders, relative to the page.
     """
 
     title: str
@@ -54,7 +57,7 @@ class Page:
     facts: dict[str, str] = field(default_factory=dict)
     config: str = ""
     links: list[str] = field(default_factory=list)
-    files: dict[str, tuple[Sequence[str], Rows]] = field(default_factory=dict)
+    files: dict[str, Rows] = field(default_factory=dict)
 
 
 def render(page: Page) -> str:
@@ -77,18 +80,9 @@ def render(page: Page) -> str:
     parts.append(f'<h2>Experiment</h2><table class="facts">{facts}</table>')
     if page.config:
         parts.append(f"<p>Differences from the default configuration:</p><pre>{escape(page.config)}</pre>")
-    return _document(page.title, "\n".join(parts))
-
-
-def _document(title: str, body: str) -> str:
-    return f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>
-<meta http-equiv="Content-Security-Policy" content="{_POLICY}">
-<meta name="viewport" content="width=device-width, initial-scale=1"><style>{_STYLE}</style></head>
-<body>
-{body}
-</body></html>
-"""
+    head = f'<meta charset="utf-8"><title>{escape(page.title)}</title>{_META}<style>{_STYLE}</style>'
+    body = "\n".join(parts)
+    return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>\n{body}\n</body></html>\n'
 
 
 def _figure(image: Image, with_name: bool = False) -> str:

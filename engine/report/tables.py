@@ -18,45 +18,32 @@ _TOP_K = 5
 _MAX_VALUES, _KEPT = 50_000_000, 20
 
 
-def write_json(path: Path, record: Mapping[str, Any]) -> None:
-    """Writes numbers by name; a number that is not finite is null."""
-    with atomic_write(path) as file:
-        file.write(to_json(record, indent=2) + "\n")
-
-
 def to_json(record: Mapping[str, Any], indent: int | None = None) -> str:
     """Returns a record as JSON, which has null for a number that is not finite."""
     finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()}
     return json.dumps(finite, indent=indent, ensure_ascii=False)
 
 
-def prediction_table(result: SplitResult) -> tuple[Sequence[str], Iterator[Sequence[str]]]:
-    """Returns header and rows of predictions.csv: the file, target and prediction of each sample.
-
-    For classes with the highest probability and the top five; for numbers a column of each output.
-    """
-    predictions, name = result.predictions, result.dataset.name
+def prediction_table(result: SplitResult) -> Iterator[Sequence[str]]:
+    """Yields header and rows of predictions.csv: classes with their probabilities, or a column for each output."""
+    predictions, names = result.predictions, result.names
     assert predictions is not None
-    indices = predictions.indices.tolist()
+    files = map(result.dataset.name, predictions.indices.tolist())
     if isinstance(predictions, LabelPredictions):
-        tops = top_k(torch.from_numpy(predictions.values), _TOP_K)
-        rows = (
-            (
-                name(index),
-                predictions.target_text(i),
-                predictions.predicted_text(i),
-                f"{top[0][1]:.6f}",
-                top_text([(result.names[label], probability) for label, probability in top]),
-            )
-            for i, (index, top) in enumerate(zip(indices, tops, strict=True))
-        )
-        return ("file", "target", "prediction", "probability", "top_k"), rows
+        yield "file", "target", "prediction", "probability", "top_k"
+        best = torch.from_numpy(predictions.values).topk(min(_TOP_K, len(names)), dim=1)
+        for i, (file, labels, values) in enumerate(
+            zip(files, best.indices.tolist(), best.values.tolist(), strict=True)
+        ):
+            top = top_text([(names[label], value) for label, value in zip(labels, values, strict=True)])
+            yield file, predictions.target_text(i), predictions.predicted_text(i), f"{values[0]:.6f}", top
+        return
     columns = {"predicted": predictions.values}
     if predictions.targets.size == predictions.outputs.size:
         columns = {"target": predictions.target_table, **columns}
-    header = ["file", *(f"{kind} {column}" for column in result.names for kind in columns)]
-    table = np.stack(list(columns.values()), axis=2).reshape(len(indices), -1)
-    return header, ((name(i), *(f"{value:.9g}" for value in row)) for i, row in zip(indices, table, strict=True))
+    yield ["file", *(f"{kind} {name}" for name in names for kind in columns)]
+    table = np.stack(list(columns.values()), axis=2)  # (N, outputs, columns)
+    yield from ([file, *(f"{value:.9g}" for value in row.flat)] for file, row in zip(files, table, strict=True))
 
 
 def write_outputs(path: Path, result: SplitResult) -> None:
@@ -75,13 +62,6 @@ def write_outputs(path: Path, result: SplitResult) -> None:
     samples = np.array([result.dataset.name(index) for index in predictions.indices.tolist()])
     with atomic_write(path, "wb") as file:
         np.savez(file, samples=samples, names=np.array(result.names), **columns)
-
-
-def top_k(probabilities: torch.Tensor, k: int) -> Iterator[list[tuple[int, float]]]:
-    """Yields for each row of (N, classes) its k most probable classes with their probabilities."""
-    best = probabilities.topk(min(k, probabilities.shape[1]), dim=1)
-    for labels, values in zip(best.indices.tolist(), best.values.tolist(), strict=True):
-        yield list(zip(labels, values, strict=True))
 
 
 def top_text(top: Sequence[tuple[str, float]]) -> str:

@@ -33,14 +33,12 @@ def training_images(history: Sequence[Record], chosen: float | None) -> list[Ima
 
     epochs = [record for record in history if record["kind"] == "epoch"]
     steps = [record for record in history if record["kind"] == "step"]
-    names = [key for key in (epochs[-1] if epochs else ()) if key.startswith(("train_", "val_"))]
     curves: dict[str, dict[str, tuple[list[float], list[float]]]] = {}
-    for name in names:
+    for name in (key for key in (epochs[-1] if epochs else ()) if key.startswith(("train_", "val_"))):
         split, _, metric = name.partition("_")
-        panel = "loss" if metric == "loss" else "metrics"
-        known = [record for record in epochs if name in record]
-        values = [math.nan if record[name] is None else record[name] for record in known]
-        curves.setdefault(panel, {})[f"{split} {metric}"] = [record["epoch"] for record in known], values
+        known = {r["epoch"]: math.nan if r[name] is None else r[name] for r in epochs if name in r}
+        panel = curves.setdefault("loss" if metric == "loss" else "metrics", {})
+        panel[f"{split} {metric}"] = list(known), list(known.values())
     images = []
     if curves:
         data = plotting.render(plotting.learning_curves(curves, chosen))
@@ -62,9 +60,8 @@ def run_metadata(run: RunFolder | None, history: Sequence[Record]) -> dict[str, 
         facts |= {name: known[name] for name in _ENVIRONMENT if name in known}
     commit, changes = run.code / "commit.txt", run.code / "dirty.diff"
     if commit.is_file():
-        changed = changes.is_file() and changes.stat().st_size
-        facts["commit"] = commit.read_text(errors="replace").strip()
-        facts["commit"] += ", with the changes in code/dirty.diff" if changed else ""
+        changed = ", with the changes in code/dirty.diff" if changes.is_file() and changes.stat().st_size else ""
+        facts["commit"] = commit.read_text(errors="replace").strip() + changed
     if history:
         last = history[-1]
         duration = f" in {timedelta(seconds=round(last['seconds']))}" if "seconds" in last else ""

@@ -1,7 +1,7 @@
 """One training step: forward, loss, backward, clipping, optimizer, schedule, moving average."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import torch
@@ -22,11 +22,8 @@ class Schedule(Protocol):
     base_lrs: list[float]
 
     def set_step(self, step: int, /) -> None: ...
-
     def scale_lr(self, factor: float, min_lr: float, /) -> None: ...
-
     def state_dict(self) -> dict[str, float]: ...
-
     def load_state_dict(self, state: dict[str, float], /) -> None: ...
 
 
@@ -40,6 +37,7 @@ class StepOptions:
 
 
 @STEPS.register("standard")
+@dataclass(eq=False)
 class StandardStep:
     """One update of the weights from one batch.
 
@@ -47,24 +45,17 @@ class StandardStep:
     when the gradients of the whole batch are there, still scaled by the fp16 scaler and not clipped.
     """
 
-    def __init__(
-        self,
-        task: Task,
-        optimizer: torch.optim.Optimizer,
-        schedule: Schedule,
-        precision: Precision,
-        ema: ModelEma | None = None,
-        options: StepOptions | None = None,
-    ):
-        self.task = task
-        self.optimizer = optimizer
-        self.schedule = schedule
-        self.precision = precision
-        self.ema = ema
-        self.options = options or StepOptions()
+    task: Task
+    optimizer: torch.optim.Optimizer
+    schedule: Schedule
+    precision: Precision
+    ema: ModelEma | None = None
+    options: StepOptions = field(default_factory=StepOptions)
+
+    def __post_init__(self) -> None:
         self.after_backward: Callable[[], object] = lambda: None
         self._updates = 0  # calls that the scaler lets through to the optimizer
-        optimizer.register_step_post_hook(self._count)
+        self.optimizer.register_step_post_hook(self._count)
 
     def __call__(self, batch: Batch) -> StepResult:
         lr = self.schedule.lr
@@ -87,7 +78,11 @@ class StandardStep:
             loss = result.loss if share == 1 else result.loss * share
             self.precision.scaler.scale(loss).backward()
             results.append(replace(result, loss=loss).detach())
-        return results[0] if len(results) == 1 else _join(results)
+        if len(results) == 1:
+            return results[0]
+        columns = [(result.outputs, result.targets, result.indices) for result in results]
+        outputs, targets, indices = (torch.cat(column) for column in zip(*columns, strict=True))
+        return StepResult(torch.stack([result.loss for result in results]).sum(), outputs, targets, indices)
 
     def update(self) -> bool:
         """Clips, updates the weights and clears the gradients. False if fp16 gradients overflowed: no update then."""
@@ -110,10 +105,3 @@ class StandardStep:
 
     def _count(self, *_: object) -> None:
         self._updates += 1
-
-
-def _join(results: list[StepResult]) -> StepResult:
-    loss = torch.stack([result.loss for result in results]).sum()
-    columns = [(result.outputs, result.targets, result.indices) for result in results]
-    outputs, targets, indices = (torch.cat(column) for column in zip(*columns, strict=True))
-    return StepResult(loss, outputs, targets, indices)

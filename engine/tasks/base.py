@@ -3,7 +3,7 @@
 import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -100,10 +100,8 @@ class Task(nn.Module):
         except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
             translate(error, f"LOSS.NAME: {type(self.criterion).__name__}", is_refusal=False)
         if loss.ndim:
-            raise UserError(
-                f"LOSS.NAME: {type(self.criterion).__name__} returned {list(loss.shape)}, expected a scalar: the mean "
-                "over the batch"
-            )
+            found = f"{type(self.criterion).__name__} returned {list(loss.shape)}"
+            raise UserError(f"LOSS.NAME: {found}, expected a scalar: the mean over the batch")
         main = outputs if isinstance(outputs, torch.Tensor) else outputs[0]  # the others are of auxiliary heads
         return StepResult(loss, main, batch.targets, batch.indices)
 
@@ -133,29 +131,26 @@ def find_task(name: str) -> type[Task]:
     return kind
 
 
+@dataclass(eq=False)
 class Evaluator:
     """Accumulates the outputs of a split, and scores them when all are there."""
 
-    def __init__(self, kind: type[Predictions], names: Sequence[str], metrics: Metrics):
-        self.kind = kind
-        self.names = names
-        self.metrics = metrics
-        self.count = 0
-        self.loss = 0.0
-        self._parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+    kind: type[Predictions]
+    names: Sequence[str]
+    metrics: Metrics
+    count: int = 0
+    loss: float = 0.0
+    _parts: list[list[np.ndarray]] = field(default_factory=list)
 
     def add(self, result: StepResult) -> None:
         """Adds a batch."""
         self.count += len(result)
         self.loss += result.loss.item() * len(result)
         columns = (result.indices, result.targets, result.outputs.float())
-        self._parts.append(tuple(column.cpu().numpy() for column in columns))  # type: ignore[arg-type]
+        self._parts.append([column.cpu().numpy() for column in columns])
 
     def predictions(self) -> Predictions | None:
-        """Returns the samples' outputs and targets; None from an evaluator that keeps none.
-
-        Raises UserError if there was no sample.
-        """
+        """Returns outputs and targets, None if they are not kept. Raises UserError if there was no sample."""
         return self._joined
 
     @cached_property
@@ -169,13 +164,11 @@ class Evaluator:
         """Returns the loss, averaged over samples, and the metrics; NaN for metrics of outputs that are not finite."""
         predictions = self._joined
         finite = bool(np.isfinite(predictions.outputs).all()) or bool(np.isfinite(predictions.values).all())
-        scores = {n: self._score(n, m, predictions) if finite else math.nan for n, m in self.metrics.items()}
-        return {"loss": self.loss / self.count, **scores}
-
-    @staticmethod
-    def _score(name: str, metric: Callable[[Predictions], float], predictions: Predictions) -> float:
-        value = metric(predictions)
-        try:
-            return float(value)
-        except (TypeError, ValueError) as error:
-            raise UserError(f"TEST.METRICS {name}: returned {one_line(error)}, expected a number") from error
+        scores = {"loss": self.loss / self.count}
+        for name, metric in self.metrics.items():
+            value = metric(predictions) if finite else math.nan
+            try:
+                scores[name] = float(value)
+            except (TypeError, ValueError) as error:
+                raise UserError(f"TEST.METRICS {name}: returned {one_line(error)}, expected a number") from error
+        return scores

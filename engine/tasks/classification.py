@@ -33,25 +33,20 @@ class Classification(Task):
 
     @classmethod
     def check(cls, train_set: Dataset, val_set: Dataset | None) -> None:
+        targets, key = targets_of(train_set), "TASK.NAME classification"
         if not class_names(train_set):
-            raise UserError("TASK.NAME classification: the data set has no `classes`; set TASK.NAME to regression")
-        targets = targets_of(train_set)
+            raise UserError(f"{key}: the data set has no `classes`; set TASK.NAME to regression")
         if targets.ndim > 1 and not is_soft(targets):
-            raise UserError(
-                "TASK.NAME classification: the images have several labels each; set TASK.NAME to multilabel"
-            )
+            raise UserError(f"{key}: the images have several labels each; set TASK.NAME to multilabel")
         if targets.ndim == 1 and targets.dtype.kind == "f":
-            raise UserError("TASK.NAME classification: the targets are numbers; set TASK.NAME to regression")
+            raise UserError(f"{key}: the targets are numbers; set TASK.NAME to regression")
 
     def train_metrics(self, result: StepResult) -> dict[str, torch.Tensor]:
         return {"top1": top1(result.outputs, result.targets)}
 
 
 def guess_task(dataset: Dataset) -> str:
-    """Returns the task that a data set's targets are plainly meant for.
-
-    Raises UserError where they could be meant for several, or for none of those that are shipped.
-    """
+    """Returns the task that a data set's targets are plainly meant for. Raises UserError if that is not plain."""
     targets, names = targets_of(dataset), class_names(dataset)
     if names and ((targets.ndim == 1 and targets.dtype.kind in "iub") or is_soft(targets)):
         return "classification"

@@ -2,7 +2,6 @@
 
 import torch
 
-from engine.predictions import Predictions
 from engine.registry import TASKS
 from engine.tasks.base import StepResult, Task
 from utils.contracts import Dataset, targets_of
@@ -17,7 +16,6 @@ class Regression(Task):
     loss_tasks = ("regression",)
     default_metrics = ("mae", "rmse", "r2")
     default_monitor = "min mae"
-    predictions_type = Predictions
 
     @classmethod
     def names_of(cls, dataset: Dataset) -> list[str]:

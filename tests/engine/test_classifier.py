@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from data.datasets.digits import Digits
-from engine.build_inference import checkpoint_config, checkpoint_resolved
+from engine.build_inference import prepare_checkpoint
 from engine.build_report import score_checkpoint
 from engine.checkpoint import load_checkpoint
 from engine.classifier import Classifier
@@ -92,10 +92,9 @@ def test_a_script_of_four_lines(images):
 
 def test_a_checkpoint_of_the_first_version_tests_as_it_did():
     """The numbers are those that its own code printed."""
-    checkpoint = load_checkpoint(VERSION_1)
-    cfg = checkpoint_config(checkpoint)
+    checkpoint, cfg = prepare_checkpoint(load_checkpoint(VERSION_1))
     assert cfg.SOLVER.MICRO_BATCHES == 2 and cfg.DATASETS.TRAIN_SUBSET == 1000
-    resolved = checkpoint_resolved(checkpoint, cfg)
+    resolved = checkpoint.resolved
     assert (resolved.task, resolved.loss, resolved.input.size) == ("classification", "cross_entropy", (16, 16))
     scores = score_checkpoint(checkpoint, cfg, "test", Digits(Path(), "test")).scores
     expected = {"loss": 0.2629, "top1": 0.9194, "top5": 0.9972, "f1_macro": 0.9247, "precision_weighted": 0.9204}
@@ -114,8 +113,7 @@ def test_a_checkpoint_of_the_first_version_of_several_labels(tmp_path):
     content = torch.load(VERSION_1, weights_only=True)
     content["config"] = content["config"].replace("NAME: cross_entropy", "NAME: bce")
     torch.save(content, tmp_path / "bce.pth")
-    checkpoint = load_checkpoint(tmp_path / "bce.pth")
-    cfg = checkpoint_config(checkpoint)
-    assert checkpoint_resolved(checkpoint, cfg).task == "multilabel"
+    checkpoint, _ = prepare_checkpoint(load_checkpoint(tmp_path / "bce.pth"))
+    assert checkpoint.resolved.task == "multilabel"
     prediction = Classifier.load(tmp_path / "bce.pth", "cpu")(np.zeros((8, 8), np.uint8))
     assert prediction.values.sum() != pytest.approx(1)

@@ -10,7 +10,7 @@ from sklearn.utils.class_weight import compute_class_weight
 
 from data.build import build_train_and_val
 from data.registry import DATASETS
-from engine.build_inference import build_trained_task, checkpoint_config
+from engine.build_inference import build_trained_task, prepare_checkpoint
 from engine.build_report import score_checkpoint
 from engine.checkpoint import load_checkpoint
 from engine.hooks.base import Hook
@@ -73,8 +73,7 @@ def same(a, b):
 
 def loss_in_a_test(path):
     """The loss on the validation set, as a test of the checkpoint takes it, in batches of another size."""
-    checkpoint = load_checkpoint(path)
-    cfg = checkpoint_config(checkpoint, ("TEST.BATCH_SIZE", "4"))
+    checkpoint, cfg = prepare_checkpoint(load_checkpoint(path), ("TEST.BATCH_SIZE", "4"))
     return score_checkpoint(checkpoint, cfg, "val", build_train_and_val(cfg)[1]).scores["loss"]
 
 
@@ -86,7 +85,7 @@ def test_balanced_class_weights(make_trainer, tmp_path):
     trainer.train()
     checkpoint = load_checkpoint(tmp_path / "run/weights/last.pth")
     assert checkpoint.resolved.class_weights == pytest.approx(wanted, rel=1e-12)
-    assert checkpoint_config(checkpoint).LOSS.class_weights == "balanced"
+    assert prepare_checkpoint(checkpoint)[1].LOSS.class_weights == "balanced"
     assert "class_weights: balanced" in (tmp_path / "run/overrides.yml").read_text()
     assert loss_in_a_test(tmp_path / "run/weights/last.pth") == pytest.approx(trainer.metrics["loss"], rel=1e-6)
     assert same(trainer.task.model.state_dict(), stop_and_resume(make_trainer, tmp_path, BALANCED, 3))
@@ -130,7 +129,7 @@ def test_the_teacher_sees_what_the_student_sees(make_trainer, teacher, tmp_path)
     trainer.hooks.append(record := Record())
     trainer.train()
     checkpoint = load_checkpoint(teacher / "weights/best.pth")
-    task = build_trained_task(checkpoint, checkpoint_config(checkpoint), CPU)
+    task = build_trained_task(*prepare_checkpoint(checkpoint), CPU)
     assert len(record.steps) == 5
     for result, images in record.steps:
         assert images.is_floating_point() and result.targets.ndim == 2  # mixed

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from engine.build_inference import build_trained_task, checkpoint_config
+from engine.build_inference import build_trained_task, prepare_checkpoint
 from engine.checkpoint import load_checkpoint
 from engine.ema import ModelEma
 from engine.hooks.evaluation import Evaluation
-from engine.hooks.plateau import ReduceLROnPlateau
+from engine.hooks.no_improvement import ReduceLROnPlateau
 from engine.inference import FlipAverage
 from engine.precision import set_arithmetic
 from utils.contracts import Batch
@@ -106,7 +106,7 @@ def test_the_average_is_evaluated_saved_and_predicted_with(make_trainer, tmp_pat
     checkpoint = load_checkpoint(path)
     state = checkpoint.state
     assert not torch.equal(state["model"]["fc.weight"], state["ema"]["fc.weight"])
-    task = build_trained_task(checkpoint, checkpoint_config(checkpoint), torch.device("cpu"))
+    task = build_trained_task(*prepare_checkpoint(checkpoint), torch.device("cpu"))
     assert torch.equal(task.model.fc.weight, state["ema"]["fc.weight"])
     (evaluation,) = [hook for hook in trainer.hooks if isinstance(hook, Evaluation)]
     assert torch.equal(evaluation.task.model.fc.weight, state["ema"]["fc.weight"])

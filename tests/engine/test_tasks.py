@@ -11,7 +11,7 @@ from torch import nn
 
 from data.build import build_split
 from data.registry import DATASETS, MissingSplit
-from engine.build_inference import build_trained_task, checkpoint_config
+from engine.build_inference import build_trained_task, prepare_checkpoint
 from engine.build_report import score_checkpoint
 from engine.checkpoint import load_checkpoint
 from engine.report.tables import prediction_table
@@ -80,8 +80,7 @@ def test_any_number_of_channels(make_trainer, tmp_path):
     trainer = make_trainer(*keys)
     trainer.train()
     assert trainer.task.model.conv.in_channels == 5
-    checkpoint = load_checkpoint(tmp_path / "run/weights/last.pth")
-    cfg = checkpoint_config(checkpoint)
+    checkpoint, cfg = prepare_checkpoint(load_checkpoint(tmp_path / "run/weights/last.pth"))
     assert score_checkpoint(checkpoint, cfg, "val", trainer.evaluation.dataset).scores["loss"] == pytest.approx(
         trainer.metrics["loss"], rel=1e-6
     )
@@ -108,7 +107,7 @@ def test_parameters_of_a_loss_are_optimised_without_decay_and_saved(make_trainer
     checkpoint = load_checkpoint(tmp_path / "run/weights/last.pth")
     assert learned != 0 and torch.equal(checkpoint.state["criterion"]["log_temperature"], learned)
     assert not [name for name in checkpoint.state["model"] if "temperature" in name]
-    tested = build_trained_task(checkpoint, checkpoint_config(checkpoint), CPU)
+    tested = build_trained_task(*prepare_checkpoint(checkpoint), CPU)
     assert torch.equal(tested.criterion.log_temperature, learned)
     longer = make_trainer("LOSS.NAME", "tempered", "SOLVER.WEIGHT_DECAY", "0.5", checkpoint=checkpoint)
     assert torch.equal(longer.task.criterion.log_temperature, learned)
@@ -169,7 +168,7 @@ def test_arithmetic_is_set_for_tests_too(make_trainer, tmp_path):
     try:
         torch.set_float32_matmul_precision("highest")
         checkpoint = load_checkpoint(tmp_path / "run/weights/last.pth")
-        build_trained_task(checkpoint, checkpoint_config(checkpoint), CPU)
+        build_trained_task(*prepare_checkpoint(checkpoint), CPU)
         assert torch.get_float32_matmul_precision() == "high"
     finally:
         torch.set_float32_matmul_precision("highest")
@@ -228,13 +227,12 @@ def test_numbers_without_a_name(make_trainer, tmp_path):
     keys = ("DATASETS.NAME", "brightness", "INPUT.TRAIN_TRANSFORMS", "[]", "INPUT.TEST_TRANSFORMS", "[]")
     trainer = make_trainer(*keys, "SOLVER.MAX_EPOCHS", "1")
     trainer.train()
-    checkpoint = load_checkpoint(tmp_path / "run/weights/last.pth")
-    cfg = checkpoint_config(checkpoint)
+    checkpoint, cfg = prepare_checkpoint(load_checkpoint(tmp_path / "run/weights/last.pth"))
     test_set = build_split(cfg, "test", checkpoint.classes or None)
     result = score_checkpoint(checkpoint, cfg, "test", test_set)
     assert result.names == ["value"] and result.num_samples == 40
-    header, rows = prediction_table(result)
-    assert list(header) == ["file", "target value", "predicted value"] and len(list(rows)) == 40
+    header, *rows = prediction_table(result)
+    assert list(header) == ["file", "target value", "predicted value"] and len(rows) == 40
     again = make_trainer(*keys, "SOLVER.MAX_EPOCHS", "2", checkpoint=checkpoint)
     again.train()
 

@@ -14,8 +14,8 @@ from engine.build_inference import build_metrics, resolve_device
 from engine.checkpoint import load_checkpoint
 from engine.hooks import checkpoints
 from engine.hooks.base import Hook
-from engine.hooks.early_stopping import EarlyStopping
 from engine.hooks.evaluation import Evaluation
+from engine.hooks.no_improvement import EarlyStopping
 from engine.inference import evaluate
 from engine.interrupt import InterruptHandler, StopNow
 from engine.metrics.labels import top1, top5
@@ -49,7 +49,7 @@ class Spy(Hook):
         self.calls.append(("after_step", trainer.step))
 
     def evaluate(self, trainer):
-        assert trainer.is_epoch_consumed
+        assert trainer.progress.samples_seen >= trainer.train_loader.num_samples
         self.calls.append(("evaluate", trainer.epoch))
 
     def after_epoch(self, trainer):

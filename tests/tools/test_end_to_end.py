@@ -18,7 +18,7 @@ import torch
 
 from data.build import build_eval_loader, build_split
 from data.datasets.digits import Digits
-from engine.build_inference import checkpoint_config, checkpoint_resolved
+from engine.build_inference import prepare_checkpoint
 from engine.checkpoint import load_checkpoint, save_checkpoint
 from engine.classifier import Classifier
 from utils.run_folder import RunFolder
@@ -100,10 +100,9 @@ def test_inference_sees_what_testing_sees(tool, tmp_path):
         cv2.imwrite(str(path), rng.integers(0, 256, shape, dtype=np.uint8))
     words = "DATASETS.NAME image_folder DATASETS.ROOT photos DATASETS.VAL_RATIO 0 INPUT.SIZE [24,32]".split()
     assert tool("train_net", *words, *QUICK).code == 0
-    checkpoint = load_checkpoint(only_run(tmp_path).best)
-    cfg = checkpoint_config(checkpoint, ["TEST.BATCH_SIZE", "3"])
+    checkpoint, cfg = prepare_checkpoint(load_checkpoint(only_run(tmp_path).best), ["TEST.BATCH_SIZE", "3"])
     dataset = build_split(cfg, "train")
-    spec = checkpoint_resolved(checkpoint, cfg).input
+    spec = checkpoint.resolved.input
     as_test = torch.cat([batch.images.clone() for batch in build_eval_loader(cfg, dataset, spec).batches()])
     files = [Path("photos") / dataset.name(i) for i in range(len(dataset))]
     files = [file if file.exists() else Path(dataset.name(i)) for i, file in enumerate(files)]

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from utils.drawing import annotate, draw_batch, grid, overlay_cam, thumbnail_size, write_png
+from utils.drawing import COLUMNS, annotate, grid, overlay_cam, thumbnail_size, write_png
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 5])
@@ -63,10 +63,10 @@ def test_thumbnails_are_large_enough_to_see_and_small_enough_for_a_screen(size, 
 
 def test_a_batch_is_drawn_eight_in_a_row_at_a_size_that_can_be_seen():
     images = np.random.default_rng(0).integers(0, 256, (9, 16, 8, 3), dtype=np.uint8)
-    drawn = draw_batch(images, None, "title", (16, 8))
+    drawn = grid(images, COLUMNS, thumbnail_size((16, 8)), "title")
     assert drawn.shape == (30 + 2 * (112 + 4), 8 * (56 + 4), 3)
     assert np.array_equal(drawn[30 + 116 + 2 : -2 : 7, 2:58:7, ::-1], images[8])
-    labelled = draw_batch(images, ["x"] * 9, "title", (16, 8))
+    labelled = grid(images, COLUMNS, thumbnail_size((16, 8)), "title", ["x"] * 9)
     assert labelled.shape == (30 + 2 * (30 + 112 + 4), 8 * 60, 3)
 
 

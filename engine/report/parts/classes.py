@@ -62,7 +62,7 @@ def per_class(result: SplitResult, page: Page) -> None:
     is_all = len(worst) == len(result.names)
     title = "Classes" if is_all else f"The {len(worst)} classes with the lowest F1, of {len(result.names)}"
     page.tables[title] = [("class", *columns), *class_rows(result.names, columns, 4, worst)]
-    page.files["per_class.csv"] = ("class", *columns), class_rows(result.names, columns, 6)
+    page.files["per_class.csv"] = [("class", *columns), *class_rows(result.names, columns, 6)]
 
 
 def _precision_recall(

@@ -1,6 +1,6 @@
 """Galleries: the samples that a network got most wrong, and those it was least certain of."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import cv2
 import numpy as np
@@ -31,7 +31,7 @@ def galleries(result: SplitResult, page: Page) -> None:
         ("Most confident mistakes", wrong[np.argsort(-confidence[wrong], kind="stable")]),
         ("Least confident correct predictions", right[np.argsort(confidence[right], kind="stable")]),
     ):
-        _add(page, title, result, rows[:_IMAGES].tolist(), caption)
+        _add(page, title, result, rows, caption)
 
 
 @REPORT_PARTS.register(tasks=("regression",), order=40)
@@ -41,25 +41,16 @@ def largest_errors(result: SplitResult, page: Page) -> None:
     assert predictions is not None
     scale = predictions.target_table.std(axis=0)
     errors = np.abs(predictions.values - predictions.target_table) / np.where(scale > 0, scale, 1)
-    order = np.argsort(-errors.max(axis=1), kind="stable")[:_IMAGES].tolist()
-    _add(
-        page,
-        "Largest errors",
-        result,
-        order,
-        lambda i: f"{predictions.target_text(i)}, predicted {predictions.predicted_text(i)}",
-    )
+    caption = lambda i: f"{predictions.target_text(i)}, predicted {predictions.predicted_text(i)}"  # noqa: E731
+    _add(page, "Largest errors", result, np.argsort(-errors.max(axis=1), kind="stable"), caption)
 
 
-def _add(page: Page, title: str, result: SplitResult, rows: Sequence[int], caption: Callable[[int], str]) -> None:
-    predictions = result.predictions
-    assert predictions is not None
-    images = []
-    for i in rows:
-        index = int(predictions.indices[i])
-        images.append(Image(result.dataset.name(index), caption(i), thumbnail(result.read_image(index))))
-    if images:
-        page.galleries[title] = images
+def _add(page: Page, title: str, result: SplitResult, rows: np.ndarray, caption: Callable[[int], str]) -> None:
+    assert result.predictions is not None
+    for i in rows[:_IMAGES].tolist():
+        index = int(result.predictions.indices[i])
+        image = Image(result.dataset.name(index), caption(i), thumbnail(result.read_image(index)))
+        page.galleries.setdefault(title, []).append(image)
 
 
 def thumbnail(image: np.ndarray) -> bytes:
