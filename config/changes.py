@@ -39,10 +39,9 @@ def compare(saved: CfgNode, new: CfgNode, allowed: Collection[str] = ()) -> dict
     for key, (old, now) in differences(saved, new).items():
         effect, _ = _rule(key)
         if effect == _REFUSED and not set(allowed) & set(_sections(key)):
-            raise UserError(
-                f"{key}: {old} -> {now}: cannot be changed when resuming; restore the old value, start a new run "
-                f"without --resume, or accept the change with --allow-change {key.removesuffix('.NAME')}"
-            )
+            hint = "restore the old value, start a new run without --resume, or accept the change with --allow-change"
+            where = f"{key}: {old} -> {now}"
+            raise UserError(f"{where}: cannot be changed when resuming; {hint} {key.removesuffix('.NAME')}")
         lines[key] = f"{key}: {old} -> {now} ({effect or _APPLIED})"
     return lines
 

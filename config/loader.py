@@ -115,10 +115,8 @@ def dump_overrides(cfg: CfgNode) -> str:
     for key, value in leaves(cfg).items():
         path, _, leaf = key.rpartition(".")
         if key in changed or (path in renewed and (leaf == "NAME" or is_argument(leaf))):
-            section = tree
-            for name in path.split(".") if path else ():
-                section = section.setdefault(name, CfgNode())
-            section[leaf] = value
+            names = path.split(".") if path else ()
+            functools.reduce(lambda node, name: node.setdefault(name, CfgNode()), names, tree)[leaf] = value
     return tree.dump() if tree else ""
 
 

@@ -103,7 +103,7 @@ def build_trainer(
 def _check_continuation(
     cfg: CfgNode, checkpoint: Checkpoint, train_set: Dataset, allow_changes: Collection[str]
 ) -> dict[str, str]:
-    """Returns and logs the keys that changed since the checkpoint. Raises UserError for other data or refused changes."""
+    """Returns and logs the keys that changed since the checkpoint. Raises UserError for other data or a refused key."""
     check_data(checkpoint, output_names(train_set), len(train_set))
     changes = compare(load_text(checkpoint.config, str(checkpoint.source)), cfg, allow_changes)
     for line in changes.values():
@@ -122,9 +122,8 @@ def _resolve(cfg: CfgNode, train_set: Dataset, checkpoint: Checkpoint | None, ch
     kind = find_task(task)
     kind.check(train_set, None)
     if needed and kind.loss_tasks and needed not in kind.loss_tasks:
-        raise UserError(
-            f"LOSS.NAME {cfg.LOSS.NAME}: a loss for {needed}, the task is {task}; set it to {kind.default_loss}"
-        )
+        problem = f"a loss for {needed}, the task is {task}; set it to {kind.default_loss}"
+        raise UserError(f"LOSS.NAME {cfg.LOSS.NAME}: {problem}")
     if cfg.INPUT.BATCH_TRANSFORMS and not kind.mixes_targets:
         raise UserError(f"INPUT.BATCH_TRANSFORMS: targets of {task} cannot be mixed; remove it")
     num_outputs = kind.num_outputs(train_set)

@@ -89,10 +89,9 @@ def load_teacher(resolved: Resolved, device: torch.device) -> torch.nn.Module | 
     """Returns the network of LOSS.teacher with its normalisation. Raises UserError for other classes or images."""
     if not resolved.teacher:
         return None
-    path = Path(resolved.teacher)
-    run = RunFolder(path)
+    run = RunFolder(Path(resolved.teacher))
     try:
-        checkpoint, cfg = prepare_checkpoint(load_checkpoint(run.best_weights if run.has_weights else path))
+        checkpoint, cfg = prepare_checkpoint(load_checkpoint(run.best_weights if run.has_weights else run.path))
     except UserError as error:
         raise UserError(f"LOSS.teacher: {error}; name a run or a checkpoint of this project") from error
     checkpoint.check_teaches(resolved)

@@ -15,6 +15,7 @@ from engine.report.page import Image, Page
 from engine.report.training import read_history, run_metadata, training_images
 from engine.report.writer import check_finite, kept_images, write_index, write_split_report
 from utils.contracts import Batch, Dataset, InputSpec, class_names
+from utils.drawing import COLUMNS, encode_png, grid, thumbnail_size
 from utils.labels import target_text
 from utils.run_folder import RunFolder, run_of
 
@@ -24,7 +25,7 @@ _DATA_IMAGES = {"class_histogram": "Images of each class", "first_batch": "The f
 def score_checkpoint(
     checkpoint: Checkpoint, cfg: CfgNode, split: str, dataset: Dataset, watch: Watch = lambda batches, total: batches
 ) -> SplitResult:
-    """Returns predictions and all metrics of a prepared checkpoint. Raises UserError for outputs that are NaN or Inf."""
+    """Returns predictions and all metrics of a prepared checkpoint. Raises UserError for outputs that are NaN/Inf."""
     resolved = checkpoint.resolved
     task = build_trained_task(checkpoint, cfg, resolve_device(cfg.MODEL.DEVICE))
     metrics = build_metrics(cfg, resolved.task, resolved.monitor, complete=True)
@@ -93,8 +94,6 @@ def draw_first_batch(
     cfg: CfgNode, spec: InputSpec, dataset: Dataset, count: int
 ) -> tuple[np.ndarray, Batch, dict[int, str]]:
     """Returns an image of the first `count` samples of the first batch, BGR, that batch, and which are corrupt."""
-    from utils.drawing import COLUMNS, grid, thumbnail_size
-
     cfg = cfg.clone()
     cfg.DATALOADER.NUM_WORKERS = 0  # for a single batch
     loader, classes = build_train_loader(cfg, dataset, spec), class_names(dataset)
@@ -111,7 +110,6 @@ def draw_first_batch(
 def _draw_data(cfg: CfgNode, resolved: Resolved, train_set: Dataset, val_set: Dataset | None) -> list[Image]:
     """Returns images of what the network was trained on."""
     from utils import plotting
-    from utils.drawing import encode_png
 
     drawn = {"first_batch": encode_png(draw_first_batch(cfg, resolved.input, train_set, 32)[0])}
     if resolved.task in ("classification", "multilabel"):

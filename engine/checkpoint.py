@@ -83,17 +83,14 @@ class Checkpoint:
     def check_teaches(self, resolved: Resolved) -> None:
         """Raises UserError unless this is the checkpoint of a network for the same task, classes and images."""
         own, other = self.resolved, resolved
-        for name, found, expected in (
-            ("classes", own.names, other.names),
-            ("size", list(own.input.size), list(other.input.size)),
-            ("channels", own.input.channels, other.input.channels),
-            ("task", own.task, other.task),
-        ):
+        pairs: dict[str, tuple[object, object]] = {"classes": (own.names, other.names), "task": (own.task, other.task)}
+        pairs["size"] = list(own.input.size), list(other.input.size)
+        pairs["channels"] = own.input.channels, other.input.channels
+        for name, (found, expected) in pairs.items():
             if found != expected:
-                raise UserError(
-                    f"LOSS.teacher {self.source}: found {name} {found}, expected {expected} as in this training; "
-                    "name a teacher of the same classes and images"
-                )
+                hint = "name a teacher of the same classes and images"
+                problem = f"found {name} {found}, expected {expected} as in this training"
+                raise UserError(f"LOSS.teacher {self.source}: {problem}; {hint}")
 
     def is_complete(self, max_epochs: int) -> bool:
         """Whether nothing is left to train."""
@@ -220,10 +217,9 @@ def load_model_state(model: torch.nn.Module, state: dict[str, torch.Tensor], sou
     own = model.state_dict()
     for name in own:
         if name in state and own[name].shape != state[name].shape:
-            raise UserError(
-                f"{source}: {name} has the shape {list(state[name].shape)}, expected {list(own[name].shape)}; "
-                "name the model and the data set that it was trained with"
-            )
+            found, expected = list(state[name].shape), list(own[name].shape)
+            hint = "name the model and the data set that it was trained with"
+            raise UserError(f"{source}: {name} has the shape {found}, expected {expected}; {hint}")
     if own.keys() != state.keys():
         missing, unexpected = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
         raise UserError(

@@ -136,14 +136,13 @@ class Classifier:
             yield i, Prediction(sources.name(i), self.names, None, error=reason)
 
 
+@dataclass
 class _Sources:
     """Images that people name, as a data set whose targets are all 0."""
 
+    images: Sequence[ImageLike]
+    channels: int
     thread_safe = True
-
-    def __init__(self, images: Sequence[ImageLike], channels: int):
-        self.images = images
-        self.channels = channels
 
     def __len__(self) -> int:
         return len(self.images)

@@ -22,10 +22,8 @@ def resolve_amp(setting: str, device: torch.device, cpu_bf16: str = "good") -> s
     if setting == "bf16" and not native:
         raise UserError(f"SOLVER.AMP: this {device.type} device does not compute bf16 natively; set it to auto or off")
     if setting == "bf16" and device.type == "cpu" and cpu_bf16 == "broken":
-        raise UserError(
-            "SOLVER.AMP: torch's bf16 gradients on a CPU are incorrect for a strided convolution over an image one "
-            "pixel wide, which this network has; set it to auto or off, or enlarge INPUT.SIZE"
-        )
+        problem = "torch's bf16 gradients on a CPU are incorrect for a strided convolution over an image one pixel wide"
+        raise UserError(f"SOLVER.AMP: {problem}, which this network has; set it to auto or off, or enlarge INPUT.SIZE")
     if setting == "fp16" and device.type != "cuda":
         raise UserError(f"SOLVER.AMP: fp16 needs a GPU, found {device.type}; set it to auto, bf16 or off")
     return setting

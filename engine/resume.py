@@ -68,10 +68,8 @@ def check_data(checkpoint: Checkpoint, classes: list[str], size: int) -> None:
     if classes != checkpoint.classes:
         raise UserError(f"the training set's classes differ from the checkpoint's: {', '.join(checkpoint.classes)}")
     if size != (saved := checkpoint.state["progress"]["dataset_size"]):
-        raise UserError(
-            f"the training set has {size} images, the checkpoint's had {saved}, which changes their order: "
-            "restore the data, or start a new run without --resume"
-        )
+        found = f"the training set has {size} images, the checkpoint's had {saved}, which changes their order"
+        raise UserError(f"{found}: restore the data, or start a new run without --resume")
 
 
 def continued_state(checkpoint: Checkpoint, changes: Collection[str], batch_size: int, has_ema: bool) -> State:

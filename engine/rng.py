@@ -1,10 +1,11 @@
 """The state of every global random generator, as plain values."""
 
 import random
-from typing import Any
 
 import numpy as np
 import torch
+
+from engine.checkpoint import State
 
 
 def seed_everything(seed: int) -> None:
@@ -17,7 +18,7 @@ def seed_everything(seed: int) -> None:
 class RngState:
     """The global random generators as one thing that can be saved and restored."""
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> State:
         kind, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)
         return {
             "python": random.getstate(),
@@ -26,7 +27,7 @@ class RngState:
             "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: State) -> None:
         """Restores a state. GPUs that were not there when it was saved keep their own."""
         version, internal, gauss = state["python"]
         random.setstate((version, tuple(internal), gauss))

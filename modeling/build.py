@@ -2,12 +2,12 @@
 
 from typing import Any
 
+import torch
 from torch import nn
 
 from config import CfgNode
 from config.node import plain
 from layers.normalize import Normalize
-from modeling.distillation import Teacher
 from modeling.head import replace_head
 from modeling.libraries import build_network, network_facts, pretrained_weights
 from modeling.losses import ClassWeights, WithAuxiliaryHeads
@@ -75,7 +75,11 @@ def loss_task(cfg: CfgNode) -> str | None:
 
 
 def build_criterion(
-    cfg: CfgNode, name: str, class_weights: ClassWeights = None, teacher: Teacher | None = None, num_outputs: int = 0
+    cfg: CfgNode,
+    name: str,
+    class_weights: ClassWeights = None,
+    teacher: Callable[[torch.Tensor], torch.Tensor] | None = None,
+    num_outputs: int = 0,
 ) -> nn.Module:
     """Returns the loss `name`; its arguments are the lower-case keys beside LOSS.NAME.
 

@@ -73,9 +73,10 @@ def image_files(paths: Sequence[Path]) -> list[Path]:
 
 def predict(args: Namespace, classifier: "Classifier", files: list[Path]) -> int:
     """Predicts, prints and writes the table; returns 2 if some image could not be read, else 0."""
-    from data.image_io import printable
+    from data.image_io import EncodedImage, printable
     from engine.report.tables import top_text
     from utils.atomic_file import write_csv
+    from utils.drawing import annotate, write_png
 
     named_files, has_labels = set(args.images), classifier.has_labels
     rows = [("file", "label", "probability", "top_k") if has_labels else ("file", *classifier.names)]
@@ -83,10 +84,8 @@ def predict(args: Namespace, classifier: "Classifier", files: list[Path]) -> int
         if prediction.values is None:
             continue  # the loader has reported it
         if prediction.values.ndim != 1:
-            raise UserError(
-                f"{files[index]}: the prediction is an array {prediction.values.shape}, which this tool cannot show; "
-                "use engine.classifier.Classifier"
-            )
+            problem = f"the prediction is an array {prediction.values.shape}, which this tool cannot show"
+            raise UserError(f"{files[index]}: {problem}; use engine.classifier.Classifier")
         path, name = files[index], printable(files[index])
         pairs = zip(classifier.names, prediction.values.tolist(), strict=True)
         top = prediction.top(args.topk) if has_labels else list(pairs)
@@ -94,7 +93,8 @@ def predict(args: Namespace, classifier: "Classifier", files: list[Path]) -> int
         cells = (top[0][0], f"{top[0][1]:.6f}", top_text(top)) if has_labels else [f"{value:.9g}" for _, value in top]
         rows.append((name, *cells))
         if args.draw or path in named_files:
-            draw(path, top, image_path(args.output, index, path, _PREDICTED))
+            annotated = annotate(EncodedImage.open(path).read(3), [f"{label} {value:.3f}" for label, value in top])
+            write_png(image_path(args.output, index, path, _PREDICTED), annotated)
         if args.cam:
             explain(classifier, prediction, top, image_path(args.output, index, path, _CAM))
     write_csv(args.output / "predictions.csv", rows)
@@ -117,14 +117,6 @@ def show(name: str, top: Sequence[tuple[str, float]], has_labels: bool, as_json:
         record = {"file": name, "label": top[0][0], "probability": top[0][1], "top_k": top}
     line = f"{name}: " + ", ".join(f"{label} {value:.4f}" for label, value in top)
     tqdm.write(json.dumps(record, ensure_ascii=False) if as_json else line)
-
-
-def draw(path: Path, top: Sequence[tuple[str, float]], target: Path) -> None:
-    """Writes the image with its prediction above it."""
-    from data.image_io import EncodedImage
-    from utils.drawing import annotate, write_png
-
-    write_png(target, annotate(EncodedImage.open(path).read(3), [f"{label} {value:.3f}" for label, value in top]))
 
 
 def explain(classifier: "Classifier", prediction: "Prediction", top: Sequence[tuple[str, float]], target: Path) -> None:

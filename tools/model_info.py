@@ -24,8 +24,8 @@ def main(argv: Sequence[str]) -> None:
         print("\n".join(fnmatch.filter(all_names(), args.list)))
         return
     size = ["INPUT.SIZE", f"[{args.size},{args.size}]"] if args.size else []
-    classes = ["MODEL.NUM_CLASSES", str(args.classes)]
-    describe(load_config(None, ["MODEL.NAME", args.name, *size, *classes, *overrides]), args.batch)
+    model = ["MODEL.NAME", args.name, "MODEL.NUM_CLASSES", str(args.classes)]
+    describe(load_config(None, [*model, *size, *overrides]), args.batch)
 
 
 def parse(words: Sequence[str]) -> Namespace:

@@ -86,9 +86,9 @@ def show(result: "SplitResult", checkpoint: Path, folder: Path) -> None:
     if isinstance(result.predictions, LabelPredictions):
         columns, names = result.predictions.per_class, result.names
         worst = worst_classes(result.predictions, _CLASSES)
-        labels = sorted(worst) if len(worst) == len(names) else worst
-        rows = [(name[:_NAME], *cells) for name, *cells in class_rows(names, columns, 4, labels)]
-        print_table([(f"{len(labels)} of {len(names)} classes", *columns), *rows])
+        rows, labels = class_rows(names, columns, 4), sorted(worst) if len(worst) == len(names) else worst
+        shown = [(rows[label][0][:_NAME], *rows[label][1:]) for label in labels]
+        print_table([(f"{len(labels)} of {len(names)} classes", *columns), *shown])
     facts: dict[str, object] = {"checkpoint": checkpoint, "split": result.split, "num_samples": result.num_samples}
     facts |= {"num_skipped": result.num_skipped} if result.num_skipped else {}
     facts |= {name: f"{value:.4f}" for name, value in result.scores.items()} | {"report": folder / "index.html"}

@@ -44,8 +44,8 @@ def run(main: Callable[[Sequence[str]], int | None]) -> NoReturn:
         missing = next((name for name in ("libGL", "libgthread") if name in str(error)), None)
         if missing is None:
             raise
-        cure = "pip uninstall opencv-python && pip install opencv-python-headless"
-        code = _report(UserError(f"opencv-python needs {missing}, which this machine lacks: {cure}"))
+        hint = "pip uninstall opencv-python && pip install opencv-python-headless"
+        code = _report(UserError(f"opencv-python needs {missing}, which this machine lacks: {hint}"))
     except BrokenPipeError:
         sys.stderr.close()  # the reader of our output, such as `head`, has gone
         code = 128 + 13

@@ -31,8 +31,7 @@ def annotate(image: np.ndarray, lines: Sequence[str]) -> np.ndarray:
     scale = min(width / image.shape[1], _MIN_WIDTH / image.shape[0])
     if scale > 1:
         image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_NEAREST)
-    missing = max(width - image.shape[1], 0)
-    image = cv2.copyMakeBorder(image, 0, 0, 0, missing, cv2.BORDER_CONSTANT, value=_WHITE)
+    image = cv2.copyMakeBorder(image, 0, 0, 0, max(width - image.shape[1], 0), cv2.BORDER_CONSTANT, value=_WHITE)
     return np.concatenate([_banner(lines, image.shape[1]), image])
 
 

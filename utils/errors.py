@@ -12,10 +12,7 @@ class UserError(Exception):
 
 
 class UserCodeError(UserError):
-    """An exception inside a user's own class or function: its line is followed by the frames of that code.
-
-    Raised `from` the original exception.
-    """
+    """An exception inside a user's own code: its line is followed by the frames. Raised `from` the original one."""
 
 
 class Interrupted(BaseException):

@@ -9,7 +9,7 @@ from utils.errors import UserError
 
 
 def class_indices(target: ArrayLike, num_classes: int) -> list[int]:
-    """Returns the classes of a target: a class index (), or a vector (num_classes,), positive where one is present.
+    """Returns the classes of a target: an index (), or a vector (num_classes,), positive where one is present.
 
     Raises UserError for any other shape, and for an index out of range.
     """

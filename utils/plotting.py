@@ -140,15 +140,15 @@ def precision_recall(curves: Mapping[str, tuple[np.ndarray, np.ndarray, float]],
 def class_bars(classes: Sequence[str], values: np.ndarray, title: str) -> Figure:
     """A score in 0..1 for each class, (classes,), in ascending order; the lowest ones if there are many classes."""
     order = np.argsort(values, kind="stable")[:_MAX_BARS]
-    figure, axes = _axes(height=0.8 + 0.19 * len(order))
+    shown = "" if len(order) == len(classes) else f": {len(order)} lowest of {len(classes)}"
+    figure, axes = _axes(height=0.8 + 0.19 * len(order), title=title + shown)
     axes.barh(range(len(order)), values[order])
     axes.set_yticks(range(len(order)), [_short(classes[label]) for label in order], fontsize=8)
     axes.invert_yaxis()
     for place, label in enumerate(order):
         color = "white" if values[label] > 0.1 else "black"
         axes.text(0.01, place, f"{values[label]:.3f}", va="center", fontsize=7, color=color)
-    shown = "" if len(order) == len(classes) else f": {len(order)} lowest of {len(classes)}"
-    axes.set(title=title + shown, xlim=(0, 1), ymargin=0.01)
+    axes.set(xlim=(0, 1), ymargin=0.01)
     return figure
 
 

@@ -42,10 +42,7 @@ class RunFolder:
         return next(path for path in (self.best, self.last, self.previous) if path.is_file())
 
     def lock(self) -> None:
-        """Locks the run for this process. Raises UserError if another process holds it.
-
-        The lock is the operating system's: it is released by any kind of death, and reader processes do not inherit it.
-        """
+        """Locks the run until this process ends, however it ends. Raises UserError if another process holds it."""
         try:
             import fcntl
 
@@ -71,10 +68,7 @@ def run_of(checkpoint: Path) -> RunFolder | None:
 
 
 def create_run(parent: Path) -> RunFolder:
-    """Creates and locks a run in an experiment's folder, named by the time and numbered within a second.
-
-    Raises UserError if it cannot be created.
-    """
+    """Creates and locks a run in an experiment's folder, named by the time. Raises UserError if it cannot."""
     stamp = time.strftime("%Y-%m-%d_%H-%M-%S")
     number = 1
     while True:
@@ -92,10 +86,7 @@ def create_run(parent: Path) -> RunFolder:
 
 
 def open_run(path: Path) -> RunFolder:
-    """Opens a folder as this process's run: creates it if missing, locks it, removes half-written files.
-
-    Raises UserError if another process holds it or it cannot be written.
-    """
+    """Creates a run's folder if missing, locks it, removes half-written files. Raises UserError if it cannot."""
     run = RunFolder(path)
     try:
         run.weights.mkdir(parents=True, exist_ok=True)

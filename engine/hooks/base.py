@@ -1,7 +1,6 @@
 """The interface of hooks. `Trainer.train` shows when each method is called."""
 
-from typing import Any
-
+from engine.checkpoint import State
 from engine.trainer import Trainer
 
 
@@ -42,8 +41,8 @@ class Hook:
     def after_train(self, trainer: Trainer) -> None:
         """Always called on exit; close resources here."""
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> State:
         return {}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: State) -> None:
         pass

@@ -77,10 +77,9 @@ class Checkpoints(Hook):
         """Saves as `last`, which becomes `previous`, and gives the new file these further names."""
         checkpoint = self._checkpoint(trainer)
         if bad := first_nonfinite(checkpoint.state["model"]):
-            raise UserError(
-                f"the weights are NaN or Inf ({bad}) at epoch {trainer.epochs_done:.2f}, step {trainer.step}: "
-                f"lower SOLVER.BASE_LR or add warm-up; {self.run.last} was saved at step {self.saved_step}"
-            )
+            hint = f"lower SOLVER.BASE_LR or add warm-up; {self.run.last} was saved at step {self.saved_step}"
+            place = f"epoch {trainer.epochs_done:.2f}, step {trainer.step}"
+            raise UserError(f"the weights are NaN or Inf ({bad}) at {place}: {hint}")
         if self.run.last.exists():
             link_over(self.run.last, self.run.previous)
         save_checkpoint(self.run.last, checkpoint)

@@ -33,8 +33,8 @@ class ProgressBar(Hook):
         if self.bar is None or trainer.result is None:
             return
         self.bar.set_description(f"epoch {trainer.epoch + 1}/{trainer.max_epochs}", refresh=False)
-        metrics = {key[6:]: value for key, value in trainer.last_record.items() if key.startswith("train_")}
-        shown = {name: f"{value:.3f}" for name, value in metrics.items()} | {"lr": f"{trainer.result.lr:.2e}"}
+        shown = {key[6:]: f"{value:.3f}" for key, value in trainer.last_record.items() if key.startswith("train_")}
+        shown["lr"] = f"{trainer.result.lr:.2e}"
         self.bar.set_postfix(shown, refresh=False)
         self.bar.update(len(trainer.result))
 

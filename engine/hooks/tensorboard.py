@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING
 
 from engine.hooks.base import Hook
 from engine.inference import SplitResult
+from engine.predictions import SingleLabel
 from engine.registry import HOOKS
 from engine.trainer import Trainer
 from utils.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
-
 
 _FIGURE_PERIOD = 60  # seconds between two figures, which take 0.2 s each
 _SAMPLES, _MAX_CLASSES = 16, 100  # shown in the figures
@@ -72,7 +72,6 @@ class TensorBoard(Hook):
         self.writer._get_file_writer().add_summary(Summary(value=values), trainer.step)
 
     def _write_figures(self, result: SplitResult, step: int) -> None:
-        from engine.predictions import SingleLabel
         from utils import plotting
         from utils.drawing import COLUMNS, grid
 

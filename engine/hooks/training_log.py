@@ -3,11 +3,12 @@
 import math
 import sys
 import time
-from typing import IO, Any
+from typing import IO
 
 import torch
 from torch import nn
 
+from engine.checkpoint import State
 from engine.hooks.base import Hook
 from engine.report.tables import to_json
 from engine.trainer import Trainer
@@ -85,12 +86,12 @@ class TrainingLog(Hook):
         if self.file is not None:
             self.file.close()
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> State:
         self._flush()
         sums = {"sums": dict(self.sums), "line_sums": dict(self.line_sums)}
         return sums | {"size": self.size, "seconds": self._seconds()}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: State) -> None:
         self.sums, self.line_sums = dict(state["sums"]), dict(state["line_sums"])
         self.size, self.seconds_before = state["size"], state["seconds"]
 
@@ -107,10 +108,9 @@ class TrainingLog(Hook):
         for (step, samples, _), *values in zip(self.pending, *totals, strict=True):
             found = dict(zip(names, values, strict=True))
             if not math.isfinite(found["loss"]):
-                raise UserError(
-                    f"the training loss is {found['loss']} at step {step}: lower SOLVER.BASE_LR, add warm-up, or set "
-                    "SOLVER.AMP off; existing checkpoints were saved before this step and are unaffected"
-                )
+                hint = "lower SOLVER.BASE_LR, add warm-up, or set SOLVER.AMP off"
+                note = "existing checkpoints were saved before this step and are unaffected"
+                raise UserError(f"the training loss is {found['loss']} at step {step}: {hint}; {note}")
             found["loss"] *= samples
             for name, value in {**found, "samples": samples}.items():
                 self.sums[name] = self.sums.get(name, 0.0) + value

@@ -18,7 +18,7 @@ _TOP_K = 5
 _MAX_VALUES, _KEPT = 50_000_000, 20
 
 
-def to_json(record: Mapping[str, Any], indent: int | None = None) -> str:
+def to_json(record: Mapping[str, object], indent: int | None = None) -> str:
     """Returns a record as JSON, which has null for a number that is not finite."""
     finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()}
     return json.dumps(finite, indent=indent, ensure_ascii=False)
@@ -32,9 +32,8 @@ def prediction_table(result: SplitResult) -> Iterator[Sequence[str]]:
     if isinstance(predictions, LabelPredictions):
         yield "file", "target", "prediction", "probability", "top_k"
         best = torch.from_numpy(predictions.values).topk(min(_TOP_K, len(names)), dim=1)
-        for i, (file, labels, values) in enumerate(
-            zip(files, best.indices.tolist(), best.values.tolist(), strict=True)
-        ):
+        for i, (file, labels) in enumerate(zip(files, best.indices.tolist(), strict=True)):
+            values = best.values[i].tolist()
             top = top_text([(names[label], value) for label, value in zip(labels, values, strict=True)])
             yield file, predictions.target_text(i), predictions.predicted_text(i), f"{values[0]:.6f}", top
         return
@@ -68,14 +67,12 @@ def top_text(top: Sequence[tuple[str, float]]) -> str:
     return "; ".join(f"{label} {probability:.6f}" for label, probability in top)
 
 
-def class_rows(
-    classes: Sequence[str], columns: Mapping[str, np.ndarray], digits: int, labels: Sequence[int] | None = None
-) -> list[list[str]]:
-    """Returns a row for each class, or for each of `labels`, its name first; undefined numbers are empty cells."""
-    rows = list(zip(classes, *(column.tolist() for column in columns.values()), strict=True))
+def class_rows(classes: Sequence[str], columns: Mapping[str, np.ndarray], digits: int) -> list[list[str]]:
+    """Returns a row for each class, its name first; undefined numbers are empty cells."""
+    rows = zip(classes, *(column.tolist() for column in columns.values()), strict=True)
     return [
         [name, *("" if math.isnan(x) else f"{x:.{digits}f}" if isinstance(x, float) else f"{x}" for x in numbers)]
-        for name, *numbers in (rows if labels is None else [rows[label] for label in labels])
+        for name, *numbers in rows
     ]
 
 

@@ -20,7 +20,7 @@ Record = dict[str, Any]
 
 def read_history(path: Path) -> list[Record]:
     """Returns the records of metrics.jsonl, without lines that a crash has torn; none if there is no such file."""
-    records: list[Any] = []
+    records: list[Record] = []
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else ():
         with suppress(ValueError):
             records.append(json.loads(line))

@@ -21,10 +21,8 @@ def check_finite(result: SplitResult) -> None:
         return
     bad = ~np.isfinite(result.predictions.values.reshape(result.num_samples, -1)).all(axis=1)
     if bad.any():
-        raise UserError(
-            f"model outputs are NaN/Inf for {bad.sum()} of {len(bad)} images: the training diverged; train "
-            "again with a lower SOLVER.BASE_LR or with warm-up"
-        )
+        hint = "the training diverged; train again with a lower SOLVER.BASE_LR or with warm-up"
+        raise UserError(f"model outputs are NaN/Inf for {bad.sum()} of {len(bad)} images: {hint}")
 
 
 def write_split_report(
@@ -55,18 +53,16 @@ def write_split_report(
 
 def write_index(folder: Path, page: Page) -> None:
     """Writes the page of a whole run, which leads to the reports on its splits."""
-    reports = {}
+    rows: list[list[str]] = []
     for path in sorted(folder.glob("*/metrics.json")):
         with suppress(OSError, ValueError):
-            reports[path.parent.name] = json.loads(path.read_text(encoding="utf-8"))
-    rows: list[list[str]] = []
-    for name, numbers in reports.items():
-        scores = {key: f"{value:.4f}" for key, value in numbers.items() if isinstance(value, float)}
-        rows = rows or [["split", "images", *list(scores)[:3]]]
-        rows.append([name, f"{numbers['num_samples']:,}", *list(scores.values())[:3]])
+            numbers = json.loads(path.read_text(encoding="utf-8"))
+            scores = {key: f"{value:.4f}" for key, value in numbers.items() if isinstance(value, float)}
+            rows = rows or [["split", "images", *list(scores)[:3]]]
+            rows.append([path.parent.name, f"{numbers['num_samples']:,}", *list(scores.values())[:3]])
     if rows:
         page.tables["Reports"] = rows
-    page.links = [f"{name}/index.html" for name in reports]
+    page.links = [f"{name}/index.html" for name, *_ in rows[1:]]
     write_page(folder, page)
 
 

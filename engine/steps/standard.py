@@ -89,11 +89,10 @@ class StandardStep:
         scaler, options, before = self.precision.scaler, self.options, self._updates
         if options.clip_norm or options.clip_value:
             scaler.unscale_(self.optimizer)
-            parameters = self.parameters_with_gradients()
-            if options.clip_value:
-                nn.utils.clip_grad_value_(parameters, options.clip_value)
-            if options.clip_norm:
-                nn.utils.clip_grad_norm_(parameters, options.clip_norm)
+        if options.clip_value:
+            nn.utils.clip_grad_value_(self.parameters_with_gradients(), options.clip_value)
+        if options.clip_norm:
+            nn.utils.clip_grad_norm_(self.parameters_with_gradients(), options.clip_norm)
         scaler.step(self.optimizer)
         scaler.update()
         self.optimizer.zero_grad(set_to_none=True)

@@ -24,10 +24,8 @@ class MultiLabelClassification(Task):
     def check(cls, train_set: Dataset, val_set: Dataset | None) -> None:
         targets, names = targets_of(train_set), class_names(train_set)
         if not names or (targets.ndim == 2 and targets.shape[1] != len(names)) or targets.ndim > 2:
-            raise UserError(
-                f"TASK.NAME multilabel: found targets {targets.shape} for {len(names)} classes, expected a label for "
-                "each class"
-            )
+            found = f"found targets {targets.shape} for {len(names)} classes"
+            raise UserError(f"TASK.NAME multilabel: {found}, expected a label for each class")
 
     def train_metrics(self, result: StepResult) -> dict[str, torch.Tensor]:
         """`label_accuracy`: the share of an image's known labels that is predicted correctly."""

@@ -29,10 +29,8 @@ class Regression(Task):
     def check(cls, train_set: Dataset, val_set: Dataset | None) -> None:
         targets, names = targets_of(train_set), cls.names_of(train_set)
         if targets.ndim > 2 or len(names) != (targets.shape[1] if targets.ndim == 2 else 1):
-            raise UserError(
-                f"TASK.NAME regression: found targets {targets.shape} and {len(names)} target_names, expected (n,) or "
-                "(n, outputs) and a name for each output"
-            )
+            found = f"found targets {targets.shape} and {len(names)} target_names"
+            raise UserError(f"TASK.NAME regression: {found}, expected (n,) or (n, outputs) and a name for each output")
 
     def train_metrics(self, result: StepResult) -> dict[str, torch.Tensor]:
         """`mae`: the absolute error, averaged over the outputs."""

@@ -206,6 +206,16 @@ def test_another_experiment_is_no_continuation(make_trainer, overrides, message)
         make_trainer(*overrides, run="run", checkpoint=stopped)
 
 
+def test_mixing_of_batches_may_begin_in_a_resumed_run(make_trainer):
+    stopped = train(make_trainer(run="run", poll=stop_after(3)))
+    keys = ["INPUT.BATCH_TRANSFORMS", "INPUT.MIXUP_OFF_EPOCH", "INPUT.TRAIN_TRANSFORMS"]
+    words = [word for pair in zip(keys, ("[MixUp]", "9", "[HFlip]"), strict=True) for word in pair]
+    trainer = make_trainer(*words, run="run", checkpoint=stopped, allow_changes=keys)
+    assert trainer.batch_transform is not None
+    assert [type(transform).__name__ for transform in trainer.train_loader.reader.transforms] == ["HFlip"]
+    assert train(trainer).epoch == 3
+
+
 def test_what_is_allowed_by_name_may_change(make_trainer):
     stopped = train(make_trainer(run="run", poll=stop_after(3)))
     trainer = make_trainer("MODEL.dropout", "0.1", run="run", checkpoint=stopped, allow_changes=["MODEL.dropout"])

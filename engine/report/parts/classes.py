@@ -52,7 +52,7 @@ def per_class(result: SplitResult, page: Page) -> None:
     """Adds precision-recall curves, F1 by class, the table of classes, and per_class.csv."""
     predictions = result.predictions
     assert isinstance(predictions, LabelPredictions)
-    if curves := _precision_recall(predictions, result.names):
+    if curves := _precision_recall(predictions):
         figure = plotting.precision_recall(curves, int(np.isfinite(predictions.average_precisions).sum()))
         page.images.append(Image("precision_recall", "Precision-recall curves", plotting.render(figure)))
     columns = predictions.per_class
@@ -61,13 +61,12 @@ def per_class(result: SplitResult, page: Page) -> None:
     worst = worst_classes(predictions, _ROWS)
     is_all = len(worst) == len(result.names)
     title = "Classes" if is_all else f"The {len(worst)} classes with the lowest F1, of {len(result.names)}"
-    page.tables[title] = [("class", *columns), *class_rows(result.names, columns, 4, worst)]
+    rows = class_rows(result.names, columns, 4)
+    page.tables[title] = [("class", *columns), *(rows[label] for label in worst)]
     page.files["per_class.csv"] = [("class", *columns), *class_rows(result.names, columns, 6)]
 
 
-def _precision_recall(
-    predictions: LabelPredictions, classes: list[str]
-) -> dict[str, tuple[np.ndarray, np.ndarray, float]]:
+def _precision_recall(predictions: LabelPredictions) -> dict[str, tuple[np.ndarray, np.ndarray, float]]:
     """Returns (recalls, precisions, average precision) of the classes that are ranked worst, by name."""
     from sklearn.metrics import precision_recall_curve
 
@@ -75,5 +74,5 @@ def _precision_recall(
     for label in np.argsort(averages)[: plotting.MAX_CURVES].tolist():
         if np.isfinite(averages[label]):
             precision, recall, _ = precision_recall_curve(*predictions.scores_of(label))
-            curves[classes[label]] = recall, precision, float(averages[label])
+            curves[predictions.names[label]] = recall, precision, float(averages[label])
     return curves
