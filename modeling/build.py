@@ -1,5 +1,6 @@
 """cfg -> input spec, network, normalisation, criterion."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
