@@ -33,7 +33,7 @@ class TensorBoard(Hook):
         self.histograms = histograms
         self.writer: SummaryWriter | None = None
         self.written: object = None  # the newest record that was written
-        self.drawn_at = -float("inf")
+        self.drawn_at = time.monotonic()
 
     def before_train(self, trainer: Trainer) -> None:
         from torch.utils.tensorboard import SummaryWriter
