@@ -165,7 +165,7 @@ def class_warning(counts: Sequence[int], classes: Sequence[str]) -> str | None:
     """Returns a warning about classes with few images, or many more than others, else None."""
     least, most = int(np.argmin(counts)), int(np.argmax(counts))
     few = sum(count < _FEW for count in counts)
-    if not few and counts[most] <= _UNEQUAL * counts[least]:
-        return None
-    extremes = f"{classes[most]} has {counts[most]:,}, {classes[least]} {counts[least]:,}"
-    return f"unequal or tiny classes: {extremes}, {few} of {len(counts)} have fewer than {_FEW} images"
+    findings = [f"{few} of {len(counts)} classes have fewer than {_FEW} images"] if few else []
+    if counts[most] > _UNEQUAL * counts[least]:
+        findings.append(f"{classes[most]} has {counts[most]:,} images, {classes[least]} {counts[least]:,}")
+    return "; ".join(findings) or None

@@ -38,14 +38,14 @@ def check_types(project: Path) -> list[str]:
 
 
 def test_misspelt_attributes_are_found(project: Path):
-    assert check_types(project) == []
+    before = set(check_types(project))  # none with the newest torch; older ones have other annotations
     for file, (name, misspelt) in MISSPELT.items():
         text, count = re.subn(
             rf"\b{re.escape(name)}\b", misspelt, (project / file).read_text(encoding="utf-8"), count=1
         )
         assert count == 1, f"{file} does not use {name}"
         (project / file).write_text(text, encoding="utf-8")
-    errors = check_types(project)
+    errors = sorted(set(check_types(project)) - before)
     for file, (_, misspelt) in MISSPELT.items():
         attribute = f'has no attribute "{misspelt.partition(".")[2]}"'
         assert [line for line in errors if line.startswith(f"{file}:") and attribute in line], f"{file}: {errors}"

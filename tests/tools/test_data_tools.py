@@ -175,7 +175,7 @@ def test_nothing_but_corrupt_images(tool, photos):
     for path in (photos / "train").rglob("*.png"):
         path.write_bytes(b"")
     done = tool("check_data", *FOLDER, photos)
-    assert done.code == 1 and "INPUT.MEAN" not in done.out and "train: unequal or tiny classes" in done.out
+    assert done.code == 1 and "INPUT.MEAN" not in done.out and "have fewer than 10 images" in done.out
 
 
 def test_several_labels_are_checked_and_drawn_but_not_exported(tool, tmp_path):
