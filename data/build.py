@@ -42,6 +42,9 @@ def build_split(cfg: CfgNode, split: str, classes: list[str] | None = None) -> D
     given = {"classes": classes} if classes and accepts(factory, "classes") else {}
     root = Path(os.path.expanduser(cfg.DATASETS.ROOT))
     dataset = call(factory, cfg.DATASETS.arguments(), "DATASETS", root=root, split=split, **given)
+    for member in ("__len__", "__getitem__", "name"):
+        if not hasattr(dataset, member):
+            raise UserError(f"{where}: {type(dataset).__name__} has no {member}; add it, as docs/extending.md says")
     names = output_names(dataset)
     if not all(isinstance(name, str) for name in names):
         raise UserError(f"{where}: found the classes {_shown(list(map(repr, names)))}, expected strings")

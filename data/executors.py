@@ -80,7 +80,12 @@ class Inline:
     def _read(self, reader: SampleReader, tasks: SimpleQueue, results: SimpleQueue) -> None:
         for keys in iter(tasks.get, None):
             with self._one_reads:
-                results.put(reader.read(keys))
+                try:
+                    results.put(reader.read(keys))
+                except BaseException as error:  # a thread that died would be waited for
+                    failure = UserCodeError(f"{type(reader.dataset).__name__}: {one_line(error)}")
+                    failure.__cause__ = error
+                    results.put(ReadResult(error=failure))
 
     def close(self) -> None:
         """Does nothing, as a thread ends with its run."""

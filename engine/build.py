@@ -49,7 +49,7 @@ from modeling.losses import balanced_weights
 from solver.build import build_optimizer, build_schedule
 from solver.groups import describe_groups
 from utils.contracts import Dataset, output_names, targets_of
-from utils.errors import UserError
+from utils.errors import UserError, did_you_mean
 from utils.logger import get_logger
 from utils.provenance import write_run_files
 from utils.registry import accepts, call, parse_entry
@@ -127,6 +127,8 @@ def _resolve(cfg: CfgNode, train_set: Dataset, checkpoint: Checkpoint | None, ch
     if cfg.INPUT.BATCH_TRANSFORMS and not kind.mixes_targets:
         raise UserError(f"INPUT.BATCH_TRANSFORMS: targets of {task} cannot be mixed; remove it")
     num_outputs = kind.num_outputs(train_set)
+    if num_outputs < 1:
+        raise UserError(f"DATASETS.NAME {cfg.DATASETS.NAME}: it names no classes or targets; give it some")
     if cfg.MODEL.NUM_CLASSES not in (0, num_outputs):
         raise UserError(f"MODEL.NUM_CLASSES {cfg.MODEL.NUM_CLASSES}: the data set has {num_outputs}; set it to 0")
     defaults = dataset_defaults(cfg)
@@ -184,12 +186,27 @@ def _build_step(cfg: CfgNode, task: Task, resolved: Resolved, steps_per_epoch: i
         task.model.compile(dynamic=False)
     ema = ModelEma(task.model, cfg.SOLVER.EMA) if cfg.SOLVER.EMA else None
     # A fused optimizer hides from fp16's scaler whether an update was skipped.
-    optimizer = build_optimizer(cfg, task.model, head, task.criterion, fused=resolved.amp != "fp16")
+    optimizer = build_optimizer(cfg, task.model, head, task.without_model(), fused=resolved.amp != "fp16")
     schedule = build_schedule(cfg, optimizer, steps_per_epoch)
     precision = Precision(resolved.amp, torch.device(resolved.device))
     options = StepOptions(cfg.SOLVER.MICRO_BATCHES, cfg.SOLVER.CLIP.NORM, cfg.SOLVER.CLIP.VALUE)
     factory, arguments = STEPS.get(cfg.SOLVER.STEP.NAME, "SOLVER.STEP.NAME"), cfg.SOLVER.STEP.arguments()
-    return call(factory, arguments, "SOLVER.STEP", task, optimizer, schedule, precision, ema, options), head
+    step = call(factory, arguments, "SOLVER.STEP", task, optimizer, schedule, precision, ema, options)
+    _check_type(step, StandardStep, f"SOLVER.STEP.NAME {cfg.SOLVER.STEP.NAME}")
+    return step, head
+
+
+def _check_hook(hook: object, key: str) -> None:
+    _check_type(hook, Hook, key)
+    known = [name for name in vars(Hook) if not name.startswith("_")]
+    for name in dir(hook):  # a misspelt one would never be called
+        if name.startswith(("before_", "after_", "on_")) and name not in known:
+            raise UserError(f"{key}: {name} is never called; {did_you_mean(name, known)}")
+
+
+def _check_type(thing: object, kind: type, key: str) -> None:
+    if not isinstance(thing, kind):
+        raise UserError(f"{key}: {type(thing).__name__} is not derived from {kind.__name__}; derive it")
 
 
 def _build_evaluation(cfg: CfgNode, step: StandardStep, val_set: Dataset | None, resolved: Resolved) -> list[Hook]:
@@ -213,6 +230,7 @@ def _build_hooks(cfg: CfgNode, run: RunFolder, names: list[str], has_validation:
         factory = HOOKS.get(name, "HOOKS")
         given = {key: value for key, value in context.items() if accepts(factory, key)}
         hooks.append(call(factory, arguments, "HOOKS", **given))
+        _check_hook(hooks[-1], f"HOOKS {name}")
         if hooks[-1].needs_validation and not has_validation:
             raise UserError(f"HOOKS: {name} needs a validation set: set DATASETS.VAL_RATIO above 0")
     return hooks

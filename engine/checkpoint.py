@@ -1,10 +1,13 @@
 """Checkpoint files: tensors and plain values, written atomically, checked when read, and run no code."""
 
+import copy
+import re
 import zipfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 import yaml
 
@@ -17,6 +20,8 @@ from utils.run_folder import RunFolder
 VERSION = 2
 _KEYS = {1: {"model", "config", "classes", "input"}, 2: {"version", "model", "config", "classes", "resolved"}}
 _HEADER = ("version", "config", "classes", "resolved", "at_step_boundary")
+
+_PLAIN = (str, int, float, bool, bytes, type(None))
 
 State = dict[str, Any]
 
@@ -98,13 +103,36 @@ class Checkpoint:
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
-    """Writes a checkpoint, so that `path` holds all of it, or what it held before. Raises OSError."""
+    """Writes a checkpoint, so that `path` holds all of it, or what it held before.
+
+    Raises OSError, and UserError for a state that could not be loaded again.
+    """
     header = {key: getattr(checkpoint, key) for key in _HEADER} | {"resolved": checkpoint.resolved.to_dict()}
+    content = _storable({**header, **checkpoint.state}, "")
     with atomic_write(path, "wb") as file:
         try:
-            torch.save({**header, **checkpoint.state}, file)
+            torch.save(content, file)
         except RuntimeError as error:  # torch's writer hides the system's error, a full disk for example
             raise error.__context__ if isinstance(error.__context__, OSError) else OSError(str(error)) from error
+
+
+def _storable(value: Any, place: str) -> Any:
+    """Returns a state with NumPy's numbers as Python's. Raises UserError for what is not a tensor or a plain value."""
+    if isinstance(value, dict):
+        entries = {_storable(key, f"a key of {place}"): _storable(v, f"{place}/{key}") for key, v in value.items()}
+        value = copy.copy(value)  # of the same type, for an OrderedDict with the versions of a network's modules
+        value.clear()
+        value.update(entries)
+        return value
+    if isinstance(value, (list, tuple)):
+        items = [_storable(item, f"{place}/{i}") for i, item in enumerate(value)]
+        return items if isinstance(value, list) else tuple(items)
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, torch.Tensor) or type(value) in _PLAIN:
+        return value
+    expected = "a tensor, number, string, list or dictionary; convert it in state_dict"
+    raise UserError(f"the checkpoint's {place[1:]}: found {type(value).__name__}, expected {expected}")
 
 
 def load_checkpoint(path: Path, mapped: bool = False) -> Checkpoint:
@@ -145,6 +173,9 @@ def _read(path: Path, mapped: bool) -> object:
             "use another file"
         ) from error
     except Exception as error:  # torch and zlib raise many kinds for a damaged or foreign file
+        if kind := re.search(r"GLOBAL (\S+)", str(error)):
+            found = f"it contains {kind[1]}, expected tensors and plain values"
+            raise UserError(f"{path}: not a checkpoint of this project: {found}") from error
         raise UserError(f"{path}: not a checkpoint, or damaged: {one_line(error)[:200]}") from error
 
 

@@ -7,7 +7,7 @@ print(classifier("image.jpg").label)
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import overload
+from typing import BinaryIO, overload
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ from engine.resume import find_checkpoint
 from utils.contracts import Batch
 from utils.errors import UserError
 
-ImageLike = str | Path | bytes | np.ndarray
+ImageLike = str | Path | bytes | bytearray | memoryview | BinaryIO | np.ndarray
 Images = list[ImageLike] | tuple[ImageLike, ...] | Iterator[ImageLike]
 _CHUNK = 32  # images of a list in a batch
 
@@ -33,7 +33,8 @@ _CHUNK = 32  # images of a list in a batch
 class Prediction:
     """The prediction for one image: `values` (outputs,) are the probabilities of `names`, or numbers of regression.
 
-    An image that cannot be read has an `error`, and no values. `image` uint8 (C, H, W) is what the network saw.
+    An image that cannot be read has an `error`, and no values. `image` uint8 (C, H, W) is what the network saw. Only
+    predictions of classes have labels.
     """
 
     source: str
@@ -41,6 +42,7 @@ class Prediction:
     values: np.ndarray | None
     image: torch.Tensor | None = None
     error: str = ""
+    has_labels: bool = True
 
     @property
     def label(self) -> str:
@@ -53,18 +55,19 @@ class Prediction:
         return self.top(1)[0][1]
 
     def top(self, k: int) -> list[tuple[str, float]]:
-        """Returns the k most probable classes with their probabilities. Raises ValueError with the `error`, if any."""
+        """Returns the k most probable classes with their probabilities. Raises ValueError if there are none."""
         if self.values is None:
             raise ValueError(self.error)
-        if self.values.ndim != 1:
-            raise ValueError(f"predictions {self.values.shape} of this task have no label; use `values`")
+        if not self.has_labels:
+            raise ValueError("predictions of this task have no labels; use `values`")
         return [(self.names[i], float(self.values[i])) for i in np.argsort(-self.values, kind="stable")[:k]]
 
 
 class Classifier:
     """A trained network with its preprocessing. Called with an image or a list of them, it returns predictions.
 
-    An image is a path, the bytes of an image file, or an array uint8 (H, W) or (H, W, C), RGB.
+    An image is a path, the bytes of an image file, a file opened for reading bytes, or an array uint8 (H, W) or
+    (H, W, C), RGB. Several are a list, a tuple or an iterator.
     """
 
     def __init__(self, checkpoint: Checkpoint, cfg: CfgNode, device: torch.device):
@@ -95,7 +98,8 @@ class Classifier:
     def __call__(self, images: Images) -> list[Prediction]: ...
     def __call__(self, images: ImageLike | Images) -> Prediction | list[Prediction]:
         """Predicts one image, or several."""
-        return self.predict([images])[0] if isinstance(images, ImageLike) else self.predict(list(images))
+        are_several = isinstance(images, (list, tuple, Iterator)) and not hasattr(images, "read")
+        return self.predict(list(images)) if are_several else self.predict([images])[0]
 
     def predict(self, images: Sequence[ImageLike]) -> list[Prediction]:
         """Predicts images in the order given."""
@@ -131,7 +135,7 @@ class Classifier:
                 outputs = self.task.model(self.task.normalize(batch.images.to(self.device)))
                 values = self.task.predict(outputs).float().cpu().numpy()
             for i, row, image in zip(batch.indices.tolist(), values, batch.images.clone(), strict=True):
-                yield i, Prediction(sources.name(i), self.names, row, image)
+                yield i, Prediction(sources.name(i), self.names, row, image, has_labels=self.has_labels)
         for i, reason in broken.items():
             yield i, Prediction(sources.name(i), self.names, None, error=reason)
 
@@ -148,13 +152,19 @@ class _Sources:
         return len(self.images)
 
     def __getitem__(self, i: int) -> tuple[np.ndarray | EncodedImage, int]:
-        image = self.images[i]
+        image, name = self.images[i], self.name(i)
+        if isinstance(image, (str, Path)):
+            return EncodedImage.open(Path(image)), 0
         if isinstance(image, np.ndarray):
             try:
                 return to_pixels(image, self.channels), 0
             except UserError as error:
-                raise BrokenImage(f"{self.name(i)}: {error}") from error
-        return EncodedImage(image, self.name(i)) if isinstance(image, bytes) else EncodedImage.open(Path(image)), 0
+                raise BrokenImage(f"{name}: {error}") from error
+        content = image.read() if hasattr(image, "read") else image
+        if isinstance(content, (bytes, bytearray, memoryview)):
+            return EncodedImage(bytes(content), name), 0
+        expected = "a path, the bytes of an image file, or an array uint8 (H, W) or (H, W, C)"
+        raise BrokenImage(f"{name}: found {type(content).__name__}, expected {expected}")
 
     def name(self, i: int) -> str:
         image = self.images[i]

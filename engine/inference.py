@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,6 +11,7 @@ from torch import nn
 from engine.predictions import Predictions
 from engine.tasks.base import Metrics, Task
 from utils.contracts import Batch, Dataset, Loader
+from utils.errors import UserError
 
 Watch = Callable[[Iterable[Batch], int], Iterable[Batch]]  # wraps batches of so many samples in all, to show progress
 
@@ -54,8 +56,16 @@ def evaluate(
         poll()
         with torch.inference_mode():
             evaluator.add(task(batch.to(device)))
-    found = evaluator.result(), evaluator.predictions(), task.names
+    scores = {name: _number(value, f"TEST.METRICS {name}") for name, value in evaluator.result().items()}
+    found = scores, evaluator.predictions(), task.names
     return SplitResult(task.name, split, *found, loader.dataset, read_image, evaluator.count, len(loader.broken))
+
+
+def _number(value: Any, key: str) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UserError(f"{key}: returned {type(value).__name__}, expected a number") from error
 
 
 class FlipAverage(nn.Module):

@@ -145,7 +145,8 @@ class Trainer:
         return Checkpointables(
             model=self.task.model,
             ema=self.train_step.ema and self.train_step.ema.module,
-            criterion=self.task.criterion,
+            task=self.task.without_model(),
+            step=self.train_step,
             optimizer=OptimizerState(self.optimizer),
             scaler=self.train_step.precision.scaler,
             schedule=self.schedule,

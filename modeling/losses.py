@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from modeling.registry import LOSSES
 from utils.contracts import Batch
-from utils.errors import require
+from utils.errors import UserError, require
 
 ClassWeights = Sequence[float] | None
 
@@ -45,6 +45,9 @@ class MeanLoss(nn.Module):
 
     def forward(self, outputs: torch.Tensor, batch: Batch) -> torch.Tensor:
         losses = self.losses(outputs.to(torch.promote_types(outputs.dtype, torch.float32)), batch)
+        if losses.shape not in (outputs.shape[:1], outputs.shape[:1] + outputs.shape[2:], outputs.shape):
+            found = f"{type(self).__name__}.losses returned {list(losses.shape)} for outputs {list(outputs.shape)}"
+            raise UserError(f"LOSS.NAME: {found}, expected {list(outputs.shape[:1])}: a loss for each sample")
         losses = losses.flatten(1).mean(dim=1) if losses.ndim > 1 else losses
         return losses.mean() if batch.weights is None else (losses * batch.weights).mean()
 

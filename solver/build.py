@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from config import CfgNode
-from solver.groups import criterion_groups, learning_rates, parameter_groups
+from solver.groups import learning_rates, other_groups, parameter_groups
 from solver.lr_scheduler import Schedule, check_factor, with_warmup
 from solver.optimizers import make_optimizer
 from solver.registry import SCHEDULES, in_steps
@@ -15,9 +15,9 @@ from utils.registry import call
 
 
 def build_optimizer(
-    cfg: CfgNode, model: nn.Module, head: str | None = None, criterion: nn.Module | None = None, fused: bool = True
+    cfg: CfgNode, model: nn.Module, head: str | None = None, others: nn.Module | None = None, fused: bool = True
 ) -> torch.optim.Optimizer:
-    """Returns an optimizer over the trainable parameters of a network, and of a criterion that has any.
+    """Returns an optimizer over the trainable parameters of a network, and of `others` such as the criterion.
 
     `head` is the name of the layer with SOLVER.HEAD_LR_MULT. The groups of the network come first. Parameters are
     on their device already; `fused` allows fused kernels on a GPU. Raises UserError for an unknown optimizer or
@@ -25,7 +25,7 @@ def build_optimizer(
     """
     lr, weight_decay = cfg.SOLVER.BASE_LR, cfg.SOLVER.WEIGHT_DECAY
     rates = learning_rates(model, lr, head, cfg.SOLVER.HEAD_LR_MULT, cfg.SOLVER.LAYER_DECAY)
-    groups = parameter_groups(model, rates, weight_decay) + criterion_groups(criterion, lr)
+    groups = parameter_groups(model, rates, weight_decay) + other_groups(others, lr)
     name, arguments = cfg.SOLVER.OPTIMIZER.NAME, cfg.SOLVER.OPTIMIZER.arguments()
     return make_optimizer(name, groups, arguments, lr, weight_decay, fused)
 

@@ -54,9 +54,9 @@ def parameter_groups(model: nn.Module, rates: dict[str, float], weight_decay: fl
     ]
 
 
-def criterion_groups(criterion: nn.Module | None, lr: float) -> list[ParamGroup]:
-    """Returns a criterion's own trainable parameters as one group without weight decay; no group without any."""
-    parameters = [p for p in criterion.parameters() if p.requires_grad] if criterion is not None else []
+def other_groups(module: nn.Module | None, lr: float) -> list[ParamGroup]:
+    """Returns trainable parameters beside the network's as one group without weight decay; no group without any."""
+    parameters = [p for p in module.parameters() if p.requires_grad] if module is not None else []
     return [{"params": parameters, "lr": lr, "weight_decay": 0.0}] if parameters else []
 
 

@@ -172,12 +172,12 @@ def check_sam_resumes_bit_for_bit(project: Path) -> None:
     whole, resumed = (state_of(project / f"runs/{name}/weights/last.pth") for name in ("sam_whole", "sam_stopped"))
     assert whole["progress"] == resumed["progress"] and whole["progress"]["epoch"] == 2
     a, b = tensors(whole), tensors(resumed)
-    assert a.keys() == b.keys() and {path.split("/")[1] for path in a} >= {"model", "ema", "criterion", "optimizer"}
+    assert a.keys() == b.keys() and {path.split("/")[1] for path in a} >= {"model", "ema", "task", "optimizer"}
     assert [path for path in a if not torch.equal(a[path], b[path])] == []
 
 
 def check_the_loss_learns_its_factor(project: Path) -> None:
-    factor = state_of(project / "runs/loss/weights/last.pth")["criterion"]["log_factor"].exp().item()
+    factor = state_of(project / "runs/loss/weights/last.pth")["task"]["criterion.log_factor"].exp().item()
     assert factor == pytest.approx(2, rel=0.5) and factor != pytest.approx(2, rel=1e-4)
 
 

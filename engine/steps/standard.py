@@ -7,6 +7,7 @@ from typing import Protocol
 import torch
 from torch import nn
 
+from engine.checkpoint import State
 from engine.ema import ModelEma
 from engine.precision import Precision
 from engine.registry import STEPS
@@ -42,7 +43,8 @@ class StandardStep:
     """One update of the weights from one batch.
 
     Called with a batch on the device, it returns the `StepResult` without gradients. `after_backward` is called
-    when the gradients of the whole batch are there, still scaled by the fp16 scaler and not clipped.
+    when the gradients of the whole batch are there, still scaled by the fp16 scaler and not clipped. A step with a
+    state of its own gives it in `state_dict`.
     """
 
     task: Task
@@ -101,6 +103,12 @@ class StandardStep:
     def parameters_with_gradients(self) -> list[nn.Parameter]:
         """Returns the parameters that this step updates."""
         return [p for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
+
+    def state_dict(self) -> State:
+        return {}
+
+    def load_state_dict(self, state: State) -> None:
+        pass
 
     def _count(self, *_: object) -> None:
         self._updates += 1

@@ -13,7 +13,7 @@ from torch import nn
 from engine.predictions import Predictions
 from engine.registry import TASKS
 from utils.contracts import Batch, Dataset, InputSpec, class_names
-from utils.errors import UserError, one_line
+from utils.errors import UserError
 from utils.registry import translate
 
 Metrics = Mapping[str, Callable[..., float]]  # called with Predictions
@@ -97,10 +97,11 @@ class Task(nn.Module):
         outputs = self.model(self.normalize(batch.images))
         try:
             loss = self.criterion(outputs, batch)
-        except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        except Exception as error:
             translate(error, f"LOSS.NAME: {type(self.criterion).__name__}", is_refusal=False)
-        if loss.ndim:
-            found = f"{type(self.criterion).__name__} returned {list(loss.shape)}"
+        if not isinstance(loss, torch.Tensor) or loss.ndim:
+            kind = list(loss.shape) if isinstance(loss, torch.Tensor) else type(loss).__name__
+            found = f"{type(self.criterion).__name__} returned {kind}"
             raise UserError(f"LOSS.NAME: {found}, expected a scalar: the mean over the batch")
         main = outputs if isinstance(outputs, torch.Tensor) else outputs[0]  # the others are of auxiliary heads
         return StepResult(loss, main, batch.targets, batch.indices)
@@ -121,6 +122,12 @@ class Task(nn.Module):
         """Returns the same task around another network, such as the averaged one; all else is shared."""
         twin = copy.copy(self)
         twin._modules = {**self._modules, "model": model}
+        return twin
+
+    def without_model(self) -> "Task":
+        """Returns the same task without its network: the parameters and buffers of the criterion and its own."""
+        twin = copy.copy(self)
+        twin._modules = {name: module for name, module in self._modules.items() if name != "model"}
         return twin
 
 
@@ -166,9 +173,5 @@ class Evaluator:
         finite = bool(np.isfinite(predictions.outputs).all()) or bool(np.isfinite(predictions.values).all())
         scores = {"loss": self.loss / self.count}
         for name, metric in self.metrics.items():
-            value = metric(predictions) if finite else math.nan
-            try:
-                scores[name] = float(value)
-            except (TypeError, ValueError) as error:
-                raise UserError(f"TEST.METRICS {name}: returned {one_line(error)}, expected a number") from error
+            scores[name] = metric(predictions) if finite else math.nan
         return scores

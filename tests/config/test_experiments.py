@@ -42,7 +42,7 @@ def test_it_builds(file):
         model = build_model(cfg, spec, 10)
     criterion = build_criterion(cfg, cfg.LOSS.NAME or "cross_entropy", num_outputs=10)
     assert loss_task(cfg) in (None, "classification", "multilabel")
-    assert build_schedule(cfg, build_optimizer(cfg, model, criterion=criterion), 10).factor(0) > 0
+    assert build_schedule(cfg, build_optimizer(cfg, model, others=criterion), 10).factor(0) > 0
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)

@@ -260,6 +260,8 @@ def test_a_link_to_a_folder_above_brings_no_images_of_other_classes(tmp_path):
 
 
 def test_classes_are_strings():
-    DATASETS.register("numbered")(type("Numbered", (), {"classes": [1, 2], "__init__": lambda self, root, split: None}))
+    members = {name: lambda self, *_: None for name in ("__len__", "__getitem__", "name")}
+    members["__init__"] = lambda self, root, split: None
+    DATASETS.register("numbered")(type("Numbered", (), {"classes": [1, 2], **members}))
     with pytest.raises(UserError, match=r"DATASETS.NAME numbered: found the classes \(1, 2\), expected strings"):
         build_split(load_config(None, ["DATASETS.NAME", "numbered"]), "train")

@@ -68,7 +68,7 @@ def test_a_flipped_bit_is_noticed_or_harmless(path, place, bit):
         (lambda path: torch.save({"w": torch.zeros(2)}, path), "not a checkpoint of this project"),
         (lambda path: torch.save([1], path), "not a checkpoint of this project"),
         (lambda path: torch.save({"version": 99}, path), "version 99, expected 2"),
-        (lambda path: torch.save({"version": UserError}, path), "not a checkpoint, or damaged"),
+        (lambda path: torch.save({"version": UserError}, path), "it contains utils.errors.UserError"),
         (lambda path: zipfile.ZipFile(path, "w").close(), "not a checkpoint, or damaged"),
         (lambda path: path.unlink(), "no such checkpoint"),
         (lambda path: (path.unlink(), path.mkdir()), "cannot read the checkpoint: Is a directory"),

@@ -146,7 +146,7 @@ def test_the_teacher_sees_what_the_student_sees(make_trainer, teacher, tmp_path)
     assert same(network.state_dict(), checkpoint.state["model"])
     assert {id(p) for p in network.parameters()}.isdisjoint(id(p) for p in trainer.task.parameters())
     saved = load_checkpoint(tmp_path / "run/weights/last.pth").state
-    assert saved["model"].keys() == checkpoint.state["model"].keys() and saved["criterion"] == {}
+    assert saved["model"].keys() == checkpoint.state["model"].keys() and saved["task"] == {}
     assert saved.keys() == checkpoint.state.keys()
 
 

@@ -105,7 +105,7 @@ def test_parameters_of_a_loss_are_optimised_without_decay_and_saved(make_trainer
     trainer.train()
     learned = trainer.task.criterion.log_temperature.detach().clone()
     checkpoint = load_checkpoint(tmp_path / "run/weights/last.pth")
-    assert learned != 0 and torch.equal(checkpoint.state["criterion"]["log_temperature"], learned)
+    assert learned != 0 and torch.equal(checkpoint.state["task"]["criterion.log_temperature"], learned)
     assert not [name for name in checkpoint.state["model"] if "temperature" in name]
     tested = build_trained_task(*prepare_checkpoint(checkpoint), CPU)
     assert torch.equal(tested.criterion.log_temperature, learned)
@@ -249,7 +249,7 @@ def test_an_error_in_a_loss_is_a_line_with_its_frames(make_trainer):
 
     trainer = make_trainer()
     trainer.task.criterion = Buggy()
-    with pytest.raises(AttributeError):  # a typo is a bug like any other
+    with pytest.raises(UserCodeError, match="LOSS.NAME: Buggy: 'Batch' object has no attribute 'nothing'"):
         trainer.train()
 
     class Misshapen(MeanLoss):

@@ -373,8 +373,8 @@ def test_parameters_of_a_criterion_are_the_last_group():
     criterion = nn.ParameterDict({"centres": nn.Parameter(torch.ones(2, 8)), "fixed": nn.Parameter(torch.ones(2))})
     criterion["fixed"].requires_grad = False
     model, words = network(), ["SOLVER.WEIGHT_DECAY", "0.1", "SOLVER.BASE_LR", "0.2", "SOLVER.LAYER_DECAY", "0.5"]
-    plain = build_optimizer(load_config(None, words), model, criterion=nn.CrossEntropyLoss())
-    optimizer = build_optimizer(load_config(None, words), model, criterion=criterion)
+    plain = build_optimizer(load_config(None, words), model, others=nn.CrossEntropyLoss())
+    optimizer = build_optimizer(load_config(None, words), model, others=criterion)
     *groups, last = optimizer.param_groups
     assert [group["params"] for group in groups] == [group["params"] for group in plain.param_groups]
     assert last["params"] == [criterion["centres"]] and last["lr"] == 0.2 and last["weight_decay"] == 0.0
