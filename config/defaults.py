@@ -25,7 +25,7 @@ def default_config() -> CfgNode:
     c.MODEL = CfgNode()
     # A network of modeling/, or torchvision/NAME or timm/NAME for any classifier of these libraries.
     c.MODEL.NAME = "resnet9"
-    # Start from the library's ImageNet weights; a head with another number of classes is initialized randomly.
+    # Start from the library's ImageNet weights; a head with another number of classes is initialised randomly.
     c.MODEL.PRETRAINED = False
     # Start from the weights in this file: a checkpoint, a bare state dict, or safetensors; empty: none.
     c.MODEL.WEIGHTS = ""
@@ -96,7 +96,7 @@ def default_config() -> CfgNode:
     c.SOLVER.BATCH_SIZE = 64
     # Peak learning rate, which the schedule scales.
     c.SOLVER.BASE_LR = 0.1
-    # Weight decay of all parameters except normalization layers and biases.
+    # Weight decay of all parameters except normalisation layers and biases.
     c.SOLVER.WEIGHT_DECAY = 5.0e-4
     # Learning-rate multiplier of the head, the last linear layers.
     c.SOLVER.HEAD_LR_MULT = 1.0

@@ -51,7 +51,7 @@ def build_split(cfg: CfgNode, split: str, classes: list[str] | None = None) -> D
     if classes is not None and names != list(classes):
         raise UserError(
             f"{where}: its {split} split has {len(names)} classes {_shown(names)}, expected {len(classes)} "
-            f"{_shown(classes)}; name the data set it was trained on"
+            f"{_shown(classes)}; name the data set that the network was trained on"
         )
     if len(dataset) == 0:
         raise UserError(f"{where}: its {split} split is empty")

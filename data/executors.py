@@ -47,7 +47,7 @@ class Inline:
     """One thread of this process, `prefetch` batches ahead; the main thread only waits, and can be interrupted."""
 
     # Loaders may share a data set, which need not be safe for several threads.
-    _one_reads = Lock()
+    _read_lock = Lock()
 
     def __init__(self, prefetch: int = 2):
         self.prefetch = prefetch
@@ -73,13 +73,14 @@ class Inline:
                     tasks.put(following)
                 yield result
         finally:
-            while not tasks.empty():
-                tasks.get()
+            with suppress(Empty):  # not `while not tasks.empty()`: the thread may take the last one in between
+                while True:
+                    tasks.get_nowait()
             tasks.put(None)
 
     def _read(self, reader: SampleReader, tasks: SimpleQueue, results: SimpleQueue) -> None:
         for keys in iter(tasks.get, None):
-            with self._one_reads:
+            with self._read_lock:
                 try:
                     results.put(reader.read(keys))
                 except BaseException as error:  # a thread that died would be waited for
@@ -88,7 +89,7 @@ class Inline:
                     results.put(ReadResult(error=failure))
 
     def close(self) -> None:
-        """Does nothing, as a thread ends with its run."""
+        """Does nothing: the thread ends with its run."""
 
 
 class _Worker(NamedTuple):
@@ -138,7 +139,7 @@ class Processes:
                 send(following)
             yield result
             if run != self._run:
-                raise RuntimeError("another run of this loader has begun; close the first one before")
+                raise RuntimeError("this loader is being iterated again; close the first iterator before")
 
     def _start(self, reader: SampleReader) -> None:
         context: Any = multiprocessing.get_context(None if self.kind == "auto" else self.kind)

@@ -49,14 +49,14 @@ class Loader:
         """Number of batches in an epoch."""
         return math.ceil(self.num_samples / self.batch_size)
 
-    def batches(self, epoch: int = 0, start: int = 0, poll: Poll | None = None) -> Iterator[Batch]:
-        """Yields the batches of an epoch from position `start` on, without reading what comes before it.
+    def batches(self, epoch: int = 0, start: int = 0, poll: Poll = lambda: None) -> Iterator[Batch]:
+        """Yields the batches of an epoch from position `start` on, skipping everything before it unread.
 
         A batch's images are valid until the next one is asked for. `poll` is called at least every 0.2 s while
         waiting for data, and may raise to stop. Raises UserError for a sample that cannot be read.
         """
         keys = batches_of_keys(self._order(epoch), self.batch_size, epoch, start)
-        with closing(self.executor.run(self.reader, keys, poll or (lambda: None))) as results:
+        with closing(self.executor.run(self.reader, keys, poll)) as results:
             for result in results:
                 self._record(result.broken)
                 if result.error is not None:

@@ -51,11 +51,11 @@ class SampleReader:
     def read(self, keys: Sequence[SampleKey], out: np.ndarray | None = None) -> ReadResult:
         """Reads a batch, its pixels into `out`, uint8 (at least N, H, W, C), if given. An error is in the result."""
         result = ReadResult()
-        images = np.empty((len(keys), *self.size, self.channels), np.uint8) if out is None else out
         indices: list[int] = []
         targets: list[Target] = []
         name = "a sample"
         try:
+            images = np.empty((len(keys), *self.size, self.channels), np.uint8) if out is None else out
             for key in keys:
                 if sample := self._read_or_skip(key, result.broken):
                     images[len(indices)], target = sample

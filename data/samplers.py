@@ -34,14 +34,15 @@ def epoch_order(num_samples: int, seed: int, epoch: int, weights: np.ndarray | N
 
     With `weights` (num_samples,), draws with replacement in proportion to them.
     """
-    shares = None if weights is None else weights / weights.sum()
     rng = stream("order", seed, epoch)
-    return rng.permutation(num_samples) if shares is None else rng.choice(num_samples, num_samples, p=shares)
+    if weights is None:
+        return rng.permutation(num_samples)
+    return rng.choice(num_samples, num_samples, p=weights / weights.sum())
 
 
 def usable_samples(num_samples: int, batch_size: int) -> int:
     """Number of samples in a training epoch: a last batch of one, which batch norm cannot take, is dropped."""
-    return num_samples - 1 if num_samples % batch_size == 1 and batch_size > 1 else num_samples
+    return num_samples - 1 if num_samples % batch_size == 1 else num_samples
 
 
 def batches_of_keys(order: np.ndarray, batch_size: int, epoch: int, start: int = 0) -> Iterator[list[SampleKey]]:

@@ -72,14 +72,14 @@ def build_trainer(
     """
     seed_everything(cfg.SEED)
     set_arithmetic(cfg.SOLVER.TF32, cfg.SOLVER.DETERMINISTIC)
-    # 1. The data, and what follows from them.
+    # 1. The data, and the settings resolved from it.
     train_set, val_set = build_train_and_val(cfg)
     changes = {} if checkpoint is None else _check_continuation(cfg, checkpoint, train_set, allow_changes)
-    resolved = _resolve(cfg, train_set, checkpoint, changes)
+    resolved = _resolve(cfg, train_set, val_set, checkpoint, changes)
     # 2. The task: network, normalisation and loss.
     task, resolved = _build_task(cfg, resolved, is_new=checkpoint is None)
     # 3. The step: optimizer, schedule, precision, moving average.
-    train_loader = build_train_loader(cfg, train_set, resolved.input, **_loading(task, resolved))
+    train_loader = build_train_loader(cfg, train_set, resolved.input, **_loader_options(task, resolved))
     step, head = _build_step(cfg, task, resolved, len(train_loader))
     # 4. The hooks, and the trainer that calls them.
     mix = build_batch_transforms(cfg, resolved.num_outputs)
@@ -88,13 +88,15 @@ def build_trainer(
         *_build_evaluation(cfg, step, val_set, resolved),
         Freezing(task.model, cfg.SOLVER.FREEZE_EPOCHS, head),
         *_build_hooks(cfg, run, resolved.names, has_validation=val_set is not None),
-        Checkpoints(run, cfg.dump(), output_names(train_set), resolved, *intervals),  # last, when all others have moved
+        Checkpoints(
+            run, cfg.dump(), output_names(train_set), resolved, *intervals
+        ),  # last: it saves the state of the others
     ]
     trainer = Trainer(step, train_loader, torch.device(resolved.device), cfg.SOLVER.MAX_EPOCHS, mix, hooks, poll)
     # 5. The state of a checkpoint.
     if checkpoint is not None:
-        _announce_machine(resolved, checkpoint.resolved)
-        trainer.load_state_dict(continued_state(checkpoint, changes, cfg.SOLVER.BATCH_SIZE, bool(cfg.SOLVER.EMA)))
+        _log_device_changes(resolved, checkpoint.resolved)
+        trainer.load_state_dict(continued_state(checkpoint, changes, len(train_loader), bool(cfg.SOLVER.EMA)))
     write_run_files(run, cfg.dump(), dump_overrides(cfg), resolved.to_yaml(), resolved.device)
     _log_summary(cfg, trainer, resolved, val_set)
     return trainer
@@ -111,7 +113,13 @@ def _check_continuation(
     return changes
 
 
-def _resolve(cfg: CfgNode, train_set: Dataset, checkpoint: Checkpoint | None, changes: Collection[str]) -> Resolved:
+def _resolve(
+    cfg: CfgNode,
+    train_set: Dataset,
+    val_set: Dataset | None,
+    checkpoint: Checkpoint | None,
+    changes: Collection[str],
+) -> Resolved:
     """Works out what the configuration leaves open; a value of the checkpoint stays unless its key has changed."""
     saved = checkpoint.resolved if checkpoint else None
     task, needed = cfg.TASK.NAME or (saved.task if saved else ""), loss_task(cfg)
@@ -120,7 +128,7 @@ def _resolve(cfg: CfgNode, train_set: Dataset, checkpoint: Checkpoint | None, ch
         source = "LOSS.NAME" if needed == "regression" else "the data set's targets"
         log.info("TASK.NAME: %s, inferred from %s", task, source)
     kind = find_task(task)
-    kind.check(train_set, None)
+    kind.check(train_set, val_set)
     if needed and kind.loss_tasks and needed not in kind.loss_tasks:
         problem = f"a loss for {needed}, the task is {task}; set it to {kind.default_loss}"
         raise UserError(f"LOSS.NAME {cfg.LOSS.NAME}: {problem}")
@@ -165,14 +173,14 @@ def _build_task(cfg: CfgNode, resolved: Resolved, is_new: bool) -> tuple[Task, R
     return task, dataclasses.replace(resolved, device=str(device), amp=amp)
 
 
-def _announce_machine(now: Resolved, before: Resolved) -> None:
-    """Logs which settings a resumed run has changed because the machine is another."""
+def _log_device_changes(now: Resolved, before: Resolved) -> None:
+    """Logs the device and the precision of a resumed run if they have changed."""
     for key, new, old in (("MODEL.DEVICE", now.device, before.device), ("SOLVER.AMP", now.amp, before.amp)):
         if new != old:
-            get_logger("resume").info("changed: %s: resolved to %s, before to %s", key, new, old)
+            get_logger("resume").info("changed: %s: now resolved to %s, before %s", key, new, old)
 
 
-def _loading(task: Task, resolved: Resolved) -> dict[str, bool]:
+def _loader_options(task: Task, resolved: Resolved) -> dict[str, bool]:
     return {"pin_memory": resolved.device.startswith("cuda"), "spatial_targets": task.spatial_targets}
 
 
@@ -214,7 +222,7 @@ def _build_evaluation(cfg: CfgNode, step: StandardStep, val_set: Dataset | None,
     if val_set is None:
         return []
     task = step.task if step.ema is None else step.task.with_model(step.ema.module)
-    loader = build_eval_loader(cfg, val_set, resolved.input, **_loading(task, resolved))
+    loader = build_eval_loader(cfg, val_set, resolved.input, **_loader_options(task, resolved))
     reader = image_reader(val_set, cfg.DATASETS.MAX_PIXELS)
     return [Evaluation(evaluation_task(cfg, task), loader, metrics, resolved.monitor, reader)]
 
@@ -239,7 +247,7 @@ def _build_hooks(cfg: CfgNode, run: RunFolder, names: list[str], has_validation:
 def _log_summary(cfg: CfgNode, trainer: Trainer, resolved: Resolved, val_set: Dataset | None) -> None:
     held_out = f"{len(val_set)} for validation" if val_set is not None else "no validation"
     images = f"{len(trainer.train_loader.dataset)} training images, {held_out}"
-    log.info("%s: %s; %s of %d outputs", cfg.DATASETS.NAME, images, resolved.task, resolved.num_outputs)
+    log.info("%s: %s; %s with %d outputs", cfg.DATASETS.NAME, images, resolved.task, resolved.num_outputs)
     parameters = f"{sum(p.numel() for p in trainer.task.model.parameters()):,} parameters"
     size = "x".join(map(str, (resolved.input.channels, *resolved.input.size)))
     log.info("%s: %s, input %s, on %s, AMP %s", cfg.MODEL.NAME, parameters, size, resolved.device, resolved.amp)

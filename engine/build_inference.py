@@ -94,7 +94,7 @@ def load_teacher(resolved: Resolved, device: torch.device) -> torch.nn.Module | 
         checkpoint, cfg = prepare_checkpoint(load_checkpoint(run.best_weights if run.has_weights else run.path))
     except UserError as error:
         raise UserError(f"LOSS.teacher: {error}; name a run or a checkpoint of this project") from error
-    checkpoint.check_teaches(resolved)
+    checkpoint.check_can_teach(resolved)
     task = build_trained_task(checkpoint, cfg, device)
     return torch.nn.Sequential(task.normalize, task.model)
 
@@ -135,7 +135,7 @@ def task_metrics(task_name: str) -> dict[str, Callable[..., float]]:
 
 
 def image_reader(dataset: Dataset, max_pixels: int) -> Callable[[int], np.ndarray]:
-    """Returns a function index -> the image as people see it, uint8 (H, W, 1 or 3), RGB: three of many channels."""
+    """Returns a function index -> image for display, uint8 (H, W, 1 or 3), RGB; of more channels the first three."""
 
     def read(index: int) -> np.ndarray:
         source, _ = dataset[index]

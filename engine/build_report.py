@@ -14,6 +14,7 @@ from engine.inference import SplitResult, Watch, evaluate
 from engine.report.page import Image, Page
 from engine.report.training import read_history, run_metadata, training_images
 from engine.report.writer import check_finite, kept_images, write_index, write_split_report
+from engine.tasks.base import find_task
 from utils.contracts import Batch, Dataset, InputSpec, class_names
 from utils.drawing import COLUMNS, encode_png, grid, thumbnail_size
 from utils.labels import target_text
@@ -91,12 +92,12 @@ def _write_index(run: RunFolder, cfg: CfgNode, epoch: int, data_images: list[Ima
 
 
 def draw_first_batch(
-    cfg: CfgNode, spec: InputSpec, dataset: Dataset, count: int
+    cfg: CfgNode, spec: InputSpec, dataset: Dataset, count: int, spatial_targets: bool = False
 ) -> tuple[np.ndarray, Batch, dict[int, str]]:
     """Returns an image of the first `count` samples of the first batch, BGR, that batch, and which are corrupt."""
     cfg = cfg.clone()
     cfg.DATALOADER.NUM_WORKERS = 0  # for a single batch
-    loader, classes = build_train_loader(cfg, dataset, spec), class_names(dataset)
+    loader, classes = build_train_loader(cfg, dataset, spec, spatial_targets=spatial_targets), class_names(dataset)
     batch = next(loader.batches())
     if mix := build_batch_transforms(cfg, len(classes)):
         batch = mix(batch, 0, 0)
@@ -111,7 +112,8 @@ def _draw_data(cfg: CfgNode, resolved: Resolved, train_set: Dataset, val_set: Da
     """Returns images of what the network was trained on."""
     from utils import plotting
 
-    drawn = {"first_batch": encode_png(draw_first_batch(cfg, resolved.input, train_set, 32)[0])}
+    spatial = find_task(resolved.task).spatial_targets
+    drawn = {"first_batch": encode_png(draw_first_batch(cfg, resolved.input, train_set, 32, spatial)[0])}
     if resolved.task in ("classification", "multilabel"):
         sets = {"train": train_set, "val": val_set}
         counts = {f"{name}: {len(s):,} images": class_counts(s) for name, s in sets.items() if s is not None}

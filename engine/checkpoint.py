@@ -1,4 +1,4 @@
-"""Checkpoint files: tensors and plain values, written atomically, checked when read, and run no code."""
+"""Checkpoint files: tensors and plain values, written atomically, verified by CRC, loaded without executing code."""
 
 import copy
 import re
@@ -57,7 +57,7 @@ class Resolved:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A saved training: `config` is the YAML text of what was asked for, `classes` those of the data set, if any.
+    """A saved training run: `config` is the YAML text of what was asked for, `classes` those of the data set, if any.
 
     `state` is what the `Checkpointables` of the trainer saved, by name; of a file of version 1 it is `model` and
     `ema` alone, which cannot be resumed. It is exact `at_step_boundary`, but not after a crash within a step.
@@ -85,13 +85,15 @@ class Checkpoint:
     def step(self) -> int:
         return self.state["progress"]["step"]
 
-    def check_teaches(self, resolved: Resolved) -> None:
+    def check_can_teach(self, resolved: Resolved) -> None:
         """Raises UserError unless this is the checkpoint of a network for the same task, classes and images."""
         own, other = self.resolved, resolved
-        pairs: dict[str, tuple[object, object]] = {"classes": (own.names, other.names), "task": (own.task, other.task)}
-        pairs["size"] = list(own.input.size), list(other.input.size)
-        pairs["channels"] = own.input.channels, other.input.channels
-        for name, (found, expected) in pairs.items():
+        for name, found, expected in (
+            ("classes", own.names, other.names),
+            ("task", own.task, other.task),
+            ("size", list(own.input.size), list(other.input.size)),
+            ("channels", own.input.channels, other.input.channels),
+        ):
             if found != expected:
                 hint = "name a teacher of the same classes and images"
                 problem = f"found {name} {found}, expected {expected} as in this training"
@@ -167,7 +169,7 @@ def _read(path: Path, mapped: bool) -> object:
     except OSError as error:
         raise UserError(f"{path}: cannot read the checkpoint: {error.strerror or one_line(error)}") from error
     except zipfile.BadZipFile as error:
-        size, start = path.stat().st_size, path.read_bytes()[:16]
+        size, start = path.stat().st_size, path.open("rb").read(16)
         raise UserError(
             f"{path}: not a checkpoint, or damaged ({one_line(error)}; {size} bytes, begins with {start!r}); "
             "use another file"
@@ -198,7 +200,7 @@ class Stateful(Protocol):
 
 
 class Checkpointables:
-    """Everything of a training that must survive a stop, one keyword for each thing; restored in that order."""
+    """Everything in a training run that must survive an interruption, one keyword each; restored in that order."""
 
     def __init__(self, **objects: Stateful | None):
         self.objects = {name: thing for name, thing in objects.items() if thing is not None}

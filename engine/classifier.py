@@ -7,7 +7,7 @@ print(classifier("image.jpg").label)
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, overload
+from typing import Protocol, cast, overload
 
 import numpy as np
 import torch
@@ -24,9 +24,14 @@ from engine.resume import find_checkpoint
 from utils.contracts import Batch
 from utils.errors import UserError
 
-ImageLike = str | Path | bytes | bytearray | memoryview | BinaryIO | np.ndarray
+
+class File(Protocol):
+    def read(self) -> bytes: ...
+
+
+ImageLike = str | Path | bytes | bytearray | memoryview | File | np.ndarray
 Images = list[ImageLike] | tuple[ImageLike, ...] | Iterator[ImageLike]
-_CHUNK = 32  # images of a list in a batch
+_CHUNK = 32  # batch size for a list of images
 
 
 @dataclass(frozen=True)
@@ -98,8 +103,9 @@ class Classifier:
     def __call__(self, images: Images) -> list[Prediction]: ...
     def __call__(self, images: ImageLike | Images) -> Prediction | list[Prediction]:
         """Predicts one image, or several."""
-        are_several = isinstance(images, (list, tuple, Iterator)) and not hasattr(images, "read")
-        return self.predict(list(images)) if are_several else self.predict([images])[0]
+        if isinstance(images, (list, tuple, Iterator)) and not hasattr(images, "read"):
+            return self.predict(list(images))
+        return self.predict([cast("ImageLike", images)])[0]
 
     def predict(self, images: Sequence[ImageLike]) -> list[Prediction]:
         """Predicts images in the order given."""
@@ -142,7 +148,7 @@ class Classifier:
 
 @dataclass
 class _Sources:
-    """Images that people name, as a data set whose targets are all 0."""
+    """The caller's images as a data set whose targets are all 0."""
 
     images: Sequence[ImageLike]
     channels: int

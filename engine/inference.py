@@ -21,7 +21,7 @@ class SplitResult:
     """Scores and predictions of a split.
 
     `scores` are the loss and the metrics by name; `predictions` None from a task that keeps none; `names` those of
-    the outputs; `read_image(i)` gives a sample as people see it: uint8 (H, W, 1 or 3), RGB.
+    the outputs; `read_image(i)` returns a sample for display: uint8 (H, W, 1 or 3), RGB.
     """
 
     task: str
@@ -44,7 +44,7 @@ def evaluate(
     poll: Callable[[], None] = lambda: None,
     watch: Watch = lambda batches, total: batches,
 ) -> SplitResult:
-    """Runs a task in evaluation mode over all batches of a loader, and closes nothing.
+    """Runs a task in evaluation mode over all batches of a loader, and leaves the loader open.
 
     Always in float32, whatever it was trained in, so that validation, testing and inference agree. `poll` is called
     between batches and while waiting for them, and may raise.

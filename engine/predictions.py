@@ -66,7 +66,7 @@ class LabelPredictions(Predictions):
         return label_text(self.predicted[row], self.names)
 
     @cached_property
-    def counts(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    def class_scores(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """(precision, recall, F1, support) of each class, each (classes,); NaN where undefined. By scikit-learn."""
         from sklearn.metrics import precision_recall_fscore_support
 
@@ -79,7 +79,7 @@ class LabelPredictions(Predictions):
     @cached_property
     def occurs(self) -> np.ndarray:
         """bool (classes,): the classes that occur or are predicted; averages over classes ignore the others."""
-        return (self.counts[3] > 0) | (self.predicted & (self.labels >= 0)).any(axis=0)
+        return (self.class_scores[3] > 0) | (self.predicted & (self.labels >= 0)).any(axis=0)
 
     @cached_property
     def average_precisions(self) -> np.ndarray:
@@ -105,7 +105,7 @@ class LabelPredictions(Predictions):
     @cached_property
     def per_class(self) -> dict[str, np.ndarray]:
         """Column -> (classes,): support, precision, recall, F1, ROC AUC and average precision."""
-        precision, recall, f1, support = self.counts
+        precision, recall, f1, support = self.class_scores
         columns = {"support": support, "precision": precision, "recall": recall, "f1": f1}
         return columns | {"roc_auc": self.roc_aucs, "average_precision": self.average_precisions}
 

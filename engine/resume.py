@@ -1,6 +1,5 @@
 """Choosing the run to continue, the state to continue it from, and the checkpoint to test."""
 
-import math
 from collections.abc import Collection
 from pathlib import Path
 
@@ -46,7 +45,7 @@ def newest_unfinished(folder: Path, max_epochs: int) -> tuple[RunFolder, Checkpo
                 return run, checkpoint
             run.unlock()
         except UserError as error:
-            get_logger("resume").warning("passing over a run: %s", error)
+            get_logger("resume").warning("skipping a run: %s", error)
     return None
 
 
@@ -72,7 +71,7 @@ def check_data(checkpoint: Checkpoint, classes: list[str], size: int) -> None:
         raise UserError(f"{found}: restore the data, or start a new run without --resume")
 
 
-def continued_state(checkpoint: Checkpoint, changes: Collection[str], batch_size: int, has_ema: bool) -> State:
+def continued_state(checkpoint: Checkpoint, changes: Collection[str], steps_per_epoch: int, has_ema: bool) -> State:
     """Returns the state to continue from, without what the changed configuration keys invalidate."""
     progress = dict(checkpoint.state["progress"])
     state = {**checkpoint.state, "progress": progress}
@@ -86,6 +85,6 @@ def continued_state(checkpoint: Checkpoint, changes: Collection[str], batch_size
         # The schedule continues where it was in epochs, which have another number of steps now.
         size = progress["dataset_size"]
         epochs = progress["epoch"] + progress["samples_seen"] / size
-        shift = round(epochs * math.ceil(size / batch_size)) - progress["step"]
+        shift = round(epochs * steps_per_epoch) - progress["step"]
         state["schedule"] = {**state["schedule"], "shift": shift}
     return state

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Progress:
-    """How far a training is: `step` counts updates, `samples_seen` the samples used of epoch `epoch`, both from 0."""
+    """Progress of a run: `step` counts updates, `samples_seen` the samples used of epoch `epoch`, both from 0."""
 
     epoch: int = 0
     samples_seen: int = 0
@@ -43,7 +43,7 @@ class Progress:
 class Trainer:
     """Trains a task for `max_epochs`, one `train_step` after the other; hooks do everything else.
 
-    It can be stopped between any two steps and be resumed bit for bit. `poll` is called where stopping is safe,
+    It can be stopped between any two steps and resumed bit for bit. `poll` is called where stopping is safe,
     and may raise. `batch_transform(batch, epoch, samples_seen)` mixes batches on the device.
     """
 
@@ -127,7 +127,7 @@ class Trainer:
 
     @property
     def is_best(self) -> bool:
-        """Whether the newest evaluation was the best so far; also without any."""
+        """Whether the newest evaluation is the best so far; True if there has been none."""
         return self.progress.epochs_since_best == 0
 
     @property
@@ -136,7 +136,7 @@ class Trainer:
 
     @property
     def epochs_done(self) -> float:
-        """Epochs done, with a fraction."""
+        """Completed epochs, including the fraction of the current one."""
         return self.epoch + self.progress.samples_seen / self.train_loader.num_samples
 
     @property

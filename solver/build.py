@@ -31,7 +31,7 @@ def build_optimizer(
 
 
 def build_schedule(cfg: CfgNode, optimizer: torch.optim.Optimizer, steps_per_epoch: int) -> Schedule:
-    """Returns the learning-rate schedule of an optimizer. Raises UserError as `schedule_factor`."""
+    """Returns the learning-rate schedule of an optimizer. Raises UserError like `schedule_factor`."""
     return Schedule(optimizer, schedule_factor(cfg, steps_per_epoch), cfg.SOLVER.MAX_EPOCHS * steps_per_epoch)
 
 

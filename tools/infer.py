@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import _path  # noqa: F401
 
 from config.defaults import default_config
-from utils.cli import ArgumentParser, progress_bar, run
+from utils.cli import ArgumentParser, batch_bar, run
 from utils.errors import UserError
 from utils.logger import get_logger, setup_logging
 
@@ -49,7 +49,7 @@ def parse(argv: Sequence[str]) -> Namespace:
     parser.add_argument("--tta", action="store_true", help="average the outputs for each image and its mirror image")
     parser.add_argument("--draw", action="store_true", help="also annotate the images in folders")
     parser.add_argument("--cam", action="store_true", help="draw a Grad-CAM map for each of the top classes")
-    parser.add_argument("--json", action="store_true", help="print one JSON object a line, for other programs")
+    parser.add_argument("--json", action="store_true", help="print one JSON object per line, for other programs")
     args = parser.parse_args(argv)
     if args.topk < 1:
         parser.error(f"--topk: found {args.topk}, expected at least 1")
@@ -80,7 +80,7 @@ def predict(args: Namespace, classifier: "Classifier", files: list[Path]) -> int
 
     named_files, has_labels = set(args.images), classifier.has_labels
     rows = [("file", "label", "probability", "top_k") if has_labels else ("file", *classifier.names)]
-    for index, prediction in classifier.stream(files, lambda batches, total: progress_bar(batches, total, len)):
+    for index, prediction in classifier.stream(files, batch_bar):
         if prediction.values is None:
             continue  # the loader has reported it
         if prediction.values.ndim != 1:

@@ -23,11 +23,12 @@ def main(argv: Sequence[str]) -> None:
 
     spec = build_input_spec(cfg, dataset_defaults(cfg))
     dataset, _ = build_train_and_val(cfg)
-    above, batch, broken = draw_first_batch(cfg, spec, dataset, args.count)
+    is_spatial = np.ndim(dataset[0][1]) > 1
+    above, batch, broken = draw_first_batch(cfg, spec, dataset, args.count, is_spatial)
     indices = batch.indices.tolist()
     index = next((i for i in indices if i not in broken), indices[0])
     # As if the image came first in epochs 0, 1, 2, ..., so that the first of these draws is the one in the batch.
-    reader = build_reader(cfg, dataset, spec, train=True, spatial_targets=np.ndim(dataset[index][1]) > 1)
+    reader = build_reader(cfg, dataset, spec, train=True, spatial_targets=is_spatial)
     draws = [reader.read_sample(SampleKey(index, epoch, position=0))[0] for epoch in range(_DRAWS)]
     title = f"{dataset.name(index)} ({target_text(dataset[index][1], getattr(dataset, 'classes', ()))})"
     below = grid(draws, COLUMNS, thumbnail_size(spec.size), f"{title} under {_DRAWS} augmentations")

@@ -10,7 +10,8 @@ import _path  # noqa: F401
 
 from config import CfgNode
 from config.loader import output_dir, split_overrides
-from utils.cli import ArgumentParser, print_table, progress_bar, run
+from config.node import is_argument
+from utils.cli import ArgumentParser, batch_bar, print_table, run
 from utils.errors import UserError
 from utils.logger import get_logger, setup_logging
 
@@ -30,24 +31,29 @@ def main(argv: Sequence[str]) -> None:
     from engine.build_report import report_folder, report_on_split, score_checkpoint
     from engine.checkpoint import load_checkpoint
     from engine.resume import find_checkpoint
+    from utils.run_folder import run_of
 
     path = find_checkpoint(Path(os.path.expanduser(args.run or output_dir(overrides))))
     checkpoint, cfg = prepare_checkpoint(load_checkpoint(path), overrides)
-    other_data = bool({"DATASETS.NAME", "DATASETS.ROOT"} & set(overrides))
-    if args.output is None and (other_data or ("TEST.TTA_FLIP" in overrides and cfg.TEST.TTA_FLIP)):
+    data_keys = [key for key in overrides[::2] if key.startswith("DATASETS.")]
+    other_data = any(key in ("DATASETS.NAME", "DATASETS.ROOT") or is_argument(key) for key in data_keys)
+    split, dataset = choose_split(args.split, cfg, checkpoint.classes or None, other_data)
+    in_run = args.output is None and run_of(path) is not None
+    if in_run and (other_data or ("TEST.TTA_FLIP" in overrides and cfg.TEST.TTA_FLIP)):
         tests = "a test of other data or with test-time augmentation"
         raise UserError(f"--output: needed for {tests}, which does not belong in the run's report; name a folder")
-    split, dataset = choose_split(args.split, cfg, checkpoint.classes or None, other_data)
     log.info("testing %s on the %s split of %s (%d images)", path, split, cfg.DATASETS.NAME, len(dataset))
     folder = args.output or report_folder(path, split)
-    bar = lambda batches, total: progress_bar(batches, total, len)  # noqa: E731
-    result = score_checkpoint(checkpoint, cfg, split, dataset, bar)
+    result = score_checkpoint(checkpoint, cfg, split, dataset, batch_bar)
     show(result, path, folder)
     report_on_split(folder, checkpoint, cfg, result)
 
 
 def parse(words: Sequence[str]) -> Namespace:
-    parser = ArgumentParser(description=__doc__, epilog="KEY VALUE pairs, such as TEST.BATCH_SIZE 64, change any key.")
+    parser = ArgumentParser(
+        description=__doc__,
+        epilog="KEY VALUE pairs, such as TEST.BATCH_SIZE 64, change keys that are not fixed by training.",
+    )
     parser.add_argument("run", metavar="RUN_OR_CHECKPOINT", nargs="?", help="default: the newest run's best weights")
     parser.add_argument("--split", choices=("train", "val", "test"), help="default: test, or val where there is none")
     parser.add_argument("--output", metavar="DIR", type=Path, help="folder for the report; default: in the run")
@@ -68,11 +74,12 @@ def choose_split(name: str | None, cfg: CfgNode, classes: list[str] | None, othe
             return name or "test", build_split(cfg, name or "test", classes)
     except MissingSplit as error:
         if name or other_data:
-            raise UserError(f"{error}; --split val tests what a training holds out, --split train all of it") from error
+            hint = "--split val tests the held-out part of the training set, --split train all of it"
+            raise UserError(f"{error}; {hint}") from error
         log.info("%s; testing the validation set instead", error)
     dataset = build_train_and_val(cfg)[1]
     if dataset is None:
-        raise UserError("DATASETS.VAL_RATIO 0: there is no validation set to test")
+        raise UserError("DATASETS.VAL_RATIO 0: there is no validation set to test; use --split test or train")
     if classes is not None and output_names(dataset) != classes:
         raise UserError(f"the data set's classes differ from the checkpoint's: {', '.join(classes)}")
     return "val", dataset

@@ -13,7 +13,7 @@ import _path  # noqa: F401
 
 from config.loader import CfgNode, dump_marked, load_config, split_overrides
 from engine.interrupt import InterruptHandler
-from utils.cli import ArgumentParser, progress_bar, run
+from utils.cli import ArgumentParser, batch_bar, run
 from utils.errors import Interrupted, UserError
 from utils.logger import get_logger, log_to_file, setup_logging
 from utils.run_folder import RunFolder, create_run, open_run
@@ -112,7 +112,7 @@ def report(folder: RunFolder, cfg: CfgNode) -> None:
     """Writes the report on the training, with its best weights on the validation set."""
     from engine.build_report import report_on_training
 
-    log.info("report: %s", report_on_training(folder, cfg, lambda batches, total: progress_bar(batches, total, len)))
+    log.info("report: %s", report_on_training(folder, cfg, batch_bar))
 
 
 if __name__ == "__main__":

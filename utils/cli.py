@@ -10,13 +10,14 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from typing import NoReturn, TypeVar
 
 from utils.errors import Interrupted, UserCodeError, UserError
 from utils.logger import get_logger
 
 T = TypeVar("T")
+B = TypeVar("B", bound=Sized)
 
 
 class ArgumentParser(argparse.ArgumentParser):
@@ -86,3 +87,8 @@ def progress_bar(items: Iterable[T], total: int, size: Callable[[T], int] = lamb
         for item in items:
             yield item
             bar.update(size(item))
+
+
+def batch_bar(batches: Iterable[B], total: int) -> Iterator[B]:
+    """Yields batches under a bar of `total` images."""
+    return progress_bar(batches, total, len)

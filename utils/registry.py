@@ -54,7 +54,7 @@ class Registry(Generic[T]):
         return self._table[name][0]
 
     def info(self, name: str, key: str) -> dict[str, Any]:
-        """The facts given when `name` was registered; raises as `get`."""
+        """The facts given when `name` was registered; raises like `get`."""
         self.get(name, key)
         return self._table[name][1]
 

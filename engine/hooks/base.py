@@ -15,7 +15,7 @@ class Hook:
     """
 
     needs_validation = False  # whether it reads `trainer.metrics` or `trainer.is_best`
-    main_only = False  # whether only the first of several processes runs it
+    main_only = False  # for rank 0 alone once there are several processes; not used yet
 
     def before_train(self, trainer: Trainer) -> None:
         """Called once, before the first step of this process; a resumed state has been restored."""
@@ -27,16 +27,16 @@ class Hook:
         """Called within a step, before the update: gradients of the whole batch, still scaled and not clipped."""
 
     def after_step(self, trainer: Trainer) -> None:
-        """Called after each step: counters, learning rate and weights have moved."""
+        """Called after each step: counters and learning rate have moved, the weights if `trainer.result.updated`."""
 
     def evaluate(self, trainer: Trainer) -> None:
-        """Called when an epoch is consumed. Must not change any state: a stop here is resumed here."""
+        """Called at the end of an epoch. Must not change saved state: a run stopped here repeats the evaluation."""
 
     def after_epoch(self, trainer: Trainer) -> None:
         """Called after the evaluation; the counters stand at the next epoch."""
 
     def on_failure(self, trainer: Trainer, error: BaseException) -> None:
-        """Called when an exception, a signal for example, leaves the loop."""
+        """Called when an exception, including an interrupt, leaves the loop."""
 
     def after_train(self, trainer: Trainer) -> None:
         """Always called on exit; close resources here."""

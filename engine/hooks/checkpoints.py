@@ -20,7 +20,8 @@ log = get_logger("train")
 class Checkpoints(Hook):
     """Saves a checkpoint at the end of each epoch, every `every_steps` steps, and when the loop is left.
 
-    `keep_every_epochs` is the interval of copies that stay; 0: never. See `Checkpoint` for what comes before it.
+    `config`, `classes` and `resolved` are stored in each. `keep_every_epochs` is the interval of copies that
+    stay; 0: none.
     """
 
     run: RunFolder

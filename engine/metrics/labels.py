@@ -34,7 +34,7 @@ def top5(predictions: SingleLabel) -> float:
 @METRICS.register(tasks=_SINGLE)
 def balanced_accuracy(predictions: SingleLabel) -> float:
     """Recall, averaged over the classes that occur."""
-    _, recall, _, support = predictions.counts
+    _, recall, _, support = predictions.class_scores
     return mean(recall[support > 0])
 
 
@@ -45,12 +45,12 @@ def exact_match(predictions: LabelPredictions) -> float:
 
 
 def _macro(column: int, predictions: LabelPredictions) -> float:
-    return mean(predictions.counts[column][predictions.occurs])
+    return mean(predictions.class_scores[column][predictions.occurs])
 
 
 def _weighted(column: int, predictions: LabelPredictions) -> float:
-    support = predictions.counts[3]
-    return float(np.nan_to_num(predictions.counts[column]) @ support / (support.sum() or math.nan))
+    support = predictions.class_scores[3]
+    return float(np.nan_to_num(predictions.class_scores[column]) @ support / (support.sum() or math.nan))
 
 
 for _column, _name in enumerate(("precision", "recall", "f1")):

@@ -43,7 +43,7 @@ class StandardStep:
     """One update of the weights from one batch.
 
     Called with a batch on the device, it returns the `StepResult` without gradients. `after_backward` is called
-    when the gradients of the whole batch are there, still scaled by the fp16 scaler and not clipped. A step with a
+    when the gradients of the whole batch are complete, still scaled by the fp16 scaler and not clipped. A step with a
     state of its own gives it in `state_dict`.
     """
 
@@ -71,7 +71,7 @@ class StandardStep:
         return replace(result, lr=lr, updated=updated)
 
     def backward(self, batch: Batch) -> StepResult:
-        """Adds the gradients of the batch to those there are, one micro-batch at a time."""
+        """Accumulates the gradients of the batch, one micro-batch at a time."""
         results = []
         for micro_batch in batch.split(self.options.micro_batches):
             with self.precision.autocast():
@@ -87,7 +87,7 @@ class StandardStep:
         return StepResult(torch.stack([result.loss for result in results]).sum(), outputs, targets, indices)
 
     def update(self) -> bool:
-        """Clips, updates the weights and clears the gradients. False if fp16 gradients overflowed: no update then."""
+        """Clips, updates the weights, clears the gradients. Returns False if fp16 overflow skipped the update."""
         scaler, options, before = self.precision.scaler, self.options, self._updates
         if options.clip_norm or options.clip_value:
             scaler.unscale_(self.optimizer)

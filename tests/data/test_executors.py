@@ -3,6 +3,7 @@
 import faulthandler
 import multiprocessing
 import os
+import queue
 import signal
 import subprocess
 import sys
@@ -92,6 +93,23 @@ def test_the_main_thread_reads_nothing_and_few_batches_are_read_ahead():
     count = len(read)
     time.sleep(0.2)
     assert len(read) == count and not any(thread.is_alive() for thread in threads)
+
+
+class SlowToTell(queue.SimpleQueue):
+    def empty(self):
+        found = super().empty()
+        time.sleep(0.05)  # in which the thread that reads may take the last task
+        return found
+
+
+def test_a_run_can_be_left_while_the_thread_takes_a_task(monkeypatch):
+    monkeypatch.setattr("data.executors.SimpleQueue", SlowToTell)
+    batches = make(lambda i: time.sleep(0.002), Inline(prefetch=2)).batches()
+    next(batches)
+    leaving = threading.Thread(target=batches.close, daemon=True)
+    leaving.start()
+    leaving.join(timeout=5)
+    assert not leaving.is_alive()
 
 
 @EXECUTORS
@@ -207,7 +225,7 @@ def test_one_run_at_a_time(processes):
     next(first)
     second = made.batches()
     next(second)
-    with pytest.raises(RuntimeError, match="another run of this loader has begun"):
+    with pytest.raises(RuntimeError, match="this loader is being iterated again"):
         next(first)
     assert len(list(second)) == 4
 

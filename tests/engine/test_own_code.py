@@ -63,7 +63,18 @@ class Remembering(StandardStep):
         self.momentum = state["momentum"]
 
 
-OWN = ["TASK.NAME", "scaled", "TEST.METRICS", "[]", "TEST.MONITOR", "min loss", "SOLVER.STEP.NAME", "remembering", "SOLVER.MAX_EPOCHS", "2"]
+OWN = [
+    "TASK.NAME",
+    "scaled",
+    "TEST.METRICS",
+    "[]",
+    "TEST.MONITOR",
+    "min loss",
+    "SOLVER.STEP.NAME",
+    "remembering",
+    "SOLVER.MAX_EPOCHS",
+    "2",
+]
 
 
 def test_the_state_of_a_task_and_of_a_step_is_saved_resumed_and_tested_with(make_trainer, tmp_path):
@@ -203,6 +214,23 @@ def test_a_thread_that_reads_never_dies_in_silence(make_trainer, error):
     trainer.train_loader.reader.transforms = [fail]
     with pytest.raises(UserCodeError, match="stop"):
         trainer.train()
+
+
+def test_an_error_before_the_first_sample_is_reported(make_trainer):
+    trainer = make_trainer()
+    trainer.train_loader.executor = Inline()
+    trainer.train_loader.reader.size = (1 << 30, 1 << 20)
+    with pytest.raises(UserCodeError, match="allocate"):
+        trainer.train()
+
+
+def test_a_task_checks_both_sets(make_trainer, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        Classification, "check", classmethod(lambda cls, train, val: seen.append((len(train), len(val))))
+    )
+    make_trainer()
+    assert seen == [(36, 9)]
 
 
 def test_whatever_is_not_an_image_is_an_error_of_its_own(make_trainer, tmp_path):

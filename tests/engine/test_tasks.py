@@ -185,7 +185,7 @@ def test_what_was_resolved_stays_and_the_machine_is_resolved_anew(make_trainer, 
     caplog.set_level("INFO", "strata")
     monkeypatch.setitem(DATASETS.info("toy", ""), "mean", (0.9,))  # a newer version may have other defaults
     trainer = make_trainer("SOLVER.AMP", "auto", "SOLVER.MAX_EPOCHS", "2", checkpoint=checkpoint)
-    assert "changed: SOLVER.AMP: resolved to off, before to bf16" in caplog.text
+    assert "changed: SOLVER.AMP: now resolved to off, before bf16" in caplog.text
     assert trainer.train_step.precision.dtype is None
     trainer.train()
     again = load_checkpoint(tmp_path / "run/weights/last.pth")

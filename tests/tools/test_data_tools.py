@@ -98,6 +98,18 @@ class Masks(Values):
         self.targets = (self.images[..., 0] > 128).astype(np.uint8)
 
 
+@DATASETS.register("masks_of_many_sizes", size=(8, 8), channels=3, train_transforms=["Resize", "CenterCrop"])
+class MasksOfManySizes(Masks):
+    def __getitem__(self, i):
+        image, mask = super().__getitem__(i)
+        return image[: 4 + i % 3], mask[: 4 + i % 3]
+
+
+def test_masks_of_many_sizes_are_shown(tool, tmp_path):
+    assert tool("show_batch", "DATASETS.NAME", "masks_of_many_sizes", "--output", "x.png").code == 0
+    assert cv2.imread(str(tmp_path / "x.png")) is not None
+
+
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
     rng = np.random.default_rng(0)

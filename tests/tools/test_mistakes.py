@@ -58,10 +58,10 @@ def test_a_folder_of_ones_own(tool, photos):
     assert done.code == 0
     assert "no images of class 'empty'; the class is left out" in done.err
     assert "1 files that are not images, such as cat/notes.txt" in done.err
-    assert "image_folder: 9 training images, 3 for validation; classification of 3 outputs" in done.err
+    assert "image_folder: 9 training images, 3 for validation; classification with 3 outputs" in done.err
     tested = tool("test_net")
     assert tested.code == 0 and "testing the validation set instead" in tested.err
-    assert "--split val tests what a training holds out" in tool("test_net", "--split", "test").error()
+    assert "--split val tests the held-out part" in tool("test_net", "--split", "test").error()
     (photos / "owl" / "9.png").write_bytes(b"\x89PNG broken")
     assert f"{photos}/owl/9.png: cannot decode the image" in tool("train_net", *words, "SEED", "3").error()
     some = tool("infer", photos)

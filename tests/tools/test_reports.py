@@ -183,6 +183,7 @@ def test_a_checkpoint_of_no_run_and_other_data(tool, tmp_path):
     (tmp_path / "other/weights").mkdir(parents=True)
     (tmp_path / "other/weights/best.pth").write_bytes((tmp_path / "run/weights/best.pth").read_bytes())
     assert tool("test_net", "other").code == 0 and images(tmp_path / "other/report/test") == RESULTS
+    assert "--output: needed for a test of other data" in tool("test_net", "run", "DATASETS.size", "30").error()
     (tmp_path.parent / "metrics.jsonl").write_text("{}\n")  # somebody else's
     tested = tool("test_net", "lone.pth", "DATASETS.size", "30")
     assert tested.code == 0 and images(tmp_path / "lone_report/test") == RESULTS
