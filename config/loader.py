@@ -78,7 +78,7 @@ def _section(cfg: CfgNode, setting: Setting, known: Collection[str]) -> CfgNode:
 
 
 def split_overrides(argv: Sequence[str], options: Collection[str] = ()) -> tuple[list[str], list[str]]:
-    """A command line -> (words for argparse, KEY VALUE pairs as a flat list).
+    """A command line -> (words for argparse, KEY VALUE pairs as a flat list). Raises UserError.
 
     A pair starts at a word of capitals and dots that is not an existing path, anywhere in the line, or at
     `SECTION.argument` for a section of the defaults. The word after one of `options` is that option's value.

@@ -59,7 +59,10 @@ def build_split(cfg: CfgNode, split: str, classes: list[str] | None = None) -> D
 
 
 def build_train_and_val(cfg: CfgNode) -> tuple[Dataset, Dataset | None]:
-    """Builds the training set and the validation set: a fold, the data set's own, or a part of the training set."""
+    """Builds the training set and the validation set: a fold, the data set's own, or a part of the training set.
+
+    Raises UserError for an empty one.
+    """
     train: Dataset = build_split(cfg, "train")
     val: Dataset | None = None
     if cfg.DATASETS.FOLD:

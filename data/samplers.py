@@ -46,7 +46,7 @@ def usable_samples(num_samples: int, batch_size: int) -> int:
 
 
 def batches_of_keys(order: np.ndarray, batch_size: int, epoch: int, start: int = 0) -> Iterator[list[SampleKey]]:
-    """Yields the keys of each batch of an epoch from position `start` on."""
+    """Yields the keys of each batch of an epoch, `order` (samples,), from position `start` on."""
     for first in range(start, len(order), batch_size):
         indices = order[first : first + batch_size].tolist()
         yield [SampleKey(index, epoch, first + offset) for offset, index in enumerate(indices)]

@@ -30,7 +30,7 @@ def stratified_fold(strata: np.ndarray, fold: Sequence[int], seed: int) -> tuple
 
 
 def balanced_subset(strata: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """Returns the sorted indices of `count` samples, spread over the strata as evenly as their sizes permit."""
+    """Returns the sorted indices (count,) of samples, spread over the strata as evenly as their sizes permit."""
     order, places, _ = _shuffled(strata, seed)
     return np.sort(order[np.argsort(places, kind="stable")[:count]])
 

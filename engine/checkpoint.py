@@ -73,7 +73,7 @@ class Checkpoint:
 
     @property
     def weights(self) -> dict[str, torch.Tensor]:
-        """The network's state dict to test and predict with: averaged where the training averaged."""
+        """The network's state dict to test and predict with: averaged where the training averaged, names -> tensors."""
         return self.state.get("ema") or self.state["model"]
 
     @property

@@ -108,7 +108,7 @@ class Classifier:
         return self.predict([cast("ImageLike", images)])[0]
 
     def predict(self, images: Sequence[ImageLike]) -> list[Prediction]:
-        """Predicts images in the order given."""
+        """Predicts images in the order given. Raises UserError for a failure that no image explains."""
         predictions: list[Prediction] = []
         for start in range(0, len(images), _CHUNK):
             self._sources.images = images[start : start + _CHUNK]

@@ -63,14 +63,14 @@ class _LastMap:
         return self.map.clone()
 
     def is_map(self, output: torch.Tensor) -> bool:
-        """Whether an output has the proportions of the image, unlike windows and channels-last layouts."""
+        """Whether an output (N, C, h, w) has the proportions of the image, unlike windows and channels-last layouts."""
         if output.dim() != 4 or len(output) != 1:
             return False
         strides = [pixels / cells for pixels, cells in zip(self.size, output.shape[2:], strict=True)]
         return max(strides) <= 4 * min(strides)  # 4: an image a few cells wide is rounded coarsely
 
     def gradient(self, score: torch.Tensor) -> torch.Tensor | None:
-        """Returns the gradient of a score with respect to the map, None if it does not depend on it."""
+        """Returns the gradient of a score by the map, of its shape, or None if it does not depend on it."""
         if self.map is None or not score.requires_grad:
             return None
         return torch.autograd.grad(score, [self.map], retain_graph=True, allow_unused=True)[0]

@@ -173,12 +173,12 @@ class MultiLabel(LabelPredictions):
 
     @cached_property
     def correct(self) -> np.ndarray:  # type: ignore[override]
-        """Whether all known labels of a sample are predicted correctly."""
+        """bool (N,): whether all known labels of a sample are predicted correctly."""
         return np.logical_not(self._mistakes.any(axis=1))
 
     @cached_property
     def confidence(self) -> np.ndarray:  # type: ignore[override]
-        """The maximum over the incorrect labels, or else the minimum over all labels."""
+        """float64 (N,): the maximum over the incorrect labels, or else the minimum over all labels."""
         certainty = np.maximum(self.values, 1 - self.values)
         least = np.where(self.labels >= 0, certainty, 1).min(axis=1)
         return np.where(self.correct, least, np.where(self._mistakes, certainty, 0).max(axis=1))

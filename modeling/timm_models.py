@@ -19,7 +19,7 @@ def facts(name: str) -> NetworkFacts:
 
 
 def build(name: str, num_outputs: int, spec: InputSpec, arguments: Mapping[str, Any]) -> nn.Module:
-    """Returns the network with fresh weights, for images of any number of channels."""
+    """Returns the network with fresh weights, for any number of channels. Raises UserError for refused arguments."""
     import timm
 
     try:

@@ -57,7 +57,7 @@ def parse(argv: Sequence[str]) -> Namespace:
 
 
 def image_files(paths: Sequence[Path]) -> list[Path]:
-    """Returns every image that was named, and every one below a folder that was named."""
+    """Returns the image files given, and all images below the folders given. Raises UserError if there are none."""
     from data.file_scan import is_image, walk_files
 
     files: list[Path] = []

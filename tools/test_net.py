@@ -61,7 +61,7 @@ def parse(words: Sequence[str]) -> Namespace:
 
 
 def choose_split(name: str | None, cfg: CfgNode, classes: list[str] | None, other_data: bool) -> "tuple[str, Dataset]":
-    """Returns (name, data set) of the split to test, with the classes of the checkpoint.
+    """Returns (name, data set) of the split to test, with the classes of the checkpoint. Raises UserError without it.
 
     Without a name the validation set may replace a missing test set, unless the data are not those of the training.
     """

@@ -75,7 +75,7 @@ def parse(argv: Sequence[str]) -> tuple[Namespace, CfgNode]:
 
 
 def choose_run(args: Namespace, cfg: CfgNode) -> "tuple[RunFolder, Checkpoint | None]":
-    """Returns the folder to train in and, for a run to continue, its checkpoint."""
+    """Returns the folder to train in and, for a run to continue, its checkpoint. Raises UserError if it is not free."""
     from engine.resume import newest_unfinished, resume_run
 
     experiment = Path(os.path.expanduser(cfg.OUTPUT_DIR)) / cfg.EXPERIMENT.NAME

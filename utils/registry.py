@@ -127,7 +127,7 @@ def _name(factory: Callable) -> str:
 
 
 def parse_entry(entry: Any, key: str) -> tuple[str, dict[str, Any]]:
-    """(name, arguments) of one entry of a list in a YAML file: `Name` or `{Name: {argument: value}}`."""
+    """(name, arguments) of an entry of a list: `Name` or `{Name: {argument: value}}`. Raises UserError for others."""
     if isinstance(entry, str):
         return entry, {}
     if isinstance(entry, Mapping) and len(entry) == 1:

@@ -42,7 +42,7 @@ def one_each(name: str, value: Numbers, count: int, most: float) -> tuple[float,
 
 
 def colour_channels(image: np.ndarray) -> int:
-    """Returns the number of channels of an image (H, W, C), which must be 1 or 3."""
+    """Returns the number of channels of an image (H, W, C), 1 or 3. Raises UserError for others."""
     if image.shape[2] not in (1, 3):
         raise ValueError(f"found an image of {image.shape[2]} channels, colour transforms take 1 or 3; remove it")
     return image.shape[2]

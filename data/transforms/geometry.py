@@ -84,7 +84,7 @@ class SpatialTransform:
         raise NotImplementedError
 
     def joint(self, image: np.ndarray, target: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """Moves an image and its mask alike, with the same draws as `__call__`."""
+        """Moves an image (H, W, C) and its mask (H, W, ...) alike, with the same draws as `__call__`."""
         return self(image, copy.deepcopy(rng)), self(target, rng, nearest=True)
 
 
@@ -163,7 +163,7 @@ class RandomResizedCrop(SpatialTransform):
         return (full_height - height) // 2, (full_width - width) // 2, height, width
 
     def finish(self, pixels: np.ndarray, nearest: bool = False) -> np.ndarray:
-        """Resizes the planned part of an image."""
+        """Resizes the planned part (h, w, C) of an image to (H, W, C)."""
         return resize(np.ascontiguousarray(pixels), self.size, nearest)
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator, nearest: bool = False) -> np.ndarray:

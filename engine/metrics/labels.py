@@ -86,5 +86,5 @@ def calibration_bins(correct: np.ndarray, confidence: np.ndarray) -> tuple[np.nd
 
 
 def mean(values: np.ndarray) -> float:
-    """Mean with undefined values as 0; NaN for no values."""
+    """Mean of (n,) with undefined values as 0; NaN for no values."""
     return float(np.nan_to_num(values).mean()) if len(values) else math.nan

@@ -93,7 +93,8 @@ class Task(nn.Module):
         """Raises UserError for targets that do not match the task, before anything is trained."""
 
     def forward(self, batch: Batch) -> StepResult:
-        """Computes outputs and loss of a batch, the same way in training and validation."""
+        """Computes outputs and loss of a batch, the same way in training and validation. Raises UserError for a loss
+        that fails or is no scalar."""
         outputs = self.model(self.normalize(batch.images))
         try:
             loss = self.criterion(outputs, batch)

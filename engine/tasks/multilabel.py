@@ -28,7 +28,7 @@ class MultiLabelClassification(Task):
             raise UserError(f"TASK.NAME multilabel: {found}, expected a label for each class")
 
     def train_metrics(self, result: StepResult) -> dict[str, torch.Tensor]:
-        """`label_accuracy`: the share of an image's known labels that is predicted correctly."""
+        """`label_accuracy` (N,): the share of an image's known labels that is predicted correctly."""
         outputs, targets = result.outputs, result.targets
         if targets.ndim == 1:
             targets = torch.nn.functional.one_hot(targets, outputs.shape[1])

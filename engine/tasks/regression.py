@@ -33,6 +33,6 @@ class Regression(Task):
             raise UserError(f"TASK.NAME regression: {found}, expected (n,) or (n, outputs) and a name for each output")
 
     def train_metrics(self, result: StepResult) -> dict[str, torch.Tensor]:
-        """`mae`: the absolute error, averaged over the outputs."""
+        """`mae` (N,): the absolute error, averaged over the outputs."""
         targets = result.targets.reshape(result.outputs.shape)
         return {"mae": (result.outputs - targets).abs().float().mean(dim=1)}
