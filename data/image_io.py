@@ -121,7 +121,9 @@ def size_of(source: Source) -> Size:
     if isinstance(source, EncodedImage):
         return source.size
     if source.dtype != np.uint8 or source.ndim not in (2, 3) or 0 in source.shape:
-        raise UserError(f"found an array {source.dtype} {source.shape}, expected uint8 (H, W, C), none of them 0")
+        raise UserError(
+            f"found an array {source.dtype} {source.shape}, expected uint8 (H, W) or (H, W, C), none of them 0"
+        )
     return source.shape[0], source.shape[1]
 
 

@@ -215,6 +215,9 @@ def _check_hook(hook: object, key: str) -> None:
 def _check_type(thing: object, kind: type, key: str) -> None:
     if not isinstance(thing, kind):
         raise UserError(f"{key}: {type(thing).__name__} is not derived from {kind.__name__}; derive it")
+    save, load = (getattr(type(thing), name) is not getattr(kind, name) for name in ("state_dict", "load_state_dict"))
+    if save != load:
+        raise UserError(f"{key}: define both state_dict and load_state_dict, or neither")
 
 
 def _build_evaluation(cfg: CfgNode, step: StandardStep, val_set: Dataset | None, resolved: Resolved) -> list[Hook]:

@@ -16,7 +16,7 @@ from engine.checkpoint import Checkpoint, Resolved, load_checkpoint, load_model_
 from engine.inference import FlipAverage
 from engine.precision import set_arithmetic
 from engine.registry import METRICS
-from engine.tasks.base import Metrics, Task, find_task
+from engine.tasks.base import Metrics, Task, find_task, task_family
 from modeling.build import build_criterion, build_input_spec, build_model, build_normalize, loss_task
 from modeling.weights import NoRandomInit
 from utils.contracts import Dataset, InputSpec
@@ -123,14 +123,15 @@ def build_metrics(cfg: CfgNode, task_name: str, monitor: str, complete: bool = F
     for name, key in keys.items():
         if name in _RESERVED:
             raise UserError(f"{key} {name}: reserved name; rename the metric")
-        if task_name not in METRICS.info(name, key).get("tasks", (task_name,)):
+        if task_family(task_name).isdisjoint(METRICS.info(name, key).get("tasks", (task_name,))):
             raise UserError(f"{key} {name}: not a metric of {task_name}; {did_you_mean(name, task_metrics(task_name))}")
     return {name: METRICS.get(name, key) for name, key in keys.items()} | (task_metrics(task_name) if complete else {})
 
 
 def task_metrics(task_name: str) -> dict[str, Callable[..., float]]:
     """Returns all metrics that a report on a task shows."""
-    names = [name for name in METRICS.names() if task_name in METRICS.info(name, "").get("tasks", ())]
+    family = task_family(task_name)
+    names = [name for name in METRICS.names() if family.intersection(METRICS.info(name, "").get("tasks", ()))]
     return {name: METRICS.get(name, "") for name in names}
 
 

@@ -119,7 +119,10 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
 
 
 def _storable(value: Any, place: str) -> Any:
-    """Returns a state with NumPy's numbers as Python's. Raises UserError for what is not a tensor or a plain value."""
+    """Returns a state with NumPy's numbers as Python's, where these compute alike.
+
+    Raises UserError for what is not a tensor or a plain value.
+    """
     if isinstance(value, dict):
         entries = {_storable(key, f"a key of {place}"): _storable(v, f"{place}/{key}") for key, v in value.items()}
         value = copy.copy(value)  # of the same type, for an OrderedDict with the versions of a network's modules
@@ -129,7 +132,7 @@ def _storable(value: Any, place: str) -> Any:
     if isinstance(value, (list, tuple)):
         items = [_storable(item, f"{place}/{i}") for i, item in enumerate(value)]
         return items if isinstance(value, list) else tuple(items)
-    if isinstance(value, np.generic):
+    if isinstance(value, (np.float64, np.int64, np.bool_)):
         return value.item()
     if isinstance(value, torch.Tensor) or type(value) in _PLAIN:
         return value

@@ -63,6 +63,8 @@ class Prediction:
         """Returns the k most probable classes with their probabilities. Raises ValueError if there are none."""
         if self.values is None:
             raise ValueError(self.error)
+        if k < 1:
+            raise ValueError(f"k: found {k}, expected at least 1")
         if not self.has_labels:
             raise ValueError("predictions of this task have no labels; use `values`")
         return [(self.names[i], float(self.values[i])) for i in np.argsort(-self.values, kind="stable")[:k]]

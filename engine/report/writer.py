@@ -11,6 +11,7 @@ from engine.inference import SplitResult
 from engine.registry import REPORT_PARTS
 from engine.report.page import Image, Page, render
 from engine.report.tables import prediction_table, to_json, write_outputs
+from engine.tasks.base import task_family
 from utils.atomic_file import write_csv, write_file
 from utils.errors import UserError
 
@@ -34,7 +35,7 @@ def write_split_report(
     page.headline = {name.replace("_", " "): f"{value:.4f}" for name, value in result.scores.items()}
     parts = {name: REPORT_PARTS.info(name, "") for name in REPORT_PARTS.names()}
     for name, info in sorted(parts.items(), key=lambda part: part[1].get("order", 100)):
-        if result.predictions is not None and result.task in info.get("tasks", (result.task,)):
+        if result.predictions is not None and task_family(result.task).intersection(info.get("tasks", (result.task,))):
             REPORT_PARTS.get(name, "")(result, page)
     folder.mkdir(parents=True, exist_ok=True)
     numbers: dict[str, object] = {"checkpoint": str(checkpoint), "task": result.task, "split": result.split}

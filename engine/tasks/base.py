@@ -139,6 +139,11 @@ def find_task(name: str) -> type[Task]:
     return kind
 
 
+def task_family(name: str) -> set[str]:
+    """Returns the names of a task and of those it is derived from, whose metrics and report parts it shares."""
+    return {other for other in TASKS.names() if issubclass(find_task(name), find_task(other))}
+
+
 @dataclass(eq=False)
 class Evaluator:
     """Accumulates the outputs of a split, and scores them when all are there."""
