@@ -188,7 +188,7 @@ def test_pixels_have_the_channels_that_are_asked_for(tmp_path):
     assert np.array_equal(to_pixels(gray, 3), np.repeat(gray, 3, axis=2))
     assert np.array_equal(to_pixels(gray[..., 0], 1), gray)
     for faulty in (np.zeros((2, 2, 3)), np.zeros((2, 2, 3, 1), np.uint8), np.zeros((0, 2, 3), np.uint8)):
-        with pytest.raises(UserError, match="found an array .*, expected uint8 .H, W, C."):
+        with pytest.raises(UserError, match="found an array .*, expected uint8 .H, W. or .H, W, C."):
             to_pixels(faulty, 3)
     five = np.arange(20, dtype=np.uint8).reshape(2, 2, 5)
     assert np.array_equal(to_pixels(five, 5), five)
