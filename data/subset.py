@@ -32,7 +32,7 @@ def strata_of(dataset: Dataset) -> np.ndarray:
     """
     if (strata := getattr(dataset, "strata", None)) is not None:
         return np.asarray(strata)
-    if len(dataset) == 0 or not getattr(dataset, "classes", None) or _has_spatial_targets(dataset):
+    if len(dataset) == 0 or not getattr(dataset, "classes", None) or has_spatial_targets(dataset):
         return np.zeros(len(dataset), np.int64)
     targets = targets_of(dataset)
     if targets.ndim == 1:
@@ -44,7 +44,8 @@ def strata_of(dataset: Dataset) -> np.ndarray:
     return np.where((targets > 0).any(axis=1), rarest, len(counts))  # those without a label have a stratum too
 
 
-def _has_spatial_targets(dataset: Dataset) -> bool:
+def has_spatial_targets(dataset: Dataset) -> bool:
+    """Tests if the targets lie in the image, such as masks, by the first sample if the data set has no `targets`."""
     targets = getattr(dataset, "targets", None)
     return np.ndim(dataset[0][1]) > 1 if targets is None else np.ndim(targets) > 2
 

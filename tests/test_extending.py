@@ -1,7 +1,6 @@
 """The files and commands of docs/extending.md run as they stand, and do what the page promises."""
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -11,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.test_readme import DRIVER, FOLDERS, ROOT, blocks, place_files, write_image
+from tests.test_readme import FOLDERS, ROOT, blocks, place_files, run_commands, write_image
 
 # Runs in the copy of the project after the commands of the page, in the same process.
 CHECKS = """
@@ -133,18 +132,8 @@ def run_page(folder: Path) -> Path:
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     write_image(folder / "image.jpg")
     page = blocks("docs/extending.md")
-    place_files(folder, page)
-    commands = "".join(code for language, code in page if language == "bash")
-    done = subprocess.run(
-        [sys.executable, "-c", f"import sys; sys.path.insert(0, 'tools')\n{DRIVER}\n{CHECKS}", commands],
-        cwd=folder,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    (folder / "output.txt").write_text(done.stdout, encoding="utf-8")
+    output = run_commands(folder, page, CHECKS)
+    (folder / "output.txt").write_text(output, encoding="utf-8")
     return folder
 
 

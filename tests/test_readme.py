@@ -114,20 +114,26 @@ for line in sys.argv[1].splitlines():
 """
 
 
-def test_the_code_runs(clone):
-    """The files are put where they say, then the commands run in order, in one process to import torch only once."""
-    page = blocks("README.md")
-    place_files(clone, page)
+def run_commands(folder: Path, page: list[tuple[str, str]], checks: str = "") -> str:
+    """Places the files of a page in a folder and runs its commands and `checks` there; returns what they printed."""
+    place_files(folder, page)
     commands = "".join(code for language, code in page if language == "bash")
     done = subprocess.run(
-        [sys.executable, "-c", f"import sys; sys.path.insert(0, 'tools')\n{DRIVER}", commands],
-        cwd=clone,
+        [sys.executable, "-c", f"import sys; sys.path.insert(0, 'tools')\n{DRIVER}\n{checks}", commands],
+        cwd=folder,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_the_code_runs(clone):
+    """The files are put where they say, then the commands run in order, in one process to import torch only once."""
+    page = blocks("README.md")
+    output = run_commands(clone, page)
     first, resumed = sorted((clone / "runs/digits").iterdir())  # trained, and started afresh by --resume
     assert (first / "report/val/index.html").exists()
     scores = json.loads((resumed / "report/test/metrics.json").read_text())  # of the newest run; chance is 0.1
@@ -137,5 +143,5 @@ def test_the_code_runs(clone):
     for name in re.findall(r"^\| `([^|]+)` \|", re.search(r"in a run folder.*?\n\n", README, re.S)[0], re.M):
         for file in name.split("`, `"):
             assert (added / file).exists(), file
-    labels = re.findall(r"'(\d)'", done.stdout.splitlines()[-1])  # printed by predict.py
+    labels = re.findall(r"'(\d)'", output.splitlines()[-1])  # printed by predict.py
     assert len(set(labels)) == 3

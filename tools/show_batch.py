@@ -16,6 +16,7 @@ def main(argv: Sequence[str]) -> None:
 
     from data.build import build_reader, build_train_and_val, dataset_defaults
     from data.samplers import SampleKey
+    from data.subset import has_spatial_targets
     from engine.build_report import draw_first_batch
     from modeling.build import build_input_spec
     from utils.drawing import COLUMNS, grid, thumbnail_size, write_png
@@ -23,7 +24,7 @@ def main(argv: Sequence[str]) -> None:
 
     spec = build_input_spec(cfg, dataset_defaults(cfg))
     dataset, _ = build_train_and_val(cfg)
-    is_spatial = np.ndim(dataset[0][1]) > 1
+    is_spatial = has_spatial_targets(dataset)
     above, batch, broken = draw_first_batch(cfg, spec, dataset, args.count, is_spatial)
     indices = batch.indices.tolist()
     index = next((i for i in indices if i not in broken), indices[0])

@@ -65,12 +65,12 @@ class TrainingLog(Hook):
     def after_step(self, trainer: Trainer) -> None:
         result = trainer.result
         assert result is not None
-        values = {"loss": result.loss, **trainer.task.train_metrics(result)}  # a scalar, and (samples,) each
-        for name, value in values.items():
-            if name != "loss" and value.shape != (len(result),):
+        metrics = trainer.task.train_metrics(result)
+        for name, value in metrics.items():
+            if value.shape != (len(result),):
                 expected = f"a number per sample, [{len(result)}]"
                 raise UserError(f"TASK.NAME: train_metrics {name}: found {list(value.shape)}, expected {expected}")
-        self.pending.append((trainer.step, len(result), values))
+        self.pending.append((trainer.step, len(result), {"loss": result.loss, **metrics}))
         self.line_samples += len(result)
         if result.updated and trainer.step % self.period == 0:
             self._write_line(trainer, result.lr)

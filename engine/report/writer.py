@@ -33,9 +33,10 @@ def write_split_report(
     page = Page(title, f"{result.num_samples:,} images of the {result.split} split", facts=dict(facts))
     page.subtitle += f"; {result.num_skipped:,} could not be read" if result.num_skipped else ""
     page.headline = {name.replace("_", " "): f"{value:.4f}" for name, value in result.scores.items()}
+    family = task_family(result.task)
     parts = {name: REPORT_PARTS.info(name, "") for name in REPORT_PARTS.names()}
     for name, info in sorted(parts.items(), key=lambda part: part[1].get("order", 100)):
-        if result.predictions is not None and task_family(result.task).intersection(info.get("tasks", (result.task,))):
+        if result.predictions is not None and family.intersection(info.get("tasks", (result.task,))):
             REPORT_PARTS.get(name, "")(result, page)
     folder.mkdir(parents=True, exist_ok=True)
     numbers: dict[str, object] = {"checkpoint": str(checkpoint), "task": result.task, "split": result.split}
