@@ -21,7 +21,7 @@ _RULES = (
     (_APPLIED, False, "SOLVER.SCHEDULER HOOKS"),
     (_REFUSED, True, "DATASETS TEST INPUT.SIZE INPUT.TEST_TRANSFORMS"),
     # The held-out images must stay the same: others were trained on.
-    (_REFUSED, False, "DATASETS.VAL_RATIO DATASETS.FOLD DATASETS.TRAIN_SUBSET"),
+    (_REFUSED, False, "DATASETS.VAL_RATIO DATASETS.FOLD DATASETS.TRAIN_SUBSET DATASETS.SPLIT_SEED DATASETS.GROUP"),
 )
 _RULE_OF = {key: (effect, in_test) for effect, in_test, keys in _RULES for key in keys.split()}
 

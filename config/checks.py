@@ -57,6 +57,7 @@ _BY_TYPE: dict[type, Rule] = {int: _at_least(0), float: _FINITE}
 _SHARED = {
     "SOLVER.MAX_EPOCHS SOLVER.BATCH_SIZE SOLVER.MICRO_BATCHES TEST.BATCH_SIZE LOG.PERIOD": _at_least(1),
     "DATALOADER.PREFETCH": _at_least(1),
+    "SEED DATASETS.SPLIT_SEED": (lambda v: 0 <= v < 2**63, "an integer from 0 to 2**63 - 1"),
     "MODEL.WEIGHTS_MIN_MATCH DATASETS.MAX_SKIPPED": _FRACTION,
     "MODEL.HEAD.DROPOUT DATASETS.VAL_RATIO SOLVER.EMA": _BELOW_1,
     "SOLVER.BASE_LR SOLVER.HEAD_LR_MULT": _POSITIVE,
@@ -65,7 +66,6 @@ _SHARED = {
 }
 _RULES: dict[str, Rule] = {
     **{key: rule for keys, rule in _SHARED.items() for key in keys.split()},
-    "SEED": (lambda v: 0 <= v < 2**63, "an integer from 0 to 2**63 - 1"),
     "EXPERIMENT.NAME": (lambda v: v.isprintable() and "/" not in v and v not in (".", ".."), "a name without /"),
     "INPUT.SIZE": (lambda v: _integers(v, 2) and all(0 < n <= 2**14 for n in v), "[height, width] up to 16384 pixels"),
     "INPUT.MEAN": (lambda v: _numbers(v, -math.inf), "one number for each channel"),

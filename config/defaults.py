@@ -10,7 +10,7 @@ from config.node import CfgNode
 def default_config() -> CfgNode:
     """A new tree of defaults: a small network on the bundled digits."""
     c = CfgNode()
-    # Random seed of the split, sample order, augmentation and initial weights.
+    # Random seed of the sample order, augmentation and initial weights.
     c.SEED = 0
     # Folder of all runs, relative to the working directory.
     c.OUTPUT_DIR = "runs"
@@ -70,6 +70,10 @@ def default_config() -> CfgNode:
     c.DATASETS.VAL_RATIO = 0.1
     # Cross-validation [k, n]: validate on fold k, from 1, of n folds of the training set; replaces VAL_RATIO.
     c.DATASETS.FOLD = None
+    # Random seed of what VAL_RATIO, FOLD and TRAIN_SUBSET choose; runs that differ in SEED share a validation set.
+    c.DATASETS.SPLIT_SEED = 0
+    # Images held out together: a column of the CSV file, a pattern on names ((?P<group>patient\d+)_), or content.
+    c.DATASETS.GROUP = ""
     # Train on a class-balanced subset of this many images; 0: all.
     c.DATASETS.TRAIN_SUBSET = 0
     # Sampling of an epoch: shuffle, balanced (all classes equally often), weighted (by the data set's weights).

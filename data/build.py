@@ -1,22 +1,20 @@
 """cfg -> data sets, readers and loaders."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from config import CfgNode
 from data.executors import Executor, Inline, Processes
+from data.held_out import SplitOptions, Splits, divide
 from data.loaders import Loader
 from data.mixing import BatchTransforms
 from data.reading import OnBroken, SampleReader, Weights
 from data.registry import BATCH_TRANSFORMS, DATASETS, TRANSFORMS, MissingSplit
 from data.samplers import sampling_weights
-from data.splits import balanced_subset, stratified_fold, stratified_split
-from data.subset import Subset, strata_of
 from data.transforms.arguments import try_out
-from utils.contracts import Dataset, Entry, InputSpec, Transform, output_names
+from utils.contracts import Dataset, Entry, InputSpec, SplitRecord, Transform, output_names
 from utils.errors import UserError
 from utils.registry import accepts, call, parse_entry
 
@@ -58,29 +56,22 @@ def build_split(cfg: CfgNode, split: str, classes: list[str] | None = None) -> D
     return dataset
 
 
-def build_train_and_val(cfg: CfgNode) -> tuple[Dataset, Dataset | None]:
+def build_train_and_val(cfg: CfgNode, record: SplitRecord | None = None, classes: list[str] | None = None) -> Splits:
     """Builds the training set and the validation set: a fold, the data set's own, or a part of the training set.
 
-    Raises UserError for an empty one.
+    With the `record` and the output names of a run they are those of the run. Raises UserError for an empty one.
     """
-    train: Dataset = build_split(cfg, "train")
-    val: Dataset | None = None
-    if cfg.DATASETS.FOLD:
-        train, val = _divide(train, "FOLD", stratified_fold(strata_of(train), cfg.DATASETS.FOLD, cfg.SEED))
-    elif cfg.DATASETS.VAL_RATIO > 0:
-        try:
-            val = build_split(cfg, "val", output_names(train))
-        except MissingSplit:
-            parts = stratified_split(strata_of(train), cfg.DATASETS.VAL_RATIO, cfg.SEED)
-            train, val = _divide(train, "VAL_RATIO", parts)
-    count = cfg.DATASETS.TRAIN_SUBSET
-    if count > len(train):
-        raise UserError(f"DATASETS.TRAIN_SUBSET: found {count}, the training set has {len(train)} images; lower it")
-    if count:
-        train = Subset(train, balanced_subset(strata_of(train), count, cfg.SEED))
-    if len(train) < 2:
-        raise UserError(f"DATASETS.NAME {cfg.DATASETS.NAME}: found {len(train)} training image, expected at least 2")
-    return train, val
+    source: Dataset = build_split(cfg, "train", classes)
+    own_val: Dataset | None = None
+    data = cfg.DATASETS
+    if (data.VAL_RATIO > 0 and not data.FOLD) if record is None else (record.parts == record.OWN_VAL).any():
+        with suppress(MissingSplit):
+            own_val = build_split(cfg, "val", output_names(source))
+    options = SplitOptions(data.SPLIT_SEED, data.VAL_RATIO, data.FOLD, data.GROUP, data.TRAIN_SUBSET)
+    splits = divide(source, own_val, options, record)
+    if len(splits.train) < 2:
+        raise UserError(f"DATASETS.NAME {data.NAME}: found {len(splits.train)} training image, expected at least 2")
+    return splits
 
 
 def build_train_loader(
@@ -135,16 +126,6 @@ def build_batch_transforms(cfg: CfgNode, num_outputs: int) -> BatchTransforms | 
     entries = [parse_entry(entry, key) for entry in cfg.INPUT.BATCH_TRANSFORMS]
     transforms = [call(BATCH_TRANSFORMS.get(name, key), arguments, key) for name, arguments in entries]
     return BatchTransforms(transforms, num_outputs, cfg.SEED, cfg.INPUT.MIXUP_OFF_EPOCH) if transforms else None
-
-
-def _divide(dataset: Dataset, key: str, parts: tuple[np.ndarray, np.ndarray]) -> tuple[Subset, Subset]:
-    train, val = (Subset(dataset, indices) for indices in parts)
-    if len(train) and len(val):
-        return train, val
-    raise UserError(
-        f"DATASETS.{key} divides {len(dataset)} images into {len(train)} for training and {len(val)} for "
-        "validation: change it, or set VAL_RATIO to 0 to train without validation"
-    )
 
 
 def _shown(names: list[str]) -> str:

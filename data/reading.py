@@ -125,8 +125,8 @@ class SampleReader:
         return strata_of(self.dataset)
 
     def _replacements(self, index: int) -> Iterator[int]:
-        """The samples that may replace one, in order after it: those of its class, or that share the rarest of its
-        labels; then any other if there are none, or if samples have several labels."""
+        """The samples that may replace one, in order after it: those of its class, or that share a label with it;
+        then any other if there are none, or if samples have several labels."""
         others = np.roll(np.arange(len(self.dataset)), -index)[1:]
         is_similar = self._strata[others] == self._strata[index]
         yield from others[is_similar].tolist()

@@ -10,12 +10,12 @@ from utils.contracts import Dataset, targets_of
 from utils.errors import UserError
 
 # Every use of random numbers has a tag of its own, so that no two uses share a stream.
-_TAGS = {"order": 1, "augmentation": 2, "split": 3, "mixing": 4}
+_TAGS = {"order": 1, "augmentation": 2, "mixing": 4}
 
 
 def stream(use: str, seed: int, *numbers: int) -> np.random.Generator:
     """Returns the generator of one use, by `seed` below 2**64 and `numbers` below 2**32: "order" (epoch),
-    "augmentation" (epoch, position), "split" (), or "mixing" (epoch, samples seen).
+    "augmentation" (epoch, position), or "mixing" (epoch, samples seen).
     """
     words = np.array([_TAGS[use], seed & 0xFFFFFFFF, seed >> 32, *numbers], np.uint32)
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence(words)))

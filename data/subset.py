@@ -1,11 +1,13 @@
 """Facts about all samples of a data set, and a part of one."""
 
+import unicodedata
 from functools import cached_property
+from hashlib import blake2b
 from typing import Any
 
 import numpy as np
 
-from utils.contracts import Dataset, is_soft, targets_of
+from utils.contracts import Dataset, class_names, is_soft, targets_of
 
 Target = Any  # of one sample: a class index, a vector, a mask, or whatever else the task understands
 
@@ -27,25 +29,29 @@ def class_counts(dataset: Dataset) -> np.ndarray:
 def strata_of(dataset: Dataset) -> np.ndarray:
     """Returns the stratum of each sample, an integer array (n,): the data set's `strata`, else its classes.
 
-    Soft targets belong to the most probable class, several labels to the rarest of them. All samples of a data set
-    without classes, or with images as targets, belong to one stratum.
+    Soft targets belong to the most probable class, several labels to one of them that does not depend on the other
+    samples. All samples of a data set without classes, or with images as targets, belong to one stratum.
     """
     if (strata := getattr(dataset, "strata", None)) is not None:
         return np.asarray(strata)
-    if len(dataset) == 0 or not getattr(dataset, "classes", None) or has_spatial_targets(dataset):
+    classes = class_names(dataset)
+    if len(dataset) == 0 or not classes or has_spatial_targets(dataset):
         return np.zeros(len(dataset), np.int64)
     targets = targets_of(dataset)
     if targets.ndim == 1:
         return targets
     if is_soft(targets):
         return targets.argmax(axis=1)
-    counts = (targets > 0).sum(axis=0)
-    rarest = np.where(targets > 0, counts, len(targets) + 1).argmin(axis=1)
-    return np.where((targets > 0).any(axis=1), rarest, len(counts))  # those without a label have a stratum too
+    names = [unicodedata.normalize("NFC", name).encode("utf-8", "surrogateescape") for name in classes]
+    ranks = np.argsort([blake2b(name).digest() for name in names]).argsort()  # an order of the classes alone
+    lowest = np.where(targets > 0, ranks, len(ranks)).argmin(axis=1)
+    return np.where((targets > 0).any(axis=1), lowest, len(ranks))  # those without a label have a stratum too
 
 
 def has_spatial_targets(dataset: Dataset) -> bool:
     """Tests if the targets lie in the image, such as masks, by the first sample if the data set has no `targets`."""
+    if isinstance(dataset, Subset):
+        return has_spatial_targets(dataset.dataset)
     targets = getattr(dataset, "targets", None)
     return np.ndim(dataset[0][1]) > 1 if targets is None else np.ndim(targets) > 2
 

@@ -17,6 +17,7 @@ from data.build import (
     build_train_loader,
     dataset_defaults,
 )
+from data.held_out import Splits, sample_names
 from engine.build_inference import (
     build_metrics,
     build_task,
@@ -73,8 +74,9 @@ def build_trainer(
     seed_everything(cfg.SEED)
     set_arithmetic(cfg.SOLVER.TF32, cfg.SOLVER.DETERMINISTIC)
     # 1. The data, and the settings resolved from it.
-    train_set, val_set = build_train_and_val(cfg)
-    changes = {} if checkpoint is None else _check_continuation(cfg, checkpoint, train_set, allow_changes)
+    splits = build_train_and_val(cfg, *((checkpoint.splits, checkpoint.classes) if checkpoint else ()))
+    changes = {} if checkpoint is None else _check_continuation(cfg, checkpoint, splits, allow_changes)
+    train_set, val_set = splits.train, splits.val
     resolved = _resolve(cfg, train_set, val_set, checkpoint, changes)
     # 2. The task: network, normalisation and loss.
     task, resolved = _build_task(cfg, resolved, is_new=checkpoint is None)
@@ -89,7 +91,7 @@ def build_trainer(
         Freezing(task.model, cfg.SOLVER.FREEZE_EPOCHS, head),
         *_build_hooks(cfg, run, resolved.names, has_validation=val_set is not None),
         Checkpoints(
-            run, cfg.dump(), output_names(train_set), resolved, *intervals
+            run, cfg.dump(), output_names(train_set), resolved, splits.record, *intervals
         ),  # last: it saves the state of the others
     ]
     trainer = Trainer(step, train_loader, torch.device(resolved.device), cfg.SOLVER.MAX_EPOCHS, mix, hooks, poll)
@@ -97,16 +99,17 @@ def build_trainer(
     if checkpoint is not None:
         _log_device_changes(resolved, checkpoint.resolved)
         trainer.load_state_dict(continued_state(checkpoint, changes, len(train_loader), bool(cfg.SOLVER.EMA)))
-    write_run_files(run, cfg.dump(), dump_overrides(cfg), resolved.to_yaml(), resolved.device)
+    held_out = sample_names(val_set) if val_set is not None else []
+    write_run_files(run, cfg.dump(), dump_overrides(cfg), resolved.to_yaml(), resolved.device, splits.record, held_out)
     _log_summary(cfg, trainer, resolved, val_set)
     return trainer
 
 
 def _check_continuation(
-    cfg: CfgNode, checkpoint: Checkpoint, train_set: Dataset, allow_changes: Collection[str]
+    cfg: CfgNode, checkpoint: Checkpoint, splits: Splits, allow_changes: Collection[str]
 ) -> dict[str, str]:
     """Returns and logs the keys that changed since the checkpoint. Raises UserError for other data or a refused key."""
-    check_data(checkpoint, output_names(train_set), len(train_set))
+    check_data(len(splits.train), splits.missing, splits.relabelled)
     changes = compare(load_text(checkpoint.config, str(checkpoint.source)), cfg, allow_changes)
     for line in changes.values():
         get_logger("resume").info("changed: %s", line)

@@ -67,12 +67,12 @@ def report_on_training(run: RunFolder, now: CfgNode, watch: Watch = lambda batch
     cfg = saved.clone()
     cfg.DATASETS.ROOT, cfg.MODEL.DEVICE = now.DATASETS.ROOT, now.MODEL.DEVICE
     cfg.DATALOADER, cfg.TEST = now.DATALOADER, now.TEST
-    train_set, val_set = build_train_and_val(cfg)
-    images = _draw_data(cfg, checkpoint.resolved, train_set, val_set)
-    if val_set is None:
+    splits = build_train_and_val(cfg, checkpoint.splits, checkpoint.classes)
+    images = _draw_data(cfg, checkpoint.resolved, splits.train, splits.val)
+    if splits.val is None:
         _write_index(run, cfg, checkpoint.epoch, images)
     else:
-        result = score_checkpoint(checkpoint, cfg, "val", val_set, watch)
+        result = score_checkpoint(checkpoint, cfg, "val", splits.val, watch)
         report_on_split(report_folder(checkpoint.source, "val"), checkpoint, cfg, result, images)
     return run.report / "index.html"
 

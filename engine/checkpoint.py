@@ -12,14 +12,14 @@ import torch
 import yaml
 
 from utils.atomic_file import atomic_write, check_archive
-from utils.contracts import InputSpec
+from utils.contracts import InputSpec, SplitRecord
 from utils.errors import UserError, one_line
 from utils.logger import get_logger
 from utils.run_folder import RunFolder
 
 VERSION = 2
 _KEYS = {1: {"model", "config", "classes", "input"}, 2: {"version", "model", "config", "classes", "resolved"}}
-_HEADER = ("version", "config", "classes", "resolved", "at_step_boundary")
+_HEADER = ("version", "config", "classes", "resolved", "splits", "at_step_boundary")
 
 _PLAIN = (str, int, float, bool, bytes, type(None))
 
@@ -59,6 +59,8 @@ class Resolved:
 class Checkpoint:
     """A saved training run: `config` is the YAML text of what was asked for, `classes` those of the data set, if any.
 
+    `splits` tells what was trained on and what was held out; None in a file of version 1.
+
     `state` is what the `Checkpointables` of the trainer saved, by name; of a file of version 1 it is `model` and
     `ema` alone, which cannot be resumed. It is exact `at_step_boundary`, but not after a crash within a step.
     """
@@ -67,6 +69,7 @@ class Checkpoint:
     classes: list[str]
     resolved: Resolved
     state: State
+    splits: SplitRecord | None = None
     at_step_boundary: bool = True
     version: int = VERSION
     source: Path = Path("checkpoint")
@@ -110,6 +113,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     Raises OSError, and UserError for a state that could not be loaded again.
     """
     header = {key: getattr(checkpoint, key) for key in _HEADER} | {"resolved": checkpoint.resolved.to_dict()}
+    header["splits"] = checkpoint.splits and checkpoint.splits.to_dict()
     content = _storable({**header, **checkpoint.state}, "")
     with atomic_write(path, "wb") as file:
         try:
@@ -160,7 +164,9 @@ def load_checkpoint(path: Path, mapped: bool = False) -> Checkpoint:
         resolved = Resolved("", "", "", classes, len(classes), InputSpec.from_dict(content["input"]))
         return Checkpoint(content["config"], classes, resolved, state, version=1, source=path)
     header = {key: content.pop(key) for key in _HEADER if key in content}
-    return Checkpoint(**{**header, "resolved": Resolved.from_dict(header["resolved"])}, state=content, source=path)
+    header["resolved"] = Resolved.from_dict(header["resolved"])
+    header["splits"] = SplitRecord.from_dict(header["splits"]) if header.get("splits") else None
+    return Checkpoint(**header, state=content, source=path)
 
 
 def _read(path: Path, mapped: bool) -> object:

@@ -1,6 +1,6 @@
 """Choosing the run to continue, the state to continue it from, and the checkpoint to test."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from engine.checkpoint import Checkpoint, State, load_newest
@@ -26,7 +26,8 @@ def resume_run(path: Path) -> tuple[RunFolder, Checkpoint]:
                 f"{checkpoint.source}: cannot be resumed: saved by the first version of this project, whose code is in "
                 f"{run.code}; test_net.py and infer.py read it, and MODEL.WEIGHTS starts a new run from it"
             )
-        if missing := _NEEDED - checkpoint.state.keys():
+        missing = _NEEDED - checkpoint.state.keys() | ({"splits"} if checkpoint.splits is None else set())
+        if missing:
             raise UserError(f"{checkpoint.source}: cannot be resumed: it has no {', '.join(sorted(missing))}")
     except UserError:
         run.unlock()
@@ -62,13 +63,15 @@ def find_checkpoint(path: Path) -> Path:
     raise UserError(f"{path}: {problem}; train one first: python tools/train_net.py")
 
 
-def check_data(checkpoint: Checkpoint, classes: list[str], size: int) -> None:
-    """Raises UserError unless a training set has the classes and the number of images of the checkpoint's."""
-    if classes != checkpoint.classes:
-        raise UserError(f"the training set's classes differ from the checkpoint's: {', '.join(checkpoint.classes)}")
-    if size != (saved := checkpoint.state["progress"]["dataset_size"]):
-        found = f"the training set has {size} images, the checkpoint's had {saved}, which changes their order"
-        raise UserError(f"{found}: restore the data, or start a new run without --resume")
+def check_data(found: int, missing: int, relabelled: Sequence[str]) -> None:
+    """Raises UserError if training samples of the run to resume are missing, or have another label or weight."""
+    total, problem = found + missing, ""
+    if missing:
+        problem = f"{missing} of the run's {total} training images are missing"
+    elif relabelled:
+        problem = f"{len(relabelled)} of {total} training images have another label or weight, such as {relabelled[0]}"
+    if problem:
+        raise UserError(f"{problem}: restore the data, or start a new run without --resume")
 
 
 def continued_state(checkpoint: Checkpoint, changes: Collection[str], steps_per_epoch: int, has_ema: bool) -> State:

@@ -33,7 +33,7 @@ def steps_per_epoch(cfg: CfgNode) -> int:
     from data.samplers import usable_samples
 
     try:
-        train_set, _ = build_train_and_val(cfg)
+        train_set = build_train_and_val(cfg).train
     except UserError as error:
         raise UserError(f"{error}; or give --steps-per-epoch, which needs no data") from error
     return -(-usable_samples(len(train_set), cfg.SOLVER.BATCH_SIZE) // cfg.SOLVER.BATCH_SIZE)

@@ -23,7 +23,7 @@ def main(argv: Sequence[str]) -> None:
     from utils.labels import target_text
 
     spec = build_input_spec(cfg, dataset_defaults(cfg))
-    dataset, _ = build_train_and_val(cfg)
+    dataset = build_train_and_val(cfg).train
     is_spatial = has_spatial_targets(dataset)
     above, batch, broken = draw_first_batch(cfg, spec, dataset, args.count, is_spatial)
     indices = batch.indices.tolist()

@@ -16,6 +16,7 @@ from utils.errors import UserError
 from utils.logger import get_logger, setup_logging
 
 if TYPE_CHECKING:
+    from engine.checkpoint import Checkpoint
     from engine.inference import SplitResult
     from utils.contracts import Dataset
 
@@ -36,10 +37,12 @@ def main(argv: Sequence[str]) -> None:
     path = find_checkpoint(Path(os.path.expanduser(args.run or output_dir(overrides))))
     checkpoint, cfg = prepare_checkpoint(load_checkpoint(path), overrides)
     data_keys = [key for key in overrides[::2] if key.startswith("DATASETS.")]
-    other_data = any(key in ("DATASETS.NAME", "DATASETS.ROOT") or is_argument(key) for key in data_keys)
-    split, dataset = choose_split(args.split, cfg, checkpoint.classes or None, other_data)
+    other_data = any(key == "DATASETS.NAME" or is_argument(key) for key in data_keys)
+    moved = "DATASETS.ROOT" in data_keys
+    # Data of the run may have moved; with a report elsewhere they are taken for other data.
+    split, dataset = choose_split(args.split, cfg, checkpoint, other_data or (moved and args.output is not None))
     in_run = args.output is None and run_of(path) is not None
-    if in_run and (other_data or ("TEST.TTA_FLIP" in overrides and cfg.TEST.TTA_FLIP)):
+    if in_run and (other_data or (moved and split == "test") or ("TEST.TTA_FLIP" in overrides and cfg.TEST.TTA_FLIP)):
         tests = "a test of other data or with test-time augmentation"
         raise UserError(f"--output: needed for {tests}, which does not belong in the run's report; name a folder")
     log.info("testing %s on the %s split of %s (%d images)", path, split, cfg.DATASETS.NAME, len(dataset))
@@ -60,29 +63,34 @@ def parse(words: Sequence[str]) -> Namespace:
     return parser.parse_args(words)
 
 
-def choose_split(name: str | None, cfg: CfgNode, classes: list[str] | None, other_data: bool) -> "tuple[str, Dataset]":
+def choose_split(name: str | None, cfg: CfgNode, checkpoint: "Checkpoint", other_data: bool) -> "tuple[str, Dataset]":
     """Returns (name, data set) of the split to test, with the classes of the checkpoint. Raises UserError without it.
 
-    Without a name the validation set may replace a missing test set, unless the data are not those of the training.
+    `train` and `val` are what the run was trained on and validated on, unless the data are not those of the training.
+    Without a name the validation set may replace a missing test set of the same data.
     """
     from data.build import build_split, build_train_and_val
     from data.registry import MissingSplit
-    from utils.contracts import output_names
 
+    classes = checkpoint.classes or None
     try:
-        if name != "val":
+        if other_data or name not in ("train", "val"):
             return name or "test", build_split(cfg, name or "test", classes)
     except MissingSplit as error:
         if name or other_data:
-            hint = "--split val tests the held-out part of the training set, --split train all of it"
+            own = "val and train test what the run was validated and trained on"
+            hint = f"--split {'train tests all of it' if other_data else own}"
             raise UserError(f"{error}; {hint}") from error
         log.info("%s; testing the validation set instead", error)
-    dataset = build_train_and_val(cfg)[1]
-    if dataset is None:
+    if checkpoint.splits is None:
+        hint = "test another split, or data of its own with DATASETS.ROOT and --output"
+        raise UserError(f"{checkpoint.source}: does not record which images were held out; {hint}")
+    splits = build_train_and_val(cfg, checkpoint.splits, classes)
+    if name == "train":
+        return name, splits.train
+    if splits.val is None:
         raise UserError("DATASETS.VAL_RATIO 0: there is no validation set to test; use --split test or train")
-    if classes is not None and output_names(dataset) != classes:
-        raise UserError(f"the data set's classes differ from the checkpoint's: {', '.join(classes)}")
-    return "val", dataset
+    return "val", splits.val
 
 
 def show(result: "SplitResult", checkpoint: Path, folder: Path) -> None:

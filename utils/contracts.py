@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -45,6 +45,31 @@ def targets_of(dataset: Dataset) -> np.ndarray:
 def is_soft(targets: np.ndarray) -> bool:
     """Tests if targets are class probabilities (n, classes) rather than several labels."""
     return bool(targets.ndim == 2 and (targets >= 0).all() and np.allclose(targets.sum(axis=1), 1))
+
+
+@dataclass(frozen=True, eq=False)
+class SplitRecord:
+    """The part of each sample of a run, uint8 (n,), beside hashes of its name and of its target, int64 (n,).
+
+    A sample's index in the run is its place among those of its part.
+    """
+
+    names: np.ndarray
+    fingerprints: np.ndarray
+    parts: np.ndarray
+
+    # Trained on; held out of the training split; in the data set's own validation split; left out by TRAIN_SUBSET.
+    TRAIN: ClassVar = 0
+    VAL: ClassVar = 1
+    OWN_VAL: ClassVar = 2
+    UNUSED: ClassVar = 3
+
+    def to_dict(self) -> dict[str, torch.Tensor]:
+        return {name: torch.from_numpy(column) for name, column in vars(self).items()}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, torch.Tensor]) -> "SplitRecord":
+        return cls(**{name: tensor.numpy() for name, tensor in values.items()})
 
 
 @dataclass(frozen=True)

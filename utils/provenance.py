@@ -7,22 +7,40 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
-from utils.atomic_file import write_file
+import numpy as np
+
+from utils.atomic_file import atomic_write, write_csv, write_file
+from utils.contracts import SplitRecord
 from utils.run_folder import RunFolder
 
 _ROOT = Path(__file__).resolve().parent.parent
 SOURCE_DIRS = ("config", "configs", "data", "modeling", "layers", "solver", "engine", "tools", "utils")
 
 
-def write_run_files(run: RunFolder, config: str, overrides: str, resolved: str, device: str) -> None:
-    """Writes the configuration and what it was resolved to each time, and into a new run what it was made with."""
+def write_run_files(
+    run: RunFolder,
+    config: str,
+    overrides: str,
+    resolved: str,
+    device: str,
+    splits: SplitRecord,
+    held_out: Iterable[str],
+) -> None:
+    """Writes the configuration and what it was resolved to each time, and into a new run what it was made with.
+
+    `held_out` are the names of the validation samples.
+    """
     write_file(run.config, config)
     write_file(run.resolved, resolved)
     if not run.code.exists():
         run.overrides.write_text(overrides, encoding="utf-8")
         run.environment.write_text(_environment(device), encoding="utf-8")
+        write_csv(run.held_out, [("name",), *((name,) for name in held_out)])
+        with atomic_write(run.splits, "wb") as file:
+            np.savez_compressed(file, **vars(splits))
         _write_code(run.code)
 
 

@@ -17,6 +17,8 @@ class RunFolder:
         self.config = path / "config.yml"
         self.overrides = path / "overrides.yml"
         self.resolved = path / "resolved.yml"
+        self.splits = path / "splits.npz"
+        self.held_out = path / "held_out.csv"
         self.log = path / "log.txt"
         self.metrics = path / "metrics.jsonl"
         self.tensorboard = path / "tensorboard"

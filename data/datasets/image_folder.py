@@ -39,11 +39,15 @@ class ImageFolder(FileDataset):
                 f"{folder}: found only {', '.join(folders)}, expected a folder 'train' of class folders too"
             )
         folder_of = {name: each for each in folders if (name := self.class_of(each)) is not None}
-        if classes is not None and (unknown := sorted(set(folder_of) - set(classes))):
+        unknown = sorted(set(folder_of) - set(classes)) if classes is not None else []
+        if unknown and split != "train":
             raise UserError(
                 f"{folder / folder_of[unknown[0]]}: class '{unknown[0]}' is not in the training set; "
-                f"{did_you_mean(unknown[0], classes)}"
+                f"{did_you_mean(unknown[0], classes or ())}"
             )
+        if unknown:  # the classes are those of a run, to which images may have been added since
+            get_logger("data").warning("%s: ignored %d new classes, such as %s", folder, len(unknown), unknown[0])
+            folder_of = {name: each for name, each in folder_of.items() if name not in unknown}
         paths = _scan(folder, folder_of)
         for name in [name for name in (classes or folder_of) if not paths.get(name)]:
             outcome = "the class is left out" if classes is None else "the class cannot be evaluated"

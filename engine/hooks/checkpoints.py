@@ -9,6 +9,7 @@ from engine.hooks.base import Hook
 from engine.interrupt import StopNow
 from engine.trainer import Trainer
 from utils.atomic_file import link_over
+from utils.contracts import SplitRecord
 from utils.errors import UserError, one_line
 from utils.logger import get_logger
 from utils.run_folder import RunFolder
@@ -20,7 +21,7 @@ log = get_logger("train")
 class Checkpoints(Hook):
     """Saves a checkpoint at the end of each epoch, every `every_steps` steps, and when the loop is left.
 
-    `config`, `classes` and `resolved` are stored in each. `keep_every_epochs` is the interval of copies that
+    `config`, `classes`, `resolved` and `splits` are stored in each. `keep_every_epochs` is the interval of copies that
     stay; 0: none.
     """
 
@@ -28,6 +29,7 @@ class Checkpoints(Hook):
     config: str
     classes: list[str]
     resolved: Resolved
+    splits: SplitRecord
     every_steps: int = 0
     keep_every_epochs: int = 0
 
@@ -100,4 +102,4 @@ class Checkpoints(Hook):
 
     def _checkpoint(self, trainer: Trainer) -> Checkpoint:
         state = trainer.checkpointables.state_dict()
-        return Checkpoint(self.config, self.classes, self.resolved, state, trainer.at_step_boundary)
+        return Checkpoint(self.config, self.classes, self.resolved, state, self.splits, trainer.at_step_boundary)

@@ -52,7 +52,8 @@ def test_several_labels_and_weights(table):
         "path,label,split,weight\n"
         "images/1.png,cat,train,0.5\nimages/2.png,dog,train,2\nimages/3.png,dog | cat,val,1\nimages/4.png,owl,train,0\n"
     )
-    train, val = build_train_and_val(load_config(None, ["DATASETS.NAME", "csv", "DATASETS.ROOT", str(root)]))
+    splits = build_train_and_val(load_config(None, ["DATASETS.NAME", "csv", "DATASETS.ROOT", str(root)]))
+    train, val = splits.train, splits.val
     assert train.classes == ["cat", "dog", "owl"]
     assert train.targets.dtype == np.float32 and np.array_equal(train.targets, np.eye(3))  # one row says it for all
     assert val.targets.tolist() == [[1, 1, 0]] and val[0][1].tolist() == [1, 1, 0]
@@ -62,7 +63,8 @@ def test_several_labels_and_weights(table):
 def test_validation_can_be_held_out_of_several_labels(table):
     root = table("path,label\n" + "".join(f"images/{i}.png,{label}\n" for label in ("a|b", "b") for i in range(1, 6)))
     words = ["DATASETS.NAME", "csv", "DATASETS.ROOT", str(root), "DATASETS.VAL_RATIO", "0.2"]
-    train, val = build_train_and_val(load_config(None, words))
+    splits = build_train_and_val(load_config(None, words))
+    train, val = splits.train, splits.val
     assert train.targets.shape == (8, 2) and val.targets.sum(axis=0).tolist() == [1, 2]
 
 
@@ -143,7 +145,8 @@ def test_numbers_for_regression(table):
         "images/3.png, 7 ,0,val,1\n"
     )
     words = ["DATASETS.NAME", "csv", "DATASETS.ROOT", str(root), "DATASETS.targets", "[age, height]"]
-    train, val = build_train_and_val(load_config(None, words))
+    splits = build_train_and_val(load_config(None, words))
+    train, val = splits.train, splits.val
     assert train.targets.dtype == np.float32 and train.targets.tolist() == [[30, 1.75], [-0.5, 100]]
     assert train.target_names == ["age", "height"] and output_names(train) == ["age", "height"]
     assert not hasattr(train, "classes") and train.weights.tolist() == [1, 2]
@@ -157,7 +160,8 @@ def test_numbers_for_regression(table):
 def test_numbers_can_be_divided(table):
     root = table("path,age\n" + "".join(f"images/{i}.png,{i}\n" for i in range(1, 6)))
     words = ["DATASETS.NAME", "csv", "DATASETS.ROOT", str(root), "DATASETS.targets", "age", "DATASETS.VAL_RATIO", "0.4"]
-    train, val = build_train_and_val(load_config(None, words))
+    splits = build_train_and_val(load_config(None, words))
+    train, val = splits.train, splits.val
     assert (len(train), len(val)) == (3, 2) and train.target_names == val.target_names == ["age"]
     assert sorted([*train.targets[:, 0], *val.targets[:, 0]]) == [1, 2, 3, 4, 5] and not hasattr(train, "classes")
 

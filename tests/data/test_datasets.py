@@ -225,13 +225,16 @@ def test_unlabelled_files(tmp_path):
 
 
 def test_validation_is_split_off_the_training_set_alike_every_time():
-    train, val = build_train_and_val(load_config())
-    again = build_train_and_val(load_config())[1]
-    other = build_train_and_val(load_config(None, ["SEED", "1"]))[1]
+    splits = build_train_and_val(load_config())
+    train, val = splits.train, splits.val
+    again = build_train_and_val(load_config()).val
+    other = build_train_and_val(load_config(None, ["DATASETS.SPLIT_SEED", "1"])).val
+    same = build_train_and_val(load_config(None, ["SEED", "1"])).val
     assert len(train) + len(val) == 1437
     assert np.array_equal(val.indices, again.indices) and not np.array_equal(val.indices, other.indices)
+    assert np.array_equal(val.indices, same.indices)  # runs that differ in SEED alone are compared on the same images
     assert val[0][1] == val.targets[0] and val.name(0) == val.dataset.name(val.indices[0])
-    assert build_train_and_val(load_config(None, ["DATASETS.VAL_RATIO", "0"]))[1] is None
+    assert build_train_and_val(load_config(None, ["DATASETS.VAL_RATIO", "0"])).val is None
 
 
 def test_data_set_mistakes():

@@ -23,7 +23,7 @@ def loader(toy_cfg):
 
     def make(*overrides, channels=1):
         cfg = toy_cfg(*TRANSFORMS, *overrides)
-        loaders.append(build_train_loader(cfg, build_train_and_val(cfg)[0], spec_of(cfg, channels=channels)))
+        loaders.append(build_train_loader(cfg, build_train_and_val(cfg).train, spec_of(cfg, channels=channels)))
         return loaders[-1]
 
     yield make
@@ -117,7 +117,7 @@ def test_errors_of_samples_come_through_as_they_are(loader, workers):
 
 def test_evaluation_is_in_order_and_complete(toy_cfg):
     cfg = toy_cfg(*TRANSFORMS, "TEST.BATCH_SIZE", "4")
-    dataset = build_train_and_val(cfg)[1]
+    dataset = build_train_and_val(cfg).val
     images, targets, indices = read(build_eval_loader(cfg, dataset, spec_of(cfg)).batches())
     assert indices.tolist() == list(range(9)) and targets.tolist() == dataset.targets.tolist()
     assert torch.equal(images[0, 0], torch.from_numpy(dataset[0][0][..., 0]))
@@ -133,7 +133,6 @@ def test_an_epoch_is_a_permutation(size, seed, epoch):
 SEEDS = st.one_of(st.integers(0, 3), st.sampled_from([2**32, 2**32 + 1, 2**33, 2**62]), st.integers(0, 2**63 - 1))
 NUMBERS = st.one_of(st.integers(0, 3), st.integers(0, 2**32 - 1))
 STREAMS = st.one_of(
-    st.tuples(st.just("split"), SEEDS),
     st.tuples(st.just("order"), SEEDS, NUMBERS),
     st.tuples(st.sampled_from(["augmentation", "mixing"]), SEEDS, NUMBERS, NUMBERS),
 )
@@ -147,7 +146,7 @@ def test_no_two_uses_share_a_stream(one, other):
 
 def test_every_stream_of_a_small_grid_is_another():
     seeds = [0, 1, 2, 2**32, 2**32 + 1, 2**33, 2**63 - 1]
-    keys = [("split", s) for s in seeds] + [("order", s, e) for s in seeds for e in range(4)]
+    keys = [("order", s, e) for s in seeds for e in range(4)]
     keys += [(use, s, e, p) for use in ("augmentation", "mixing") for s in seeds for e in range(4) for p in range(4)]
     assert len({stream(*key).integers(0, 2**63) for key in keys}) == len(keys)
 
@@ -177,7 +176,7 @@ def test_no_batch_of_one(size, batch_size):
 def test_augmentation_depends_on_seed_epoch_and_position_alone(toy_cfg):
     def make(*overrides):
         cfg = toy_cfg("INPUT.TRAIN_TRANSFORMS", "[{RandomCrop: {padding: 3}}]", *overrides)
-        return build_reader(cfg, build_train_and_val(cfg)[0], spec_of(cfg), train=True)
+        return build_reader(cfg, build_train_and_val(cfg).train, spec_of(cfg), train=True)
 
     reader, looks = make(), {}
     for epoch in range(4):

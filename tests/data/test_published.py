@@ -337,7 +337,8 @@ def test_voc(voc, lists):
     if not lists:  # then the annotations say the same
         (voc / "VOCdevkit/VOC2007/ImageSets/Main/person_train.txt").unlink()
         (voc / "VOCdevkit/VOC2007/ImageSets/Main/cow_val.txt").unlink()
-    train, val = build_train_and_val(load_config(None, ["DATASETS.NAME", "voc", "DATASETS.ROOT", str(voc)]))
+    splits = build_train_and_val(load_config(None, ["DATASETS.NAME", "voc", "DATASETS.ROOT", str(voc)]))
+    train, val = splits.train, splits.val
     assert (len(train), len(val)) == (2, 1) and train.classes == CLASSES
     assert train.targets.dtype == np.float32 and train.targets.tolist() == [target("000007"), target("000005")]
     assert val.targets.tolist() == [target("2008_000009")]

@@ -5,12 +5,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.model_selection import StratifiedKFold
 
 from data.build import build_train_and_val, build_train_loader
 from data.registry import DATASETS
 from data.samplers import epoch_order
-from data.splits import balanced_subset, stratified_fold, stratified_split
+from data.splits import balanced_subset, hash_names
 from data.subset import Subset, class_counts, strata_of, weights_of
 from utils.contracts import InputSpec, targets_of
 from utils.errors import UserError
@@ -42,30 +41,6 @@ def uneven(toy_cfg, *overrides):
     return toy_cfg("DATASETS.NAME", "uneven", "DATASETS.VAL_RATIO", "0", *overrides)
 
 
-@given(st.lists(st.integers(0, 4), min_size=4, max_size=60), st.integers(2, 4), st.integers(0, 5))
-def test_folds_part_the_samples(targets, folds, seed):
-    targets = np.array(targets)
-    parts = [stratified_fold(targets, [fold, folds], seed) for fold in range(1, folds + 1)]
-    assert sorted(np.concatenate([val for _, val in parts])) == list(range(len(targets)))
-    for train, val in parts:
-        assert sorted([*train, *val]) == list(range(len(targets)))
-    for label in range(5):
-        sizes = [(targets[val] == label).sum() for _, val in parts]
-        assert max(sizes) - min(sizes) <= 1
-    sizes = [len(val) for _, val in parts]
-    assert max(sizes) - min(sizes) <= 1
-
-
-@given(st.lists(st.integers(0, 4), min_size=1, max_size=80), st.floats(0, 0.99), st.integers(0, 5))
-def test_a_split_is_stratified(labels, ratio, seed):
-    targets = np.array(labels)
-    train, val = stratified_split(targets, ratio, seed)
-    assert sorted([*train, *val]) == list(range(len(targets)))
-    for label in set(labels):
-        total, held_out = labels.count(label), (targets[val] == label).sum()
-        assert held_out < total and abs(held_out - total * ratio) <= 1
-
-
 class Labelled:
     """Samples without images, whose targets are these."""
 
@@ -83,23 +58,21 @@ class Labelled:
         return f"sample/{i}"
 
 
-def test_a_split_of_several_labels_is_by_the_rarest():
-    targets = np.zeros((110, 4), np.float32)  # the last class never occurs
-    targets[:94, 0] = targets[80:100, 1] = targets[90:100, 2] = 1
-    targets[:90, 2] = -1  # ignored
-    _, val = stratified_split(strata_of(Labelled(targets, classes=list("abcd"))), 0.25, 0)
-    parts = (range(80), range(80, 90), range(90, 100), range(100, 110))  # the last ones have no label at all
-    assert [len(set(val) & set(part)) for part in parts] == [20, 2, 2, 2]
+def test_several_labels_belong_to_the_stratum_of_one_of_them():
+    """Which one does not depend on the other samples; those without a label have a stratum too."""
+    targets = np.array([[1, 1, 0, 0], [1, -1, 0, 0], [0, 1, 1, 1], [0, 0, 0, -1], [1, 1, 0, 0]], np.float32)
+    strata = strata_of(Labelled(targets, classes=list("abcd")))
+    assert strata[1] == 0 and strata[3] == 4 and targets[range(3), strata[:3]].tolist() == [1, 1, 1]
+    for part in ([0, 1], [2, 3, 4], [4, 0]):
+        assert strata_of(Labelled(targets[part], classes=list("abcd"))).tolist() == strata[part].tolist()
 
 
-def test_soft_targets_are_stratified_by_their_highest_class():
-    hard = np.repeat([0, 1, 2], [60, 30, 10])
-    soft = np.full((100, 3), 0.2, np.float32)
-    soft[np.arange(100), hard] = 0.6
+def test_soft_targets_belong_to_the_stratum_of_their_highest_class():
+    hard = np.repeat([0, 1, 2], [6, 3, 1])
+    soft = np.full((10, 3), 0.2, np.float32)
+    soft[np.arange(10), hard] = 0.6
     for has_array in (True, False):
-        for seed in range(5):
-            _, val = stratified_split(strata_of(Labelled(soft, has_array, classes=list("abc"))), 0.1, seed)
-            assert np.bincount(hard[val]).tolist() == [6, 3, 1]
+        assert strata_of(Labelled(soft, has_array, classes=list("abc"))).tolist() == hard.tolist()
 
 
 def test_one_stratum_without_classes_or_with_masks(monkeypatch):
@@ -120,20 +93,12 @@ def test_facts_about_all_samples():
     assert class_counts(Labelled(np.array([[0.9, 0.1], [0.2, 0.8]]), classes=list("ab"))).tolist() == [1, 1]
 
 
-def test_folds_are_as_even_as_scikit_learns():
-    targets = np.repeat([0, 1, 2], [31, 17, 9])
-    theirs = StratifiedKFold(5, shuffle=True, random_state=0).split(targets, targets)
-    even = sorted(tuple(np.bincount(targets[val])) for _, val in theirs)
-    ours = sorted(tuple(np.bincount(targets[stratified_fold(targets, [k, 5], 0)[1]])) for k in range(1, 6))
-    assert np.abs(np.array(even) - ours).max() <= 1
-    assert not np.array_equal(stratified_fold(targets, [1, 5], 0)[1], stratified_fold(targets, [1, 5], 1)[1])
-
-
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=50), st.data())
 def test_a_balanced_subset(targets, data):
     targets = np.array(targets)
     count = data.draw(st.integers(1, len(targets)))
-    chosen = balanced_subset(targets, count, 0)
+    names = hash_names(map(str, range(len(targets))), 0)
+    chosen = balanced_subset(names, targets, count)
     assert len(set(chosen)) == count and list(chosen) == sorted(chosen)
     taken, there = np.bincount(targets[chosen], minlength=4), np.bincount(targets, minlength=4)
     for label in range(4):  # a class gives fewer than another only when it has no more, or for the odd ones
@@ -141,9 +106,11 @@ def test_a_balanced_subset(targets, data):
 
 
 def test_the_keys(toy_cfg):
-    train, val = build_train_and_val(toy_cfg("DATASETS.FOLD", "[2, 5]"))
+    splits = build_train_and_val(toy_cfg("DATASETS.FOLD", "[2, 5]"))
+    train, val = splits.train, splits.val
     assert (len(train), len(val)) == (36, 9) and np.bincount(val.targets).tolist() == [3, 3, 3]
-    train, val = build_train_and_val(toy_cfg("DATASETS.TRAIN_SUBSET", "6"))
+    splits = build_train_and_val(toy_cfg("DATASETS.TRAIN_SUBSET", "6"))
+    train, val = splits.train, splits.val
     assert np.bincount(train.targets).tolist() == [2, 2, 2] and len(val) == 9
     with pytest.raises(UserError, match="DATASETS.TRAIN_SUBSET: found 37, the training set has 36 images"):
         build_train_and_val(toy_cfg("DATASETS.TRAIN_SUBSET", "37"))
@@ -158,7 +125,7 @@ def test_the_keys(toy_cfg):
 )
 def test_what_is_drawn(toy_cfg, sampler, shares):
     cfg = uneven(toy_cfg, "DATASETS.SAMPLER", sampler)
-    loader = build_train_loader(cfg, build_train_and_val(cfg)[0], SPEC)
+    loader = build_train_loader(cfg, build_train_and_val(cfg).train, SPEC)
     drawn = torch.cat([batch.targets for epoch in range(80) for batch in loader.batches(epoch)])
     assert len(drawn) == 80 * 50
     assert torch.bincount(drawn).double().div(len(drawn)).numpy() == pytest.approx(shares, abs=0.03)
@@ -168,7 +135,7 @@ def test_what_is_drawn(toy_cfg, sampler, shares):
 
 def test_draws_follow_from_the_seed_and_can_begin_anywhere(toy_cfg):
     cfg = uneven(toy_cfg, "DATASETS.SAMPLER", "balanced")
-    loader = build_train_loader(cfg, build_train_and_val(cfg)[0], SPEC)
+    loader = build_train_loader(cfg, build_train_and_val(cfg).train, SPEC)
     whole = torch.cat([batch.indices for batch in loader.batches(3)])
     rest = torch.cat([batch.indices for batch in loader.batches(3, 16)])
     assert torch.equal(whole[16:], rest)
@@ -177,7 +144,7 @@ def test_draws_follow_from_the_seed_and_can_begin_anywhere(toy_cfg):
 
 def test_weights_reach_the_loss_with_mean_one(toy_cfg):
     cfg = uneven(toy_cfg)
-    loader = build_train_loader(cfg, build_train_and_val(cfg)[0], SPEC)
+    loader = build_train_loader(cfg, build_train_and_val(cfg).train, SPEC)
     batches = list(loader.batches())
     weights, targets = torch.cat([b.weights for b in batches]), torch.cat([b.targets for b in batches])
     assert weights.mean().item() == pytest.approx(1) and torch.allclose(
@@ -187,13 +154,13 @@ def test_weights_reach_the_loss_with_mean_one(toy_cfg):
 
 def test_mistakes_in_sampling(toy_cfg):
     cfg = uneven(toy_cfg)
-    train = build_train_and_val(cfg)[0]
+    train = build_train_and_val(cfg).train
     train.weights[:] = 0
     with pytest.raises(UserError, match="DATASETS.NAME uneven: all weights are 0; raise some of them"):
         build_train_loader(cfg, train, SPEC)
     cfg = toy_cfg("DATASETS.SAMPLER", "weighted")
     with pytest.raises(UserError, match="DATASETS.SAMPLER weighted: toy has no weights; use shuffle or balanced"):
-        build_train_loader(cfg, build_train_and_val(cfg)[0], SPEC)
+        build_train_loader(cfg, build_train_and_val(cfg).train, SPEC)
     regression = Labelled(np.random.default_rng(0).random((9, 2)))
     with pytest.raises(UserError, match="DATASETS.SAMPLER balanced: the images of toy have no class each; use shuffle"):
         build_train_loader(toy_cfg("DATASETS.SAMPLER", "balanced"), regression, SPEC)

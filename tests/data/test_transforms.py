@@ -248,7 +248,7 @@ def test_the_lists_that_are_recommended_can_be_used(toy_cfg, channels):
     for entries in lists.values():
         cfg = toy_cfg("INPUT.TRAIN_TRANSFORMS", entries, "INPUT.CHANNELS", str(channels))
         spec = spec_of(cfg, (16, 12), channels)
-        loader = build_train_loader(cfg, build_train_and_val(cfg)[0], spec)
+        loader = build_train_loader(cfg, build_train_and_val(cfg).train, spec)
         batches = list(loader.batches(0))
         assert sum(map(len, batches)) == 36 and batches[0].images.shape == (8, channels, 16, 12)
         assert not torch.equal(batches[0].images, next(loader.batches(1)).images)
@@ -286,7 +286,7 @@ def test_the_lists_that_are_recommended_can_be_used(toy_cfg, channels):
 def test_mistakes_in_a_list_of_transforms(toy_cfg, entry, message):
     cfg = toy_cfg("INPUT.TRAIN_TRANSFORMS", entry)
     with pytest.raises(UserError, match=message):
-        build_train_loader(cfg, build_train_and_val(cfg)[0], spec_of(cfg))
+        build_train_loader(cfg, build_train_and_val(cfg).train, spec_of(cfg))
 
 
 # Any number of channels, masks, and crops that are planned before decoding.
@@ -346,7 +346,7 @@ def test_masks_are_resized_as_pillow_does_to_the_nearest(size):
 def test_masks_need_joint_transforms(toy_cfg, name):
     entry = f"[{{{name}: {{degrees: 9}}}}]" if name in ("Affine", "Rotation") else f"[{name}]"
     cfg = toy_cfg("INPUT.TRAIN_TRANSFORMS", entry)
-    dataset = build_train_and_val(cfg)[0]
+    dataset = build_train_and_val(cfg).train
     if name in (*JOINT, "ColorJitter", "GaussianBlur", "Grayscale", "RandomErasing"):
         build_train_loader(cfg, dataset, spec_of(cfg), spatial_targets=True)
     else:
@@ -426,7 +426,7 @@ def test_colour_transforms_of_five_channels_are_refused_at_start(toy_cfg):
     cfg = toy_cfg("INPUT.TRAIN_TRANSFORMS", "[{ColorJitter: {brightness: 0.5}}]")
     message = "INPUT.TRAIN_TRANSFORMS: ColorJitter: found an image of 5 channels, colour transforms take 1 or 3"
     with pytest.raises(UserError, match=message):
-        build_train_loader(cfg, build_train_and_val(cfg)[0], spec_of(cfg, channels=5))
+        build_train_loader(cfg, build_train_and_val(cfg).train, spec_of(cfg, channels=5))
 
 
 @TRANSFORMS.register()
@@ -441,4 +441,4 @@ def test_a_plan_that_differs_from_the_call_is_refused_at_start(toy_cfg):
     cfg = toy_cfg("INPUT.TRAIN_TRANSFORMS", "[BrightCrop]")
     message = "INPUT.TRAIN_TRANSFORMS: BrightCrop: `finish` of the part from `plan` differs from the call"
     with pytest.raises(UserError, match=message):
-        build_train_loader(cfg, build_train_and_val(cfg)[0], spec_of(cfg))
+        build_train_loader(cfg, build_train_and_val(cfg).train, spec_of(cfg))

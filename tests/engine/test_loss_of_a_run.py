@@ -74,7 +74,7 @@ def same(a, b):
 def loss_in_a_test(path):
     """The loss on the validation set, as a test of the checkpoint takes it, in batches of another size."""
     checkpoint, cfg = prepare_checkpoint(load_checkpoint(path), ("TEST.BATCH_SIZE", "4"))
-    return score_checkpoint(checkpoint, cfg, "val", build_train_and_val(cfg)[1]).scores["loss"]
+    return score_checkpoint(checkpoint, cfg, "val", build_train_and_val(cfg).val).scores["loss"]
 
 
 def test_balanced_class_weights(make_trainer, tmp_path):

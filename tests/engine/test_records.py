@@ -193,7 +193,7 @@ def test_figures_of_an_evaluation_at_the_end(make_trainer, tmp_path):
     (matrix,), (samples,) = (curves.Images(f"val/{name}") for name in ("confusion_matrix", "samples"))
     assert matrix.step == samples.step == 15 and decode(matrix).std() > 10
     assert decode(samples).shape == (30 + 2 * (50 + 100), 8 * 132, 3)
-    first = build_train_and_val(load_config(tmp_path / "run/config.yml"))[1][0][0]
+    first = build_train_and_val(load_config(tmp_path / "run/config.yml")).val[0][0]
     shown = decode(samples)[80 + 2 : 80 + 98, 2:130, 0]
     assert np.array_equal(shown[:, 16:112], first[..., 0].repeat(16, 0).repeat(16, 1))
 

@@ -219,7 +219,8 @@ def test_many_classes_are_shown_in_part(tool, tmp_path):
 
 def test_the_first_batch_is_drawn(tool, tmp_path, toy_cfg):
     cfg = toy_cfg("SOLVER.BATCH_SIZE", "16")
-    dataset, _ = build_train_and_val(cfg)
+    splits = build_train_and_val(cfg)
+    dataset = splits.train
     batch = next(build_train_loader(cfg, dataset, build_input_spec(cfg, dataset_defaults(cfg))).batches())
     words = "DATASETS.NAME toy DATASETS.VAL_RATIO 0.2 SOLVER.BATCH_SIZE 16 MODEL.NAME tiny".split()
     done = tool("show_batch", *words, "--count", "12", "--output", "new/x.png")
@@ -252,7 +253,7 @@ def test_an_export_holds_the_same_pixels(tool, tmp_path):
     command = shlex.split(done.out.splitlines()[-1].removeprefix("to train on them: "))
     cfg = load_config(None, command[2:])
     spec = build_input_spec(cfg, dataset_defaults(cfg))
-    batch = next(build_train_loader(cfg, build_train_and_val(cfg)[0], spec).batches())
+    batch = next(build_train_loader(cfg, build_train_and_val(cfg).train, spec).batches())
     assert batch.images.shape == (64, 1, 16, 16) and len(batch.targets.unique()) == 10
 
 

@@ -25,7 +25,6 @@ QUICK = ["SOLVER.MAX_EPOCHS", "1", "MODEL.width", "4", "MODEL.DEVICE", "cpu"]
         ("MODEL.NUM_CLASSES 7", "MODEL.NUM_CLASSES 7: the data set has 10; set it to 0"),
         ("DATASETS.NAME image_folder", "DATASETS.ROOT datasets: no such folder"),
         ("DATASETS.NAME image_folder DATASETS.ROOT bad.yml", "DATASETS.ROOT bad.yml: no such folder"),
-        ("DATASETS.VAL_RATIO 0.0001", "for training and 0 for validation: change it"),
         ("OUTPUT_DIR bad.yml", "OUTPUT_DIR"),
         ("INPUT.SIZE [4,4]", "INPUT.SIZE: found [4, 4], resnet9 takes at least [8, 8]"),
         ("INPUT.TRAIN_TRANSFORMS [HFlop]", "INPUT.TRAIN_TRANSFORMS 'HFlop': no such transform; did you mean 'HFlip'"),
@@ -61,7 +60,7 @@ def test_a_folder_of_ones_own(tool, photos):
     assert "image_folder: 9 training images, 3 for validation; classification with 3 outputs" in done.err
     tested = tool("test_net")
     assert tested.code == 0 and "testing the validation set instead" in tested.err
-    assert "--split val tests the held-out part" in tool("test_net", "--split", "test").error()
+    assert "--split val and train test what the run was" in tool("test_net", "--split", "test").error()
     (photos / "owl" / "9.png").write_bytes(b"\x89PNG broken")
     assert f"{photos}/owl/9.png: cannot decode the image" in tool("train_net", *words, "SEED", "3").error()
     some = tool("infer", photos)
@@ -81,7 +80,7 @@ def test_testing_and_inference(tool, photos, tmp_path):
     torch.save(torch.nn.Linear(2, 2).state_dict(), tmp_path / "bare.pth")
     assert "bare.pth: not a checkpoint of this project" in tool("infer", photos, "--weights", "bare.pth").error()
     words = ["DATASETS.NAME", "image_folder", "DATASETS.ROOT", photos, "--output", "out"]
-    assert "--split train all of it" in tool("test_net", *words).error()
+    assert "--split train tests all of it" in tool("test_net", *words).error()
     assert "class 'cat' is not in the training set" in tool("test_net", *words, "--split", "train").error()
     assert "SOLVER.BATCH_SIZE: cannot be overridden at test time" in tool("test_net", "SOLVER.BATCH_SIZE", "3").error()
     assert "notes.txt/x: Not a directory" in tool("infer", photos, "--output", tmp_path / "notes.txt/x").error()
