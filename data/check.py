@@ -16,7 +16,7 @@ import numpy as np
 from data.image_io import MAX_PIXELS, EncodedImage, to_pixels
 from data.subset import Target
 from utils.contracts import Dataset, class_names
-from utils.errors import UserError
+from utils.errors import UserError, printable
 from utils.labels import class_indices, label_text
 
 # Status of an image -> error or warning, the most severe first.
@@ -69,7 +69,7 @@ def _read(dataset: Dataset, split: str, i: int, channels: int, max_pixels: int) 
             record.label = label_text(target, classes) if classes else "|".join(f"{v:g}" for v in np.ravel(target))
         pixels = np.ascontiguousarray(to_pixels(source, channels, max_pixels))
     except UserError as error:
-        record.add("corrupt", str(error).removeprefix(f"{record.name}: "))
+        record.add("corrupt", str(error).split(f"{printable(record.name)}: ", 1)[-1])
         return record
     record.height, record.width, record.channels = pixels.shape
     if isinstance(source, EncodedImage):

@@ -1,12 +1,12 @@
 """Base classes of data sets: images in memory or in files, each with its target."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
-from data.image_io import EncodedImage, printable
+from data.image_io import EncodedImage
 from data.subset import Target
 from utils.errors import UserError
 
@@ -50,9 +50,12 @@ class FileDataset:
         self._characters = np.frombuffer(b"".join(encoded), np.uint8)
         self._ends = np.cumsum([len(path) for path in encoded], dtype=np.int64)
 
-    def path(self, i: int) -> Path:
+    def _stored(self, i: int) -> str:
         start = self._ends[i - 1] if i else 0
-        return self.root / os.fsdecode(self._characters[start : self._ends[i]].tobytes())
+        return os.fsdecode(self._characters[start : self._ends[i]].tobytes())
+
+    def path(self, i: int) -> Path:
+        return self.root / self._stored(i)
 
     def __len__(self) -> int:
         return len(self._ends)
@@ -62,11 +65,8 @@ class FileDataset:
         return EncodedImage.open(self.path(i)), target if target.ndim else int(target)
 
     def name(self, i: int) -> str:
-        return printable(self.path(i))
-
-
-class UnlabelledFiles(FileDataset):
-    """A list of image files for inference; all targets are 0."""
-
-    def __init__(self, paths: Sequence[Path]):
-        super().__init__(Path(), map(str, paths), np.zeros(len(paths), np.int64))
+        """The path relative to `root`, normalized but never escaped; absolute for a file given so outside it."""
+        path = os.path.normpath(self._stored(i))
+        if os.path.isabs(path):
+            path = path.removeprefix(os.path.join(os.path.abspath(self.root), ""))
+        return path.replace(os.sep, "/")

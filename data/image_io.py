@@ -1,6 +1,5 @@
 """Bytes -> uint8 pixels, in the same way for training, testing and inference."""
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
@@ -10,7 +9,7 @@ import cv2
 import numpy as np
 
 from data.image_formats import SIGNATURES, Size, decode_with_pillow, plain_header, size_with_pillow, upright
-from utils.errors import UserError, one_line
+from utils.errors import UserError, one_line, printable
 
 # The default of DATASETS.MAX_PIXELS: Pillow's own limit.
 MAX_PIXELS = 178_956_970
@@ -22,7 +21,7 @@ class BrokenImage(UserError):
 
 
 class EncodedImage:
-    """An image file in memory, not decoded yet. `name` is the file, for messages."""
+    """An image file in memory, not decoded yet. `name` is its path as messages show it."""
 
     def __init__(self, data: bytes, name: str):
         self.data, self.name = data, name
@@ -143,12 +142,6 @@ def with_channels(image: np.ndarray, channels: int) -> np.ndarray:
     if channels == 3:
         return np.repeat(image, 3, axis=2)
     return cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY)[..., np.newaxis]
-
-
-def printable(path: Path) -> str:
-    """A path as one line for any file and terminal, with escapes for what cannot be displayed."""
-    text = os.fsencode(path).decode("utf-8", "backslashreplace")
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def _check_pixels(size: tuple[int, ...], max_pixels: int) -> None:

@@ -9,11 +9,11 @@ from typing import Literal
 import numpy as np
 import torch
 
-from data.image_io import MAX_PIXELS, BrokenImage, Source, size_of, to_pixels
+from data.image_io import MAX_PIXELS, BrokenImage, EncodedImage, Source, size_of, to_pixels
 from data.samplers import SampleKey, stream
 from data.subset import Target, strata_of
 from utils.contracts import Batch, Dataset, Transforms, targets_of
-from utils.errors import UserCodeError, UserError, one_line
+from utils.errors import UserCodeError, UserError, one_line, printable
 
 Sample = tuple[np.ndarray, Target]  # pixels uint8 (H, W, C), target
 # Treatment of a corrupt image: stop, read another sample in its place, or leave it out of the batch.
@@ -67,7 +67,7 @@ class SampleReader:
             result.error = error
         except (Exception, SystemExit) as error:  # from the code of a data set or transform
             with suppress(Exception):  # which may fail too
-                name = self.dataset.name(key.index)
+                name = printable(self.dataset.name(key.index))
             result.error = UserCodeError(f"{name}: {one_line(error)}")
             result.error.__cause__ = error
         return result
@@ -80,7 +80,8 @@ class SampleReader:
         except BrokenImage:
             raise
         except UserError as error:
-            raise UserError(f"{self.dataset.name(key.index)}: {error}") from error
+            name = source.name if isinstance(source, EncodedImage) else printable(self.dataset.name(key.index))
+            raise UserError(f"{name}: {error}") from error
 
     def _transform(self, source: Source, target: Target, rng: np.random.Generator) -> Sample:
         transforms = self.transforms

@@ -12,6 +12,7 @@ import _path  # noqa: F401
 from _common import build_own_splits, image_channels, parse_experiment
 
 from utils.cli import print_table, progress_bar, run
+from utils.errors import printable
 
 if TYPE_CHECKING:
     from data.check import Record
@@ -118,7 +119,7 @@ def print_findings(records: "Iterable[Record]", kinds: Iterable[str]) -> None:
     """Prints the first findings of each kind."""
     for kind in kinds:
         lines = [f"{kind}: {r.split}: {r.name}: {why}" for r in records for found, why in r.findings if found == kind]
-        print(*lines[:_FINDINGS], sep="\n", end="\n" if lines else "")
+        print(*map(printable, lines[:_FINDINGS]), sep="\n", end="\n" if lines else "")
         if len(lines) > _FINDINGS:
             print(f"{kind}: {len(lines) - _FINDINGS:,} more in images.csv")
 

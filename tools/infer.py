@@ -11,7 +11,7 @@ import _path  # noqa: F401
 
 from config.defaults import default_config
 from utils.cli import ArgumentParser, batch_bar, run
-from utils.errors import UserError
+from utils.errors import UserError, printable
 from utils.logger import get_logger, setup_logging
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def image_files(paths: Sequence[Path]) -> list[Path]:
 
 def predict(args: Namespace, classifier: "Classifier", files: list[Path]) -> int:
     """Predicts, prints and writes the table; returns 2 if some image could not be read, else 0."""
-    from data.image_io import EncodedImage, printable
+    from data.image_io import EncodedImage
     from engine.report.tables import top_text
     from utils.atomic_file import write_csv
     from utils.drawing import annotate, write_png
@@ -86,12 +86,12 @@ def predict(args: Namespace, classifier: "Classifier", files: list[Path]) -> int
         if prediction.values.ndim != 1:
             problem = f"the prediction is an array {prediction.values.shape}, which this tool cannot show"
             raise UserError(f"{files[index]}: {problem}; use engine.classifier.Classifier")
-        path, name = files[index], printable(files[index])
+        path = files[index]
         pairs = zip(classifier.names, prediction.values.tolist(), strict=True)
         top = prediction.top(args.topk) if has_labels else list(pairs)
-        show(name, top, has_labels, args.json)
+        show(path, top, has_labels, args.json)
         cells = (top[0][0], f"{top[0][1]:.6f}", top_text(top)) if has_labels else [f"{value:.9g}" for _, value in top]
-        rows.append((name, *cells))
+        rows.append((str(path), *cells))
         if args.draw or path in named_files:
             annotated = annotate(EncodedImage.open(path).read(3), [f"{label} {value:.3f}" for label, value in top])
             write_png(image_path(args.output, index, path, _PREDICTED), annotated)
@@ -108,14 +108,14 @@ def image_path(output: Path, index: int, path: Path, ending: str) -> Path:
     return output / "images" / f"{index:05d}_{stem}_{ending}.png"
 
 
-def show(name: str, top: Sequence[tuple[str, float]], has_labels: bool, as_json: bool) -> None:
+def show(path: Path, top: Sequence[tuple[str, float]], has_labels: bool, as_json: bool) -> None:
     """Prints a prediction above the progress bar: classes with their probabilities, or named numbers."""
     from tqdm import tqdm
 
-    record: dict[str, object] = {"file": name, **dict(top)}
+    record: dict[str, object] = {"file": str(path), **dict(top)}
     if has_labels:
-        record = {"file": name, "label": top[0][0], "probability": top[0][1], "top_k": top}
-    line = f"{name}: " + ", ".join(f"{label} {value:.4f}" for label, value in top)
+        record = {"file": str(path), "label": top[0][0], "probability": top[0][1], "top_k": top}
+    line = f"{printable(path)}: " + ", ".join(f"{label} {value:.4f}" for label, value in top)
     tqdm.write(json.dumps(record, ensure_ascii=False) if as_json else line)
 
 

@@ -6,6 +6,7 @@ import _path  # noqa: F401
 from _common import parse_experiment
 
 from utils.cli import run
+from utils.errors import printable
 
 _DRAWS = 16
 
@@ -31,11 +32,12 @@ def main(argv: Sequence[str]) -> None:
     # As if the image came first in epochs 0, 1, 2, ..., so that the first of these draws is the one in the batch.
     reader = build_reader(cfg, dataset, spec, train=True, spatial_targets=is_spatial)
     draws = [reader.read_sample(SampleKey(index, epoch, position=0))[0] for epoch in range(_DRAWS)]
-    title = f"{dataset.name(index)} ({target_text(dataset[index][1], getattr(dataset, 'classes', ()))})"
+    name = printable(dataset.name(index))
+    title = f"{name} ({target_text(dataset[index][1], getattr(dataset, 'classes', ()))})"
     below = grid(draws, COLUMNS, thumbnail_size(spec.size), f"{title} under {_DRAWS} augmentations")
     write_png(args.output, np.concatenate([above, below]))
     shown = min(args.count, len(batch))
-    print(f"{args.output}: {shown} images of the first batch, and {_DRAWS} augmentations of {dataset.name(index)}")
+    print(f"{args.output}: {shown} images of the first batch, and {_DRAWS} augmentations of {name}")
 
 
 if __name__ == "__main__":

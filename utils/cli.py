@@ -13,7 +13,7 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from typing import NoReturn, TypeVar
 
-from utils.errors import Interrupted, UserCodeError, UserError
+from utils.errors import Interrupted, UserCodeError, UserError, printable
 from utils.logger import get_logger
 
 T = TypeVar("T")
@@ -61,7 +61,7 @@ def _report(error: UserError) -> int:
     """Prints an error as one line, followed by the frames of the user's own code if it failed there; exit code 2."""
     if get_logger("cli").isEnabledFor(logging.DEBUG):  # LOG.LEVEL DEBUG
         traceback.print_exception(error)
-    print(f"error: {error}", file=sys.stderr)
+    print(f"error: {printable(str(error))}", file=sys.stderr)
     cause = error.__cause__
     if isinstance(error, UserCodeError) and cause is not None:
         frames = traceback.extract_tb(cause.__traceback__)[1:]  # the first frame is the call itself

@@ -22,7 +22,11 @@ class Dataset(Protocol):
     def __len__(self) -> int: ...
     def __getitem__(self, index: int, /) -> tuple[Any, Any]: ...
     def name(self, index: int, /) -> str:
-        """Name of a sample in messages and tables: its path, or `split/index` for arrays in memory."""
+        """Name of a sample in messages and tables.
+
+        Its path relative to the root of the data set, as it is on the disk and never escaped; `split/index` for arrays
+        in memory.
+        """
         ...
 
 

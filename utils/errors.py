@@ -1,7 +1,9 @@
 """The exceptions that end a program on purpose, and the wording they share."""
 
 import difflib
+import os
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class UserError(Exception):
@@ -43,6 +45,12 @@ def one_line(error: BaseException) -> str:
     """The message of any exception on one line; a KeyError's with its type, as it is only a key."""
     text = " ".join(str(error).split())
     return text if text and not isinstance(error, KeyError) else f"{type(error).__name__} {text}".strip()
+
+
+def printable(path: str | Path) -> str:
+    """A path or name as one line for terminals, logs and pages, with escapes for what cannot be displayed."""
+    text = os.fsencode(path).decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def require(is_valid: bool, name: str, found: object, expected: str) -> None:

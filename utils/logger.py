@@ -29,7 +29,7 @@ def setup_logging(
 def log_to_file(path: Path, line_format: str, daily: bool = False) -> None:
     """Also appends every line to a file; with `daily` the file is rotated at midnight."""
     kind = partial(TimedRotatingFileHandler, when="midnight") if daily else logging.FileHandler
-    _add(kind(path, encoding="utf-8"), line_format)
+    _add(kind(path, encoding="utf-8", errors="backslashreplace"), line_format)  # names need not be valid text
 
 
 def close_logging() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from data.file_scan import IMAGE_SUFFIXES, is_image, is_junk, walk_files
 from data.image_datasets import FileDataset
 from data.registry import DATASETS, MissingSplit
-from utils.errors import UserError, did_you_mean, one_line
+from utils.errors import UserError, did_you_mean, one_line, printable
 from utils.logger import get_logger
 
 _SPLITS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
@@ -48,7 +48,7 @@ class ImageFolder(FileDataset):
         if unknown:  # the classes are those of a run, to which images may have been added since
             get_logger("data").warning("%s: ignored %d new classes, such as %s", folder, len(unknown), unknown[0])
             folder_of = {name: each for name, each in folder_of.items() if name not in unknown}
-        paths = _scan(folder, folder_of)
+        paths = _scan(root, {name: str(folder.relative_to(root) / each) for name, each in folder_of.items()})
         for name in [name for name in (classes or folder_of) if not paths.get(name)]:
             outcome = "the class is left out" if classes is None else "the class cannot be evaluated"
             get_logger("data").warning("%s: no images of class '%s'; %s", folder, name, outcome)
@@ -57,7 +57,7 @@ class ImageFolder(FileDataset):
         if not sum(counts):
             raise UserError(f"{folder}: no images in its class folders; expected {', '.join(IMAGE_SUFFIXES)}")
         targets = np.repeat(np.arange(len(self.classes)), counts)
-        super().__init__(folder, (path for name in self.classes for path in paths.get(name, ())), targets)
+        super().__init__(root, (path for name in self.classes for path in paths.get(name, ())), targets)
 
     def class_of(self, folder: str) -> str | None:
         """Returns the name of a folder's class, None to leave the folder out."""
@@ -74,7 +74,7 @@ def _scan(root: Path, folder_of: dict[str, str]) -> dict[str, list[str]]:
         others += [path for path in files if not is_image(path)]
     if others:
         message = "%s: ignored %d files that are not images, such as %s"
-        get_logger("data").warning(message, root, len(others), min(others))
+        get_logger("data").warning(message, root, len(others), printable(min(others)))
     return paths
 
 

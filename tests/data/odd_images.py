@@ -11,6 +11,8 @@ WIDTH, HEIGHT = 60, 40
 ODD_NAMES = (
     *("a # b.png", "100%.png", "naïve café.png", "猫.png", "🐈.png", " space .PNG", "semi;colon,.png"),
     *("quo'te\".png", "-dash.png", "{brace}.png", "$HOME.png", "new\nline.png", f"{'x' * 251}.png", f"{'猫' * 83}.png"),
+    # Spaces that look alike, joined emoji, a decomposed letter, and a byte that is not UTF-8.
+    *("10.31\u202fPM.png", "a\xa0b.png", "👩\u200d🔬.png", "e\u0301.png", "caf\udce9.png"),
 )
 
 

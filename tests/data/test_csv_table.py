@@ -39,7 +39,7 @@ def test_single_labels_in_splits(table):
     assert train.weights is None
     source, target = train[1]
     assert source.read(3)[0, 0, 0] == 3 and target == 0 and isinstance(target, int)
-    assert train.name(1) == str(root / "images/3.png")
+    assert train.name(1) == "images/3.png"
     for split, expected in (("val", [0]), ("test", [1])):
         for classes in (train.classes, None):
             part = CsvTable(root, split, classes)
@@ -84,13 +84,13 @@ def test_spreadsheets(table):
     )
     train = CsvTable(root, "train")
     assert train.classes == ["Küken, gelb", "cat", 'say "cat"'] and train.targets.tolist() == [0, 2, 1]
-    assert train.name(0) == str(root / "images/a, b.png")
+    assert train.name(0) == "images/a, b.png"
 
 
 def test_a_table_in_a_folder_of_its_own(table):
     root = table("path,label\n1.png,cat\n2.png,dog\n", "images/other.csv")
     words = ["DATASETS.NAME", "csv", "DATASETS.ROOT", str(root), "DATASETS.file", "images/other.csv"]
-    assert build_split(load_config(None, words), "train").name(1) == str(root / "images/2.png")
+    assert build_split(load_config(None, words), "train").name(1) == "2.png"
 
 
 @pytest.mark.parametrize(

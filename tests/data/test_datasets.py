@@ -16,10 +16,11 @@ from data.build import build_split, build_train_and_val, dataset_defaults
 from data.datasets.digits import Digits
 from data.datasets.idx import FashionMNIST, read_idx
 from data.datasets.image_folder import ImageFolder
-from data.image_datasets import FileDataset, UnlabelledFiles
+from data.image_datasets import FileDataset
 from data.image_io import EncodedImage, to_pixels
 from data.registry import DATASETS, MissingSplit
-from utils.errors import UserError
+from tests.data.odd_images import ODD_NAMES
+from utils.errors import UserError, printable
 
 
 def write_image(path: Path, value: int = 128, shape: tuple = (12, 10, 3)) -> Path:
@@ -114,7 +115,7 @@ def test_image_folder(photos, caplog):
         dataset = ImageFolder(photos, "train")
     assert dataset.classes == ["bird", "cat", "dog"]
     assert dataset.targets.tolist() == [0, 1, 1, 2, 2]
-    assert dataset.name(2) == str(photos / "cat/deep/er/2.JPG")
+    assert dataset.name(2) == "cat/deep/er/2.JPG"
     assert dataset[3][0].read(3).shape == (12, 10, 3)
     messages = [record.getMessage() for record in caplog.records]
     assert any("no images of class 'empty'" in message for message in messages)
@@ -142,7 +143,7 @@ def test_names_of_the_classes(photos, tmp_path_factory):
     (root / "words.txt").write_text("dog a friend, and  more\n\ncat\tlikes fish\nowl a bird\n", encoding="utf-8-sig")
     train = ImageFolder(root, "train", names="words.txt")
     assert train.classes == ["bird", "cat likes fish", "dog a friend, and more"]  # in the order of the folders
-    assert train.name(0) == str(root / "train/bird/4.webp") and train.targets.tolist() == [0, 1, 1, 2, 2]
+    assert train.name(0) == "train/bird/4.webp" and train.targets.tolist() == [0, 1, 1, 2, 2]
     val = ImageFolder(root, "val", train.classes, names="words.txt")
     assert val.targets.tolist() == [2]
     write_image(root / "val" / "owl" / "9.png")
@@ -216,12 +217,19 @@ def test_paths_take_little_memory():
     assert not any(isinstance(value, (list, tuple, dict)) for value in vars(files).values())
 
 
-def test_unlabelled_files(tmp_path):
-    paths = [write_image(tmp_path / name, 7) for name in ("a.png", "b/c.png")]
-    files = UnlabelledFiles(paths)
-    assert len(files) == 2 and files.targets.tolist() == [0, 0]
-    source, target = files[1]
-    assert source.read(1)[0, 0, 0] == 7 and target == 0 and files.name(1) == str(paths[1])
+@pytest.mark.parametrize("name", ODD_NAMES)
+def test_the_name_of_a_sample_is_its_path_in_the_root(tmp_path, name):
+    """Exact in any folder and split, however the path is written; absolute only for a file elsewhere."""
+    for path in ("cat", "cat/deep", "train/cat", "train/dog"):
+        write_image(tmp_path / path / name, 7)
+    assert [ImageFolder(tmp_path, "train").name(i) for i in range(2)] == [f"train/cat/{name}", f"train/dog/{name}"]
+    written = [f"./cat//{name}", f"cat/deep/../{name}", str(tmp_path / "cat" / name), f"../x/{name}", f"/x/{name}"]
+    files = FileDataset(tmp_path, written, np.zeros(5, np.int64))
+    assert [files.name(i) for i in range(5)] == [*[f"cat/{name}"] * 3, f"../x/{name}", f"/x/{name}"]
+    assert files[0][0].read(1)[0, 0, 0] == 7 and files.path(0).exists()
+    with pytest.raises(UserError) as error:
+        files[3]
+    assert str(error.value).startswith(f"{printable(tmp_path)}/../x/{printable(name)}: cannot read")
 
 
 def test_validation_is_split_off_the_training_set_alike_every_time():

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from data.image_formats import plain_header
-from data.image_io import BrokenImage, EncodedImage, printable, to_pixels
+from data.image_io import BrokenImage, EncodedImage, to_pixels
 from tests.data.odd_images import Odd, encoded, odd_images, picture, with_orientation
-from utils.errors import UserError
+from utils.errors import UserError, printable
 
 ODD = list(odd_images())
 

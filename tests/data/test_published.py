@@ -282,7 +282,7 @@ def test_caltech_equals_torchvisions(caltech, monkeypatch, caplog):
     theirs = torchvision.datasets.Caltech256(str(caltech))
     assert dataset.targets.tolist() == theirs.y
     assert dataset.classes == [category[4:] for category in theirs.categories]
-    assert dataset.name(2).endswith("256_ObjectCategories/002.american-flag/002_0001.jpg")
+    assert dataset.name(2) == "002.american-flag/002_0001.jpg"
     assert dataset[2][0].read(3).shape == (8, 9, 3)
     assert "found 4 classes of 257" in caplog.text
 
@@ -344,7 +344,7 @@ def test_voc(voc, lists):
     assert val.targets.tolist() == [target("2008_000009")]
     source, row = train[1]
     assert source.read(3).shape == (8, 9, 3) and row.tolist() == target("000005")
-    assert train.name(1) == str(voc / "VOCdevkit/VOC2007/JPEGImages/000005.jpg")
+    assert train.name(1) == "000005.jpg"
     assert VOC(voc / "VOCdevkit", "test").targets.tolist() == [target("000012")]  # and in `root` itself
 
 

@@ -417,7 +417,7 @@ def test_masks_are_read_with_their_images(tmp_path, transforms):
     for i in range(6):
         assert set(result.batch.targets[i].unique().tolist()) <= set(np.unique(photos.pixels[i][..., 0]).tolist())
     photos.pixels[2] = photos.pixels[2][1:]
-    message = r"photo/2: found a target \(43, 39\) for an image \(44, 39, 3\), expected the same size"
+    message = r"/2\.png: found a target \(43, 39\) for an image \(44, 39, 3\), expected the same size"
     with pytest.raises(UserError, match=message):
         raise reader.read([SampleKey(2, 0, 0)]).error
 

@@ -159,10 +159,10 @@ def test_bad_data(tool, photos, tmp_path):
     assert lines[1].split()[:7] == ["train", "26", "0", "2", "1", "1", "0"]
     assert lines[2].split()[:7] == ["test", "32", "7", "0", "1", "0", "0"]
     assert lines[1].endswith("30 to 30, median 30  40 to 40, median 40")
-    assert f"corrupt: test: {photos}/test/dog/page0.png: cannot decode the image: not an image" in done.out
+    assert "corrupt: test: test/dog/page0.png: cannot decode the image: not an image" in done.out
     assert "page5" not in done.out and "corrupt: 2 more in images.csv" in lines
-    assert f"leaked: test: {photos}/test/cat/leak.png: same pixels as {photos}/train/cat/02.png (train: cat)" in lines
-    rows = {row["file"].removeprefix(f"{photos}/"): row for row in rows_of(tmp_path / "report/images.csv")}
+    assert "leaked: test: test/cat/leak.png: same pixels as train/cat/02.png (train: cat)" in lines
+    rows = {row["file"]: row for row in rows_of(tmp_path / "report/images.csv")}
     assert len(rows) == 58
     assert [rows[f"train/{name}.png"]["status"] for name in ("dog/x", "cat/x", "cat/02", "cat/03")] == [
         *("conflicting labels", "duplicate", "leaked", "ok"),

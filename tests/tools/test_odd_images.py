@@ -1,15 +1,17 @@
 """A messy folder from somewhere, from training to inference."""
 
 import csv
+import json
 import re
 import wave
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from data.registry import DATASETS, MissingSplit
-from tests.data.odd_images import encoded, odd_images, picture
+from tests.data.odd_images import ODD_NAMES, encoded, odd_images, picture
 
 ODD = list(odd_images())
 GOOD = [odd for odd in ODD if odd.pixels is not None]
@@ -39,6 +41,12 @@ def folder(tmp_path):
     return tmp_path / "images"
 
 
+def rows_of(table: Path) -> list[dict[str, str]]:
+    """The rows of a CSV file, whose names of files need not be valid text."""
+    with table.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+        return list(csv.DictReader(file))
+
+
 def test_every_kind_is_trained_on_tested_and_predicted(tool, folder, tmp_path):
     assert tool("train_net", *QUICK, "DATASETS.NAME", "image_folder", "DATASETS.ROOT", folder).code == 0
     test = tool("test_net")
@@ -51,12 +59,37 @@ def test_every_kind_is_trained_on_tested_and_predicted(tool, folder, tmp_path):
         lines = [line for line in infer.err.splitlines() if re.search(rf"skipped: .*/{re.escape(odd.name)}: ", line)]
         assert len(lines) == 1 and lines[0].endswith("replace or remove the file")
     (run,) = (tmp_path / "runs" / "default").iterdir()
-    rows = csv.DictReader((run / "report/test/predictions.csv").open())
-    tested = {row["file"]: row["probability"] for row in rows}
-    predicted = list(csv.DictReader((tmp_path / "predictions/predictions.csv").open()))
+    rows = rows_of(run / "report/test/predictions.csv")
+    tested = {str(folder / row["file"]): row["probability"] for row in rows}
+    predicted = rows_of(tmp_path / "predictions/predictions.csv")
     assert len(predicted) == len(GOOD)
     for row in predicted:  # the same pixels in testing and inference
         assert float(row["probability"]) == pytest.approx(float(tested[row["file"]]), abs=2e-6)
+
+
+def test_names_are_exact_in_files_and_escaped_in_terminals(tool, tmp_path):
+    names = sorted(ODD_NAMES[-8:])
+    for number, label in enumerate("ab"):
+        (tmp_path / "images" / label).mkdir(parents=True)
+        for i, name in enumerate(names):
+            image = Image.fromarray(np.random.default_rng((number, i % 7)).integers(0, 256, (16, 16, 3), np.uint8))
+            (tmp_path / "images" / label / name).write_bytes(encoded(image, "PNG"))
+    files = [f"{label}/{name}" for label in "ab" for name in names]
+    words = ["DATASETS.NAME", "image_folder", "DATASETS.ROOT", "images", "DATASETS.VAL_RATIO", "0", *QUICK]
+    shown = [tool("train_net", *words, "DATALOADER.NUM_WORKERS", "0"), tool("test_net", "--split", "train")]
+    shown += [tool("infer", "images"), tool("check_data", *words[:6], "--output", ".")]
+    printed = tool("infer", "images", "--json").out.split("\n")[:-1]
+    (run,) = (tmp_path / "runs" / "default").iterdir()
+    for table in (run / "report/train/predictions.csv", tmp_path / "images.csv"):
+        assert [row["file"] for row in rows_of(table)] == files
+    assert sorted(np.load(run / "report/train/outputs.npz")["samples"]) == sorted(files)
+    inferred = [row["file"] for row in rows_of(tmp_path / "predictions/predictions.csv")]
+    assert inferred == [f"images/{file}" for file in files] == [json.loads(line)["file"] for line in printed]
+    assert all((tmp_path / file).exists() for file in inferred)
+    pages = "".join(path.read_text(encoding="utf-8") for path in (run / "report").rglob("*.html"))  # valid text
+    assert r"new\nline.png" in pages and r"caf\xe9.png" in pages
+    for result in shown:
+        assert result.code == 0 and not {"\u202f", "\xa0", "\u200d", "\udce9"} & set(result.out + result.err)
 
 
 def test_broken_files_stop_a_test_with_their_names_or_are_replaced(tool, folder):
@@ -146,7 +179,7 @@ def test_several_labels_an_image(tool, tmp_path):
     found = float(re.search(r"mean_average_precision\s*([\d.]+)", test.out)[1])
     assert found > 0.9  # chance is 0.5
     (run,) = (tmp_path / "runs" / "default").iterdir()
-    rows = list(csv.DictReader((run / "report/test/predictions.csv").open()))
+    rows = rows_of(run / "report/test/predictions.csv")
     truth = SeveralLabels(None, "test")
     for i, row in enumerate(rows):
         assert row["target"] == "|".join(n for n, v in zip(truth.classes, truth.targets[i], strict=True) if v > 0)
@@ -178,7 +211,7 @@ def test_files_of_ones_own_stay(tool, tmp_path):
     mine.write_bytes(GOOD[0].data)
     for _ in range(2):
         assert tool("infer", ".", "--output", ".").code == 0
-        rows = list(csv.DictReader((tmp_path / "predictions.csv").open()))
+        rows = rows_of(tmp_path / "predictions.csv")
         assert [row["file"] for row in rows] == ["images/00001_mine.png"] and mine.exists()
 
 

@@ -23,11 +23,12 @@ def test_named_loggers_share_places_level_and_format(tmp_path):
     log_to_file(tmp_path / "log.txt", "%(name)s|%(message)s")
     get_logger("train").info("one %d", 1)
     get_logger("test").warning("two")
+    get_logger("test").info("caf\udce9")  # a byte that is no UTF-8, in the name of a file
     get_logger("test").debug("not shown")
     close_logging()
     get_logger("train").info("after the end")
-    assert terminal.getvalue().splitlines() == ["train|one 1", "test warning|two"]
-    assert (tmp_path / "log.txt").read_text().splitlines() == ["train|one 1", "test warning|two"]
+    assert terminal.getvalue().splitlines() == ["train|one 1", "test warning|two", "test|caf\udce9"]
+    assert (tmp_path / "log.txt").read_text().splitlines() == ["train|one 1", "test warning|two", "test|caf\\udce9"]
 
 
 def test_setting_up_again_does_not_double_lines():

@@ -10,6 +10,7 @@ from engine.predictions import LabelPredictions
 from engine.registry import REPORT_PARTS
 from engine.report.page import Image, Page
 from utils.drawing import encode_png
+from utils.errors import printable
 
 _IMAGES = 24  # of a gallery
 _SMALL, _THUMBNAIL = 64, 160  # pixels: shown as they are up to, and larger images reduced to
@@ -49,7 +50,7 @@ def _add(page: Page, title: str, result: SplitResult, rows: np.ndarray, caption:
     assert result.predictions is not None
     for i in rows[:_IMAGES].tolist():
         index = int(result.predictions.indices[i])
-        image = Image(result.dataset.name(index), caption(i), thumbnail(result.read_image(index)))
+        image = Image(printable(result.dataset.name(index)), caption(i), thumbnail(result.read_image(index)))
         page.galleries.setdefault(title, []).append(image)
 
 
