@@ -144,7 +144,7 @@ def default_config() -> CfgNode:
     c.TEST.REPORT = True
     # Metrics of engine/metrics/ computed on validation and test sets beside the loss; None: the task's.
     c.TEST.METRICS = None
-    # Validation metric that selects the best weights, such as max top1 or min loss; empty: the task's.
+    # Validation metric that selects the best weights, such as max top1; ties go to the lower loss; empty: the task's.
     c.TEST.MONITOR = ""
 
     c.CHECKPOINT = CfgNode()

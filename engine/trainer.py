@@ -1,5 +1,6 @@
 """The training loop."""
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -27,6 +28,7 @@ class Progress:
     samples_seen: int = 0
     step: int = 0
     best: float | None = None  # the best value of the monitored metric
+    best_loss: float = math.inf  # the validation loss of that epoch, which decides a tie; inf while unknown
     epochs_since_best: int = 0  # 0 if the newest evaluation was the best one
     stop_reason: str = ""  # why the training ended early, empty if it did not
     dataset_size: int = 0

@@ -36,7 +36,7 @@ class Checkpoints(Hook):
     main_only = True
 
     def before_train(self, trainer: Trainer) -> None:
-        self.saved_step, self.saved_best = trainer.step, trainer.progress.best
+        self._note_saved(trainer)
         if not self.run.last.exists():
             self._save(trainer)
         elif trainer.epoch and trainer.progress.samples_seen == 0 and trainer.is_best:
@@ -74,7 +74,8 @@ class Checkpoints(Hook):
                 raise UserError(f"{self.run.last}: cannot save: {problem}; make room, then resume") from error
             lost = ", ".join(path.name for path in (self.run.last, *names))
             log.warning("cannot save %s: %s; training continues", lost, problem)
-            trainer.progress.best = self.saved_best  # so that the next epoch that beats the file replaces it
+            # So that the next epoch that beats the file replaces it.
+            trainer.progress.best, trainer.progress.best_loss = self.saved_best
 
     def _write(self, trainer: Trainer, names: Sequence[Path]) -> None:
         """Saves as `last`, which becomes `previous`, and gives the new file these further names."""
@@ -88,7 +89,10 @@ class Checkpoints(Hook):
         save_checkpoint(self.run.last, checkpoint)
         for path in names if self.run.previous.exists() else (*names, self.run.previous):
             link_over(self.run.last, path)
-        self.saved_step, self.saved_best = trainer.step, trainer.progress.best
+        self._note_saved(trainer)
+
+    def _note_saved(self, trainer: Trainer) -> None:
+        self.saved_step, self.saved_best = trainer.step, (trainer.progress.best, trainer.progress.best_loss)
 
     def _save_crash(self, trainer: Trainer) -> None:
         path = self.run.weights / "crash.pth"

@@ -17,8 +17,8 @@ from utils.contracts import Loader
 class Evaluation(Hook):
     """Sets `trainer.evaluation`, and `epochs_since_best` by the metric that `monitor` names, such as "max top1".
 
-    `task` holds the network to evaluate, which may be an average of the trained one. A metric or a loss that is
-    not finite is never the best.
+    Of equal values the one with the lower loss is better. A metric or a loss that is not finite is never the best.
+    `task` holds the network to evaluate, which may be an average of the trained one.
     """
 
     task: Task
@@ -32,10 +32,11 @@ class Evaluation(Hook):
 
     def after_epoch(self, trainer: Trainer) -> None:
         mode, _, metric = self.monitor.partition(" ")
-        progress, value = trainer.progress, trainer.metrics[metric]
-        better = progress.best is None or (value > progress.best if mode == "max" else value < progress.best)
-        if better and math.isfinite(value) and math.isfinite(trainer.metrics["loss"]):
-            progress.best, progress.epochs_since_best = value, 0
+        progress, value, loss = trainer.progress, trainer.metrics[metric], trainer.metrics["loss"]
+        sign = 1 if mode == "max" else -1
+        better = progress.best is None or (sign * value, -loss) > (sign * progress.best, -progress.best_loss)
+        if better and math.isfinite(value) and math.isfinite(loss):
+            progress.best, progress.best_loss, progress.epochs_since_best = value, loss, 0
         else:
             progress.epochs_since_best += 1
 

@@ -10,7 +10,10 @@ from utils.logger import get_logger
 
 @HOOKS.register()
 class EarlyStopping(Hook):
-    """Stops the training after `patience` epochs in a row without a new best TEST.MONITOR."""
+    """Stops the training after `patience` epochs in a row without a new best TEST.MONITOR.
+
+    An equal value with a lower validation loss is a new best.
+    """
 
     needs_validation = True
 
@@ -30,8 +33,8 @@ class EarlyStopping(Hook):
 class ReduceLROnPlateau(Hook):
     """Multiplies the learning rate by `factor` after more than `patience` epochs without a new best TEST.MONITOR.
 
-    The rate does not fall below `min_lr`. As torch's class with a threshold of 0, on top of any schedule; constant
-    is the usual one.
+    An equal value with a lower validation loss is a new best; otherwise as torch's class with a threshold of 0, on
+    top of any schedule; constant is the usual one. The rate does not fall below `min_lr`.
     """
 
     needs_validation = True

@@ -147,9 +147,11 @@ def test_whatever_a_report_shows_can_be_monitored(make_trainer):
     assert trainer.progress.best == trainer.metrics["balanced_accuracy"]
 
 
-def play_epochs(hooks: list[Hook], values: list[float], losses: list[float] | None = None) -> list[bool]:
+def play_epochs(
+    hooks: list[Hook], values: list[float], losses: list[float] | None = None, progress: Progress | None = None
+) -> list[bool]:
     """Plays epochs with these values of the metric and of the loss; whether each was the best so far."""
-    progress = Progress()
+    progress = progress or Progress()
     trainer = SimpleNamespace(progress=progress, stop=lambda reason: setattr(progress, "stop_reason", reason))
     best = []
     for value, loss in zip(values, losses or [1.0] * len(values), strict=True):
@@ -183,8 +185,24 @@ def test_an_epoch_whose_loss_is_no_number_is_not_the_best():
     assert play_epochs([evaluation_of("max m")], [0.2, 0.9, 0.3], [1.0, math.nan, 1.0]) == [True, False, True]
 
 
+@pytest.mark.parametrize("mode", ["max", "min"])
+def test_a_tie_goes_to_the_lower_loss(mode):
+    values, losses = [1, 2, 2, 2, 2, 3, 3], [0.1, 0.9, 0.5, 0.5, math.nan, 0.8, 0.7]
+    values = values if mode == "max" else [-value for value in values]
+    best = [True, True, True, False, False, True, True]
+    assert play_epochs([evaluation_of(f"{mode} m")], values, losses) == best
+
+
+def test_a_checkpoint_without_the_loss_of_its_best_epoch():
+    progress = Progress()
+    progress.load_state_dict({"epoch": 3, "best": 0.5, "epochs_since_best": 2})
+    assert play_epochs([evaluation_of("max m")], [0.4, 0.5, 0.5], [1.0, 2.0, 3.0], progress) == [False, True, False]
+
+
 def test_early_stopping_counts_epochs_in_a_row():
     assert len(play_epochs([evaluation_of("max m"), EarlyStopping(2)], [1, 0, 2, 1, 1, 5])) == 5
+    hooks = [evaluation_of("max m"), EarlyStopping(2)]
+    assert len(play_epochs(hooks, [1, 1, 1, 1, 1, 1, 1], [0.5, 0.6, 0.4, 0.4, 0.5, 0.3, 0.3])) == 5
 
 
 @pytest.mark.parametrize(
