@@ -3,7 +3,7 @@
 import hashlib
 import io
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby, product
 from multiprocessing.pool import ThreadPool
@@ -107,6 +107,15 @@ def flag_issues(records: Iterable[Record]) -> None:
     for _, same in groupby(sorted(good, key=by_digest), by_digest):
         if len(copies := list(same)) > 1:
             _flag_copies(copies)
+
+
+def flag_groups(records: Mapping[str, Sequence[Record]], groups: Mapping[str, Sequence[str]]) -> None:
+    """Adds a finding to the images whose group is in another split too; both arguments have the splits as keys."""
+    members = {split: set(names) for split, names in groups.items()}
+    for split, names in groups.items():
+        for record, name in zip(records[split], names, strict=True):
+            if other := next((other for other in members if other != split and name in members[other]), None):
+                record.add("leaked", f"its group {name} is in {other} too")
 
 
 def _flag_shapes(records: Sequence[Record]) -> None:

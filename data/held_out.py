@@ -141,8 +141,9 @@ def _draw(source: Dataset, found: _Identities, found_val: _Identities, options: 
 def sample_names(dataset: Dataset) -> list[str]:
     """Returns the names of all samples. Raises UserError for one that is no string."""
     names = [dataset.name(i) for i in range(len(dataset))]
-    if bad := next((name for name in names if not isinstance(name, str)), None):
-        raise UserError(f"{type(dataset).__name__}.name: returned {type(bad).__name__}, expected a string")
+    for name in names:
+        if not isinstance(name, str):
+            raise UserError(f"{type(dataset).__name__}.name: returned {type(name).__name__}, expected a string")
     return names
 
 

@@ -18,8 +18,8 @@ from utils.registry import Registry
 #     metrics; float32 (k,) of numbers for regression; a mask (H, W) of the image's size; or what the task understands.
 #   classes: list of names, for classification; target_names: names of the numbers, for regression.
 #   Optional: targets (n, ...), all of them in one array (else every sample is read once); strata (n,), integers, what
-#   splits are stratified by (else the classes); weights (n,), of the samples in the loss or the sampler;
-#   thread_safe = True if several threads may call dataset[i] at once.
+#   splits are stratified by (else the classes); groups (n,), strings: a group is held out as a whole; weights (n,), of
+#   the samples in the loss or the sampler; thread_safe = True if several threads may call dataset[i] at once.
 # Facts given to `register`: size, channels, mean, std, train_transforms and test_transforms, the defaults of the INPUT
 # keys of the same names. An image that cannot be read is a BrokenImage, which DATASETS.ON_ERROR skip tolerates.
 DATASETS = Registry[Dataset]("data set", "data.datasets")

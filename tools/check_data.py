@@ -24,7 +24,8 @@ _FINDINGS, _CLASSES, _ROWS, _COLUMNS = 5, 30, 20, 10
 
 def main(argv: Sequence[str]) -> int:
     args, cfg = parse_experiment(argv, __doc__, "data_check")
-    from data.check import SEVERITY, class_members, class_warning, flag_issues, mean_std, scan
+    from data.check import SEVERITY, class_members, class_warning, flag_groups, flag_issues, mean_std, scan
+    from data.held_out import group_names
     from utils.atomic_file import write_csv
 
     channels, datasets, max_pixels = image_channels(cfg), build_own_splits(cfg), cfg.DATASETS.MAX_PIXELS
@@ -33,6 +34,8 @@ def main(argv: Sequence[str]) -> int:
         records[split] = list(progress_bar(scan(dataset, split, channels, max_pixels), len(dataset)))
     whole = list(chain(*records.values()))
     flag_issues(whole)
+    groups = {split: group_names(dataset, cfg.DATASETS.GROUP) for split, dataset in datasets.items()}
+    flag_groups(records, {split: names for split, names in groups.items() if names is not None})
     args.output.mkdir(parents=True, exist_ok=True)
     write_csv(args.output / "images.csv", table_rows(whole))
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data.check import SEVERITY, Record, class_members, class_warning, flag_issues, mean_std, scan
+from data.check import SEVERITY, Record, class_members, class_warning, flag_groups, flag_issues, mean_std, scan
 from data.image_io import EncodedImage
 from utils.errors import UserError
 
@@ -49,6 +49,17 @@ def check(*, channels: int = 3, **splits: Pictures) -> dict[str, list[Record]]:
     records = {split: list(scan(dataset, split, channels)) for split, dataset in splits.items()}
     flag_issues([record for split in records.values() for record in split])
     return records
+
+
+def test_groups_in_several_splits_are_flagged():
+    splits = {split: Pictures([(noise(4, 4, 3), 0) for _ in range(3)]) for split in ("train", "val")}
+    records = check(**splits)
+    flag_groups(records, {"train": ["ann", "bob", "ann"], "val": ["eve", "ann", "eve"]})
+    assert {split: statuses(found) for split, found in records.items()} == {
+        "train": ["leaked", "ok", "leaked"],
+        "val": ["ok", "leaked", "ok"],
+    }
+    assert records["val"][1].findings == (("leaked", "its group ann is in train too"),)
 
 
 def statuses(records: list[Record]) -> list[str]:

@@ -248,9 +248,7 @@ def test_training_images_that_are_gone_or_relabelled_are_no_continuation(make_tr
     monkeypatch.setattr(Edited, "relabelled", held_out)  # corrected labels to validate on are welcome
     make_trainer(*words, run="run", checkpoint=stopped)
     monkeypatch.setattr(Edited, "relabelled", trained[:2])
-    with pytest.raises(
-        UserError, match=f"2 of 36 training images have another label .*, such as toy/{trained[0]}"
-    ):
+    with pytest.raises(UserError, match=f"2 of 36 training images have another label .*, such as toy/{trained[0]}"):
         make_trainer(*words, run="run", checkpoint=stopped)
     monkeypatch.setattr(Edited, "order", [i for i in range(45) if i not in trained[:3]])
     with pytest.raises(UserError, match="3 of the run's 36 training images are missing: restore the data"):

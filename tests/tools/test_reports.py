@@ -41,7 +41,7 @@ def test_a_training_and_a_test_have_a_report_each(tool, tmp_path):
     validated = json.loads((report / "val/metrics.json").read_text())
     assert validated["split"] == "val" and validated["num_samples"] == 6
     epochs = [r for r in map(json.loads, (tmp_path / "run/metrics.jsonl").open()) if r["kind"] == "epoch"]
-    best = max(epochs, key=lambda record: record["val_top1"])
+    best = max(epochs, key=lambda record: (record["val_top1"], -record["val_loss"]))
     for name in ("loss", "top1", "top5"):  # what the training measured is what is reported
         assert best[f"val_{name}"] == pytest.approx(validated[name], abs=1e-6)
     page = (report / "val/index.html").read_text(encoding="utf-8")
