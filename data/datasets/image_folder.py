@@ -40,7 +40,7 @@ class ImageFolder(FileDataset):
             )
         folder_of = {name: each for each in folders if (name := self.class_of(each)) is not None}
         unknown = sorted(set(folder_of) - set(classes)) if classes is not None else []
-        if unknown and split != "train":
+        if unknown and (split != "train" or not folder_of.keys() >= set(classes or ())):
             raise UserError(
                 f"{folder / folder_of[unknown[0]]}: class '{unknown[0]}' is not in the training set; "
                 f"{did_you_mean(unknown[0], classes or ())}"

@@ -197,6 +197,8 @@ def test_an_error_in_a_worker_ends_the_process(start, folder):
         str(folder),
         "SOLVER.BATCH_SIZE",
         "512",
+        "DATASETS.VAL_RATIO",
+        "0",
     )
     (folder.parent / "x.yml").write_text("DATASETS: {NAME: image_folder}\nINPUT: {SIZE: [16, 16]}\n")
     process = start("show_batch", *words)
