@@ -77,7 +77,7 @@ def divide(source: Dataset, own_val: Dataset | None, options: SplitOptions, reco
 
 
 class _Identities(NamedTuple):
-    """Hashes of the names of samples, and of their targets and weights, each int64 (n,)."""
+    """Hashes of the names of samples, int64 (n,), and of their targets and weights, int32 (n,)."""
 
     names: np.ndarray
     fingerprints: np.ndarray
@@ -85,16 +85,15 @@ class _Identities(NamedTuple):
 
 def _identify(dataset: Dataset | None, seed: int) -> _Identities:
     if dataset is None:
-        return _Identities(*np.zeros((2, 0), np.int64))
-    fingerprints = np.zeros(len(dataset), np.int64)
+        return _Identities(np.zeros(0, np.int64), np.zeros(0, np.int32))
+    checksums = [0] * len(dataset)
     # Targets that are only found by reading every image are not compared.
     targets = None if has_spatial_targets(dataset) else getattr(dataset, "targets", None)
     for values in (targets, weights_of(dataset)):
         if values is not None:
             table = np.ascontiguousarray(values).reshape(len(dataset), -1)
-            before = fingerprints.tolist()
-            fingerprints = np.array([zlib.crc32(row.data, old) for row, old in zip(table, before, strict=True)])
-    return _Identities(hash_names(sample_names(dataset), seed), fingerprints)
+            checksums = [zlib.crc32(row.data, before) for row, before in zip(table, checksums, strict=True)]
+    return _Identities(hash_names(sample_names(dataset), seed), np.array(checksums, np.uint32).view(np.int32))
 
 
 def _locate(wanted: _Identities, present: _Identities) -> np.ndarray:

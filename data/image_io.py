@@ -138,7 +138,8 @@ def with_channels(image: np.ndarray, channels: int) -> np.ndarray:
     if found == channels:
         return image
     if {found, channels} != {1, 3}:
-        raise UserError(f"found an image of {found} channels, INPUT.CHANNELS is {channels}; set it to {found}")
+        expected = f"INPUT.CHANNELS is {channels}; to train on such images, set it to {found}"
+        raise UserError(f"found an image of {found} channels, {expected}")
     if channels == 3:
         return np.repeat(image, 3, axis=2)
     return cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY)[..., np.newaxis]

@@ -203,19 +203,19 @@ def _build_step(cfg: CfgNode, task: Task, resolved: Resolved, steps_per_epoch: i
     options = StepOptions(cfg.SOLVER.MICRO_BATCHES, cfg.SOLVER.CLIP.NORM, cfg.SOLVER.CLIP.VALUE)
     factory, arguments = STEPS.get(cfg.SOLVER.STEP.NAME, "SOLVER.STEP.NAME"), cfg.SOLVER.STEP.arguments()
     step = call(factory, arguments, "SOLVER.STEP", task, optimizer, schedule, precision, ema, options)
-    _check_type(step, StandardStep, f"SOLVER.STEP.NAME {cfg.SOLVER.STEP.NAME}")
+    _check_own_class(step, StandardStep, f"SOLVER.STEP.NAME {cfg.SOLVER.STEP.NAME}")
     return step, head
 
 
 def _check_hook(hook: object, key: str) -> None:
-    _check_type(hook, Hook, key)
+    _check_own_class(hook, Hook, key)
     known = [name for name in vars(Hook) if not name.startswith("_")]
     for name in dir(hook):  # a misspelt one would never be called
         if name.startswith(("before_", "after_", "on_")) and name not in known:
             raise UserError(f"{key}: {name} is never called; {did_you_mean(name, known)}")
 
 
-def _check_type(thing: object, kind: type, key: str) -> None:
+def _check_own_class(thing: object, kind: type, key: str) -> None:
     if not isinstance(thing, kind):
         raise UserError(f"{key}: {type(thing).__name__} is not derived from {kind.__name__}; derive it")
     save, load = (getattr(type(thing), name) is not getattr(kind, name) for name in ("state_dict", "load_state_dict"))

@@ -11,6 +11,7 @@ from data.subset import class_counts
 from engine.build_inference import build_metrics, build_trained_task, image_reader, prepare_checkpoint, resolve_device
 from engine.checkpoint import Checkpoint, Resolved, load_checkpoint
 from engine.inference import SplitResult, Watch, evaluate
+from engine.predictions import LabelPredictions
 from engine.report.page import Image, Page
 from engine.report.training import read_history, run_metadata, training_images
 from engine.report.writer import check_finite, kept_images, write_index, write_split_report
@@ -114,7 +115,7 @@ def _draw_data(cfg: CfgNode, resolved: Resolved, train_set: Dataset, val_set: Da
 
     spatial = find_task(resolved.task).spatial_targets
     drawn = {"first_batch": encode_png(draw_first_batch(cfg, resolved.input, train_set, 32, spatial)[0])}
-    if resolved.task in ("classification", "multilabel"):
+    if issubclass(find_task(resolved.task).predictions_type, LabelPredictions):
         sets = {"train": train_set, "val": val_set}
         counts = {f"{name}: {len(s):,} images": class_counts(s) for name, s in sets.items() if s is not None}
         drawn["class_histogram"] = plotting.render(plotting.class_histogram(resolved.names, counts))

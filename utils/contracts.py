@@ -53,7 +53,7 @@ def is_soft(targets: np.ndarray) -> bool:
 
 @dataclass(frozen=True, eq=False)
 class SplitRecord:
-    """The part of each sample of a run, uint8 (n,), beside hashes of its name and of its target, int64 (n,).
+    """The part of each sample of a run, uint8 (n,), beside hashes of its name, int64 (n,), and target, int32 (n,).
 
     A sample's index in the run is its place among those of its part.
     """
