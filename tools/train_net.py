@@ -49,7 +49,7 @@ def main(argv: Sequence[str]) -> None:
             trainer = build_trainer(cfg, folder, checkpoint, args.allow_change, interrupt.poll)
         except UserError:
             if checkpoint is None and not args.run_dir:
-                shutil.rmtree(folder.path)  # a run that never began
+                shutil.rmtree(folder.path, ignore_errors=True)  # a run that never began
             raise
         train(trainer, folder, interrupt)
         if cfg.TEST.REPORT:

@@ -1,6 +1,7 @@
 """Atomic, durable file writes, and checksums when reading."""
 
 import csv
+import errno
 import os
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -9,6 +10,8 @@ from pathlib import Path
 from typing import IO, Any
 
 _TEMPORARY = ".tmp"
+# What file systems without such a function answer, network and shared folders among them.
+_UNSUPPORTED = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF, errno.EACCES, errno.EPERM}
 
 
 @contextmanager
@@ -24,7 +27,8 @@ def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
         with open(temporary, mode, encoding=encoding, errors=errors, newline=None if encoding is None else "") as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
+            with _where_supported():
+                os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException as error:
         temporary.unlink(missing_ok=True)
@@ -75,10 +79,19 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    if os.name != "posix":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
+    with _where_supported():
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+@contextmanager
+def _where_supported() -> Iterator[None]:
+    """Ignores the answer of a file system that cannot do it, not a failure such as EIO."""
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        yield
+    except OSError as error:
+        if error.errno not in _UNSUPPORTED:
+            raise

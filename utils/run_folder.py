@@ -7,6 +7,7 @@ from pathlib import Path
 
 from utils.atomic_file import remove_leftovers
 from utils.errors import UserError
+from utils.logger import get_logger
 
 
 class RunFolder:
@@ -44,17 +45,23 @@ class RunFolder:
         return next(path for path in (self.best, self.last, self.previous) if path.is_file())
 
     def lock(self) -> None:
-        """Locks the run until this process ends, however it ends. Raises UserError if another process holds it."""
+        """Locks the run until this process ends, however it ends. Raises UserError if another process holds it.
+
+        Warns where the file system has no locks.
+        """
         try:
             import fcntl
-
-            self._lock = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
-            fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except ImportError:  # not a POSIX system: runs are not locked there
             return
-        except BlockingIOError as error:
+        self._lock = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError) as error:  # EAGAIN, EACCES
             self.unlock()
             raise UserError(f"{self.path}: another process is training this run; stop it first") from error
+        except OSError as error:  # ENOSYS, ENOLCK, ENOTSUP
+            problem = "cannot lock this run: %s; do not continue it while this process is training"
+            get_logger("run").warning(f"%s: {problem}", self.path, error.strerror)
 
     def unlock(self) -> None:
         """Releases the lock."""

@@ -1,12 +1,14 @@
 """Run folders: never shared by accident, found by what was saved last."""
 
+import errno
+import fcntl
 import os
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from utils.errors import UserError
-from utils.run_folder import RunFolder, create_run, newest_runs, run_of
+from utils.run_folder import RunFolder, create_run, newest_runs, open_run, run_of
 
 
 def test_runs_of_the_same_second_get_folders_of_their_own(tmp_path):
@@ -36,3 +38,28 @@ def test_a_folder_that_cannot_be_made(tmp_path):
         create_run(tmp_path / "file")
     with pytest.raises(UserError, match="OUTPUT_DIR: cannot create"):
         create_run(tmp_path / "file" / "x")
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EINVAL])
+def test_a_file_system_without_locks(tmp_path, monkeypatch, caplog, number):
+    monkeypatch.setattr(fcntl, "lockf", failing(number))
+    for _ in range(2):  # nothing can tell that the run is in use
+        run = open_run(tmp_path / "run")
+    assert run.weights.is_dir()
+    assert caplog.messages[0].startswith(
+        f"{run}: cannot lock this run: {os.strerror(number)}; do not continue it while"
+    )
+
+
+@pytest.mark.parametrize("number", [errno.EAGAIN, errno.EACCES])
+def test_both_answers_of_a_lock_that_is_held(tmp_path, monkeypatch, number):
+    monkeypatch.setattr(fcntl, "lockf", failing(number))
+    with pytest.raises(UserError, match="another process is training this run"):
+        open_run(tmp_path / "run")
+
+
+def failing(number: int):
+    def fail(*arguments: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    return fail
