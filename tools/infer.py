@@ -1,11 +1,12 @@
 """Predict images: top classes in the terminal, a table, annotated images, and Grad-CAM maps."""
 
+import csv
 import json
 import os
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 import _path  # noqa: F401
 
@@ -36,7 +37,9 @@ def main(argv: Sequence[str]) -> int:
     overrides += ["DATALOADER.NUM_WORKERS", "0"] if len(files) < _FEW else []
     classifier = Classifier.load(args.weights or default_config().OUTPUT_DIR, args.device, overrides)
     log.info("predicting with %s", classifier.source)
-    return predict(args, classifier, files)
+    # Line by line and not in the end: a stop loses nothing that was predicted.
+    with open(args.output / "predictions.csv", "w", 1, "utf-8", "surrogateescape", newline="") as file:
+        return predict(args, classifier, files, file)
 
 
 def parse(argv: Sequence[str]) -> Namespace:
@@ -71,15 +74,16 @@ def image_files(paths: Sequence[Path]) -> list[Path]:
     return files
 
 
-def predict(args: Namespace, classifier: "Classifier", files: list[Path]) -> int:
+def predict(args: Namespace, classifier: "Classifier", files: list[Path], file: TextIO) -> int:
     """Predicts, prints and writes the table; returns 2 if some image could not be read, else 0."""
     from data.image_io import EncodedImage
     from engine.report.tables import top_text
-    from utils.atomic_file import write_csv
     from utils.drawing import annotate, write_png
 
     named_files, has_labels = set(args.images), classifier.has_labels
-    rows = [("file", "label", "probability", "top_k") if has_labels else ("file", *classifier.names)]
+    table = csv.writer(file)
+    table.writerow(("file", "label", "probability", "top_k") if has_labels else ("file", *classifier.names))
+    count = 0
     for index, prediction in classifier.stream(files, batch_bar):
         if prediction.values is None:
             continue  # the loader has reported it
@@ -89,17 +93,17 @@ def predict(args: Namespace, classifier: "Classifier", files: list[Path]) -> int
         path = files[index]
         pairs = zip(classifier.names, prediction.values.tolist(), strict=True)
         top = prediction.top(args.topk) if has_labels else list(pairs)
-        show(path, top, has_labels, args.json)
         cells = (top[0][0], f"{top[0][1]:.6f}", top_text(top)) if has_labels else [f"{value:.9g}" for _, value in top]
-        rows.append((str(path), *cells))
+        table.writerow((path, *cells))
+        count += 1
+        show(path, top, has_labels, args.json)
         if args.draw or path in named_files:
             annotated = annotate(EncodedImage.open(path).read(3), [f"{label} {value:.3f}" for label, value in top])
             write_png(image_path(args.output, index, path, _PREDICTED), annotated)
         if args.cam:
             explain(classifier, prediction, top, image_path(args.output, index, path, _CAM))
-    write_csv(args.output / "predictions.csv", rows)
-    log.info("%d of %d images predicted; predictions.csv and images in %s", len(rows) - 1, len(files), args.output)
-    return 0 if len(rows) - 1 == len(files) else 2
+    log.info("%d of %d images predicted; predictions.csv and images in %s", count, len(files), args.output)
+    return 0 if count == len(files) else 2
 
 
 def image_path(output: Path, index: int, path: Path, ending: str) -> Path:

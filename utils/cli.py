@@ -30,31 +30,40 @@ class ArgumentParser(argparse.ArgumentParser):
 def run(main: Callable[[Sequence[str]], int | None]) -> NoReturn:
     """Calls `main` with the command line and exits with its code. A traceback from here means a bug."""
     os.environ.setdefault("OPENCV_FOR_THREADS_NUM", "1")  # readers are the parallelism; read when cv2 is imported
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed; the next file would get its number, and what libraries print
+            setattr(sys, name, open(os.devnull, "r+"))
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # file names need not be valid text
+        if isinstance(stream, io.TextIOWrapper):  # file names need not be valid text; what is printed is not lost
+            stream.reconfigure(errors="backslashreplace", line_buffering=True)
     try:
-        code = main(sys.argv[1:]) or 0
+        sys.exit(_outcome(main))
+    except BrokenPipeError:  # the reader of our output, such as `head`, has gone
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # for what is still in a buffer
+        sys.exit(128 + signal.SIGPIPE)
+
+
+def _outcome(main: Callable[[Sequence[str]], int | None]) -> int:
+    """Calls `main` and returns the exit code; prints a mistake or a signal that ended it."""
+    try:
+        return main(sys.argv[1:]) or 0
     except UserError as error:
-        code = _report(error)
+        return _report(error)
     except (Interrupted, KeyboardInterrupt) as stop:
         signum = getattr(stop, "signum", signal.SIGINT)
         print(f"stopped by {signal.Signals(signum).name}", file=sys.stderr)
-        code = 128 + signum
+        return 128 + signum
     except ImportError as error:
         missing = next((name for name in ("libGL", "libgthread") if name in str(error)), None)
         if missing is None:
             raise
         hint = "pip uninstall opencv-python && pip install opencv-python-headless"
-        code = _report(UserError(f"opencv-python needs {missing}, which this machine lacks: {hint}"))
-    except BrokenPipeError:
-        sys.stderr.close()  # the reader of our output, such as `head`, has gone
-        code = 128 + 13
+        return _report(UserError(f"opencv-python needs {missing}, which this machine lacks: {hint}"))
     except OSError as error:  # a folder that cannot be written, a full disk
-        if not error.strerror:
+        if not error.strerror or isinstance(error, BrokenPipeError):
             raise
-        code = _report(UserError(f"{error.filename or 'input or output'}: {error.strerror}"))
-    sys.exit(code)
+        return _report(UserError(f"{error.filename or 'input or output'}: {error.strerror}"))
 
 
 def _report(error: UserError) -> int:

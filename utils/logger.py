@@ -53,7 +53,10 @@ class _Terminal(logging.StreamHandler):
         if tqdm is None:
             super().emit(record)
         elif not (getattr(record, "shown_by_bar", False) and self.stream.isatty()):
-            tqdm.tqdm.write(self.format(record), file=self.stream)
+            try:
+                tqdm.tqdm.write(self.format(record), file=self.stream)
+            except OSError:  # as in the base class: a terminal that is gone stops no training
+                self.handleError(record)
 
 
 class _ShortName(logging.Formatter):

@@ -114,6 +114,23 @@ def test_inference_sees_what_testing_sees(tool, tmp_path):
     assert "beside 'train'; testing" not in tool("infer", "photos").err
 
 
+def test_a_prediction_that_is_stopped_keeps_its_rows(start, tool, tmp_path):
+    """Of 600 images, more than a pipe that nobody reads can hold."""
+    assert tool("train_net", *QUICK, "SOLVER.MAX_EPOCHS", "1", "TEST.BATCH_SIZE", "16").code == 0
+    (tmp_path / "images").mkdir()
+    for i in range(600):
+        cv2.imwrite(str(tmp_path / f"images/{i:03d}.png"), np.full((8, 8), i % 256, np.uint8))
+    stopped = start("infer", "images", "--json", "--topk", "10")
+    lines = [stopped.stdout.readline()]
+    stopped.terminate()
+    lines += stopped.stdout
+    assert stopped.wait() == -signal.SIGTERM and "Traceback" not in stopped.stderr.read()
+    printed = [json.loads(line)["file"] for line in lines]
+    rows = [row["file"] for row in csv.DictReader((tmp_path / "predictions/predictions.csv").open())]
+    assert 0 < len(printed) <= len(rows) < 600 and printed == rows[: len(printed)]
+    assert rows == [f"images/{i:03d}.png" for i in range(len(rows))]
+
+
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_stop_and_resume_with_the_printed_command(start, tool, tmp_path, signum, code):
     """A real signal, to the whole process group with workers in it, in the middle of an epoch."""

@@ -1,5 +1,10 @@
 """How the tools end."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from utils import cli
@@ -38,3 +43,47 @@ def test_a_bug_keeps_its_traceback(bug):
 
     with pytest.raises(type(bug)):
         cli.run(main)
+
+
+PRINTING = """
+import os, sys
+from utils import cli
+from utils.errors import UserError
+from utils.logger import get_logger, setup_logging
+
+def main(argv):
+    setup_logging()
+    with open("file", "w") as file:  # must not become the place that a library prints to
+        for line in range(int(argv[0])):
+            print(line)
+            get_logger("x").info("line %d", line)
+        for descriptor in (1, 2):
+            os.write(descriptor, b"from a library\\n")
+    assert open("file").read() == ""
+    if argv[1:]:
+        raise UserError("mistake")
+
+cli.run(main)
+"""
+
+
+def in_shell(command: str, folder, lines: int, *words: str) -> subprocess.CompletedProcess:
+    python = [sys.executable, "-c", PRINTING, str(lines), *words]
+    environment = {"PYTHONPATH": str(Path(__file__).parents[2]), "PATH": os.environ["PATH"]}
+    return subprocess.run(
+        ["bash", "-c", command, *python], check=False, capture_output=True, text=True, cwd=folder, env=environment
+    )
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-", ">/dev/null <&-"])
+def test_closed_streams(tmp_path, closed):
+    done = in_shell(f'"$0" "$@" {closed}', tmp_path, 2)
+    assert done.returncode == 0 and "Traceback" not in done.stderr
+    assert done.stdout == ("" if ">&-" in closed.split() or ">/" in closed else "0\n1\nfrom a library\n")
+    assert in_shell(f'"$0" "$@" {closed}', tmp_path, 2, "mistake").returncode == 2
+
+
+@pytest.mark.parametrize("pipe", ["|", "2>&1 |"])
+def test_a_reader_that_has_gone_ends_a_tool_quietly(tmp_path, pipe):
+    done = in_shell(f'"$0" "$@" {pipe} head -1; exit ${{PIPESTATUS[0]}}', tmp_path, 10000)
+    assert done.returncode == 141 and done.stdout == "0\n" and "Error" not in done.stderr

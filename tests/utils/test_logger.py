@@ -2,8 +2,11 @@
 
 import io
 import logging
+import os
+import sys
 
 import pytest
+import tqdm
 
 from utils.logger import close_logging, get_logger, log_to_file, setup_logging
 
@@ -58,3 +61,18 @@ def test_a_file_a_day(tmp_path):
     close_logging()
     assert (tmp_path / "log.txt").read_text() == "today\n"
     assert [path.read_text() for path in tmp_path.glob("log.txt.*")] == ["yesterday\n"]
+
+
+@pytest.mark.parametrize("bar", [False, True])
+def test_a_terminal_that_is_gone_stops_nothing(tmp_path, monkeypatch, bar):
+    reading, writing = os.pipe()
+    os.close(reading)
+    monkeypatch.setitem(sys.modules, "tqdm", tqdm if bar else None)
+    with open(writing, "w", buffering=1) as gone, monkeypatch.context() as patched:
+        setup_logging("INFO", "%(message)s", gone)
+        patched.setattr(sys, "stderr", gone)
+        log_to_file(tmp_path / "log.txt", "%(message)s")
+        get_logger("x").info("still there")
+        close_logging()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), writing)  # for what is still in a buffer
+    assert (tmp_path / "log.txt").read_text() == "still there\n"
