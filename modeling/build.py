@@ -59,7 +59,7 @@ def load_initial_weights(cfg: CfgNode, model: nn.Module, spec: InputSpec) -> Non
     if cfg.MODEL.PRETRAINED:
         state, source = pretrained_weights(cfg.MODEL.NAME, spec), f"pretrained {cfg.MODEL.NAME}"
     elif cfg.MODEL.WEIGHTS:
-        state, source = read_weights(cfg.MODEL.WEIGHTS), cfg.MODEL.WEIGHTS
+        state, source = read_weights(cfg.MODEL.WEIGHTS, model.state_dict()), cfg.MODEL.WEIGHTS
     else:
         return
     load_matching(model, state, source, cfg.MODEL.WEIGHTS_MIN_MATCH)

@@ -1,10 +1,13 @@
 """Initial weights from a file: reading, and loading the tensors that match."""
 
+import re
 import zipfile
-from collections.abc import Callable
-from pathlib import Path
+from argparse import Namespace
+from collections.abc import Callable, Collection, Iterator, Mapping
+from pathlib import Path, PosixPath
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
@@ -16,6 +19,11 @@ from utils.run_folder import RunFolder
 
 # Prefixes that training wrappers add to the names of parameters.
 _PREFIXES = ("module.", "_orig_mod.", "model.", "backbone.")
+# Plain values that others save beside the weights: arguments, paths, NumPy's numbers and arrays, by old and new names.
+_PLAIN_GLOBALS: list[Any] = [Namespace, PosixPath, np.ndarray, np.dtype, *map(type, map(np.dtype, np.typecodes["All"]))]
+_function: Any
+for _function in (np.float64().__reduce__()[0], np.zeros(0).__reduce__()[0]):
+    _PLAIN_GLOBALS += [(_function, f"numpy.{core}.multiarray.{_function.__name__}") for core in ("core", "_core")]
 
 
 class NoRandomInit(TorchFunctionMode):
@@ -34,8 +42,8 @@ class NoRandomInit(TorchFunctionMode):
         return (args or tuple(kwargs.values()))[0] if function in self._FILLING else function(*args, **kwargs)
 
 
-def read_weights(path: str) -> dict[str, torch.Tensor]:
-    """Returns the state dict in a file, on the CPU, without executing code from the file.
+def read_weights(path: str, own: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Returns the state dict in a file that fits a network's `own` best, on the CPU, without executing code from it.
 
     The file is a checkpoint of this or another project, a bare state dict, or safetensors; a run stands for its
     best checkpoint. Raises UserError for a file that is missing or corrupt, or has no weights.
@@ -53,22 +61,31 @@ def read_weights(path: str) -> dict[str, torch.Tensor]:
         else:
             if zipfile.is_zipfile(file):  # files of old torch versions are not archives
                 check_archive(file)
-            state = torch.load(file, map_location="cpu", weights_only=True)
+            with torch.serialization.safe_globals(_PLAIN_GLOBALS):
+                state = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # each reader raises its own kinds
-        raise UserError(f"MODEL.WEIGHTS: {file}: cannot read weights: {one_line(error)[:200]}") from error
-    if tensors := _tensors(state):
-        return tensors
+        if kind := re.search(r"GLOBAL (\S+)", str(error)):
+            problem = f"it contains {kind[1]}, expected tensors and plain values; save its state dict alone"
+        else:
+            problem = one_line(error).rpartition("WeightsUnpickler error: ")[2][:200]
+        raise UserError(f"MODEL.WEIGHTS: {file}: cannot read weights: {problem}") from error
+    if candidates := list(_state_dicts(state)):
+        return max(candidates, key=lambda tensors: len(_matching(_renamed(tensors, own), own)))  # the first of equals
     raise UserError(f"MODEL.WEIGHTS: {file}: the file has no weights; name a checkpoint or a state dict")
 
 
-def _tensors(state: object) -> dict[str, torch.Tensor]:
-    """Returns the first dict with tensors: the state itself, its entries ema, model, state_dict, or any other."""
-    entries = state if isinstance(state, dict) else {}
-    for candidate in (entries, *map(entries.get, ("ema", "model", "state_dict")), *entries.values()):
-        items = candidate.items() if isinstance(candidate, dict) else ()
-        if tensors := {name: value for name, value in items if isinstance(value, torch.Tensor)}:
-            return tensors
-    return {}
+def _state_dicts(state: object) -> Iterator[dict[str, torch.Tensor]]:
+    """Yields each dict's tensors: the state itself, then what is in its entries ema, model, state_dict, and others."""
+    if isinstance(state, dict):
+        if tensors := {k: v for k, v in state.items() if isinstance(k, str) and isinstance(v, torch.Tensor)}:
+            yield tensors
+        for entry in (*map(state.get, ("ema", "model", "state_dict")), *state.values()):
+            yield from _state_dicts(entry)
+
+
+def _matching(state: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Returns the tensors that match a network's `own` by name and shape."""
+    return {name: tensor for name, tensor in state.items() if name in own and own[name].shape == tensor.shape}
 
 
 def load_matching(model: nn.Module, state: dict[str, torch.Tensor], source: str, min_match: float) -> None:
@@ -78,11 +95,11 @@ def load_matching(model: nn.Module, state: dict[str, torch.Tensor], source: str,
     Raises UserError if less than the share `min_match` of the network's tensors match.
     """
     own = model.state_dict()
-    named = {_without_prefixes(name, own): tensor for name, tensor in state.items()}
+    named = _renamed(state, own)
     first = next((name for name, tensor in own.items() if tensor.ndim == 4), None)
     if first in named and own[first].shape[1] == 1 and named[first].ndim == 4 and named[first].shape[1] == 3:
         named[first] = named[first].sum(dim=1, keepdim=True)
-    matching = {name: tensor for name, tensor in named.items() if name in own and own[name].shape == tensor.shape}
+    matching = _matching(named, own)
     if len(matching) < min_match * len(own):
         raise UserError(
             f"{source}: {len(matching)} of {len(own)} tensors match the network, less than MODEL.WEIGHTS_MIN_MATCH "
@@ -99,7 +116,12 @@ def load_matching(model: nn.Module, state: dict[str, torch.Tensor], source: str,
     model.load_state_dict(own)
 
 
-def _without_prefixes(name: str, own: dict[str, torch.Tensor]) -> str:
-    while name not in own and name.startswith(_PREFIXES):
-        name = name.partition(".")[2]
-    return name
+def _renamed(state: Mapping[str, torch.Tensor], own: Collection[str]) -> dict[str, torch.Tensor]:
+    """Returns a state dict without the prefixes that a network's `own` names do not have."""
+
+    def rename(name: str) -> str:
+        while name not in own and name.startswith(_PREFIXES):
+            name = name.partition(".")[2]
+        return name
+
+    return {rename(name): tensor for name, tensor in state.items()}

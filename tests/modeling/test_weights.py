@@ -1,7 +1,13 @@
 """Initial weights from files and libraries, and heads."""
 
 import logging
+import os
+import re
+import zipfile
+from argparse import Namespace
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -42,7 +48,7 @@ def test_weights_come_in_many_ways(tmp_path, prefix, kind):
         pytest.importorskip("safetensors.torch", reason="safetensors is not installed").save_file(state, path)
     else:
         torch.save(state if kind == "bare" else {kind: state, "epoch": 3}, path)
-    load_matching(target, read_weights(str(path)), "x", 0.5)
+    load_matching(target, read_weights(str(path), Net().state_dict()), "x", 0.5)
     assert equal(source.state_dict(), target.state_dict())
 
 
@@ -72,6 +78,77 @@ def test_weights_of_another_network_are_refused_unless_told_otherwise():
     assert net.fc.weight.abs().sum() == 0
 
 
+def wrapped(net: nn.Module) -> dict[str, torch.Tensor]:
+    return {f"module.{name}": tensor for name, tensor in net.state_dict().items()}
+
+
+@pytest.mark.parametrize(
+    "around",
+    [
+        lambda net: {"state_dict": wrapped(net), "best_acc1": torch.tensor(69.8)},
+        lambda net: {"epoch": torch.tensor(3), "model": {"encoder": Part().state_dict(), "whole": net.state_dict()}},
+        lambda net: {"ema": {"shadow": torch.zeros(3)}, "net": net.state_dict()},
+        lambda net: {"ema": net.state_dict(), "model": Net().state_dict()},
+        lambda net: {"state_dict": Net().state_dict(), "model": net.state_dict()},
+        lambda net: {"optimizer": {"state": {0: {"exp_avg": torch.zeros(4, 3, 3, 3)}}}, "weights": wrapped(net)},
+    ],
+)
+def test_of_all_that_a_file_has_what_fits_best_is_loaded(tmp_path, around):
+    """Of what fits equally, the average before the network itself."""
+    source, target = Net(), Net()
+    torch.save(around(source), tmp_path / "x.pth")
+    load_matching(target, read_weights(str(tmp_path / "x.pth"), target.state_dict()), "x", 1)
+    assert equal(source.state_dict(), target.state_dict())
+
+
+class Part(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        Namespace(lr=0.1, root=Path("data"), seeds=[1, 2]),
+        *(np.float64(0.5), np.float32(0.5), np.int64(3), np.bool_(True), np.arange(3), np.array(["a"])),
+        {"best": np.float64(0.5), "args": Namespace(best=np.int32(1))},
+    ],
+)
+@pytest.mark.parametrize("is_zip", [True, False])
+def test_plain_values_beside_the_weights(tmp_path, value, is_zip):
+    torch.save({"model": Net().state_dict(), "args": value}, tmp_path / "x.pth", _use_new_zipfile_serialization=is_zip)
+    assert read_weights(str(tmp_path / "x.pth"), Net().state_dict()).keys() == Net().state_dict().keys()
+
+
+def test_numpys_old_names(tmp_path):
+    torch.save({"model": Net().state_dict(), "best": np.float64(1)}, tmp_path / "x.pth", pickle_protocol=2)
+    with zipfile.ZipFile(tmp_path / "x.pth") as old, zipfile.ZipFile(tmp_path / "y.pth", "w") as new:
+        for name in old.namelist():
+            new.writestr(name, re.sub(rb"numpy\._?core\.", b"numpy.core.", old.read(name)))
+    assert read_weights(str(tmp_path / "y.pth"), Net().state_dict())
+
+
+def test_what_would_run_code_is_refused_with_its_name(tmp_path):
+    torch.save({"model": Net().state_dict(), "args": Runs(str(tmp_path / "ran"))}, tmp_path / "x.pth")
+    with pytest.raises(UserError) as error:
+        read_weights(str(tmp_path / "x.pth"), Net().state_dict())
+    message = (
+        "cannot read weights: it contains posix.mkdir, expected tensors and plain values; save its state dict alone"
+    )
+    assert str(error.value).endswith(message) and not (tmp_path / "ran").exists()
+
+
+class Runs:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, folder: str):
+        self.folder = folder
+
+    def __reduce__(self):
+        return os.mkdir, (self.folder,)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -85,7 +162,7 @@ def test_weights_of_another_network_are_refused_unless_told_otherwise():
 def test_files_without_weights(tmp_path, make, message):
     make(tmp_path / "x.pth")
     with pytest.raises(UserError, match=f"MODEL.WEIGHTS: .*x.pth: {message}"):
-        read_weights(str(tmp_path / "x.pth"))
+        read_weights(str(tmp_path / "x.pth"), Net().state_dict())
 
 
 def test_a_flipped_bit_is_noticed(tmp_path):
@@ -96,7 +173,7 @@ def test_a_flipped_bit_is_noticed(tmp_path):
     data[data.index(net.conv.weight.detach().numpy().tobytes()) + 7] ^= 1
     path.write_bytes(data)
     with pytest.raises(UserError, match="cannot read weights: the CRC of"):
-        read_weights(str(path))
+        read_weights(str(path), Net().state_dict())
 
 
 @pytest.fixture
@@ -240,13 +317,13 @@ def test_a_damaged_file_in_the_cache_is_named(hub, content):
 @pytest.mark.parametrize("key", ["model_state_dict", "net", "anything"])
 def test_weights_are_found_by_any_name(tmp_path, key):
     torch.save({"epoch": 3, "optimizer": {"state": {}}, key: Net().state_dict()}, tmp_path / "x.pth")
-    assert read_weights(str(tmp_path / "x.pth")).keys() == Net().state_dict().keys()
+    assert read_weights(str(tmp_path / "x.pth"), Net().state_dict()).keys() == Net().state_dict().keys()
 
 
 def test_a_run_can_be_named(tmp_path):
     (tmp_path / "run/weights").mkdir(parents=True)
     torch.save(Net().state_dict(), tmp_path / "run/weights/best.pth")
-    assert read_weights(str(tmp_path / "run")).keys() == Net().state_dict().keys()
+    assert read_weights(str(tmp_path / "run"), Net().state_dict()).keys() == Net().state_dict().keys()
 
 
 @pytest.mark.parametrize("name", ["timm/resnet18", "torchvision/resnet18"])
