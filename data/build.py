@@ -16,6 +16,7 @@ from data.samplers import sampling_weights
 from data.transforms.arguments import try_out
 from utils.contracts import Dataset, Entry, InputSpec, SplitRecord, Transform, output_names
 from utils.errors import UserError
+from utils.labels import nfc
 from utils.registry import accepts, call, parse_entry
 
 # The usual treatment of photographs, for data sets that register no transforms of their own.
@@ -46,7 +47,7 @@ def build_split(cfg: CfgNode, split: str, classes: list[str] | None = None) -> D
     names = output_names(dataset)
     if not all(isinstance(name, str) for name in names):
         raise UserError(f"{where}: found the classes {_shown(list(map(repr, names)))}, expected strings")
-    if classes is not None and names != list(classes):
+    if classes is not None and [*map(nfc, names)] != [*map(nfc, classes)]:
         raise UserError(
             f"{where}: its {split} split has {len(names)} classes {_shown(names)}, expected {len(classes)} "
             f"{_shown(classes)}; name the data set that the network was trained on"

@@ -14,6 +14,7 @@ import yaml
 from utils.atomic_file import atomic_write, check_archive
 from utils.contracts import InputSpec, SplitRecord
 from utils.errors import UserError, one_line
+from utils.labels import nfc
 from utils.logger import get_logger
 from utils.run_folder import RunFolder
 
@@ -92,7 +93,7 @@ class Checkpoint:
         """Raises UserError unless this is the checkpoint of a network for the same task, classes and images."""
         own, other = self.resolved, resolved
         for name, found, expected in (
-            ("classes", own.names, other.names),
+            ("classes", [*map(nfc, own.names)], [*map(nfc, other.names)]),
             ("task", own.task, other.task),
             ("size", list(own.input.size), list(other.input.size)),
             ("channels", own.input.channels, other.input.channels),

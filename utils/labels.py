@@ -1,11 +1,17 @@
 """Targets as class indices and as text."""
 
+import unicodedata
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from utils.errors import UserError
+
+
+def nfc(name: str) -> str:
+    """Returns the form in which names of classes are compared: systems and programs compose letters differently."""
+    return unicodedata.normalize("NFC", name)
 
 
 def class_indices(target: ArrayLike, num_classes: int) -> list[int]:

@@ -14,6 +14,7 @@ import numpy as np
 from data.image_datasets import FileDataset
 from data.registry import DATASETS, MissingSplit
 from utils.errors import UserError, did_you_mean, one_line
+from utils.labels import nfc
 
 
 @DATASETS.register("csv")
@@ -46,7 +47,8 @@ class CsvTable(FileDataset):
         if self.target_names:
             values = np.array([row.values for row in own], np.float32)
         else:
-            self.classes = list(classes or sorted({c for row in rows if row.split == "train" for c in row.labels}))
+            spelling = {nfc(label): label for row in rows if row.split == "train" for label in row.labels}
+            self.classes = list(classes or (spelling[key] for key in sorted(spelling)))
             values = _label_targets(own, table, self.classes, any(len(row.labels) > 1 for row in rows))
         super().__init__(table.parent, (row.path for row in own), values)
         weights = [row.weight for row in own]
@@ -108,14 +110,14 @@ def _number(column: str, text: str) -> float:
 
 def _label_targets(rows: Sequence[Row], table: Path, classes: Sequence[str], has_several: bool) -> np.ndarray:
     """Returns class indices int64 (n,), or several labels as float32 (n, classes)."""
-    index_of = {label: i for i, label in enumerate(classes)}
+    index_of = {nfc(label): i for i, label in enumerate(classes)}
     for row in rows:
-        if unknown := next((label for label in row.labels if label not in index_of), None):
+        if unknown := next((label for label in row.labels if nfc(label) not in index_of), None):
             known = did_you_mean(unknown, index_of)
             raise UserError(f"{table}:{row.line}: class '{unknown}' is not in the training set; {known}")
     if not has_several:
-        return np.array([index_of[row.labels[0]] for row in rows], np.int64)
+        return np.array([index_of[nfc(row.labels[0])] for row in rows], np.int64)
     targets = np.zeros((len(rows), len(classes)), np.float32)
     for target, row in zip(targets, rows, strict=True):
-        target[[index_of[label] for label in row.labels]] = 1
+        target[[index_of[nfc(label)] for label in row.labels]] = 1
     return targets

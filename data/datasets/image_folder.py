@@ -10,6 +10,7 @@ from data.file_scan import IMAGE_SUFFIXES, is_image, is_junk, walk_files
 from data.image_datasets import FileDataset
 from data.registry import DATASETS, MissingSplit
 from utils.errors import UserError, did_you_mean, one_line, printable
+from utils.labels import nfc
 from utils.logger import get_logger
 
 _SPLITS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
@@ -31,24 +32,34 @@ class ImageFolder(FileDataset):
             raise UserError(f"DATASETS.ROOT {root}: no such folder; expected a folder with one folder for each class")
         folder = _split_folder(root, split)
         self.names = _read_names(root / names) if names else {}
-        folders = sorted(e.name for e in os.scandir(folder) if e.is_dir() and not is_junk(e.name))
+        folders = sorted((e.name for e in os.scandir(folder) if e.is_dir() and not is_junk(e.name)), key=nfc)
         if not folders:
             raise UserError(f"{folder}: no class folders in it; put the images of each class into a separate folder")
         if classes is None and folder == root and all(name.lower() in _NAMES_OF_SPLITS for name in folders):
             raise UserError(
                 f"{folder}: found only {', '.join(folders)}, expected a folder 'train' of class folders too"
             )
-        folder_of = {name: each for each in folders if (name := self.class_of(each)) is not None}
+        spelling = {nfc(name): name for name in classes or ()}
+        named = [(name, each) for each in folders if (name := self.class_of(each)) is not None]
+        named = [(spelling.setdefault(nfc(name), name), each) for name, each in named]
+        folder_of = dict(named)
+        if len(folder_of) < len(named):
+            message = "%s: %d folders of %d classes; those with the same name in Unicode are merged"
+            get_logger("data").warning(message, folder, len(named), len(folder_of))
         unknown = sorted(set(folder_of) - set(classes)) if classes is not None else []
         if unknown and (split != "train" or not folder_of.keys() >= set(classes or ())):
             raise UserError(
                 f"{folder / folder_of[unknown[0]]}: class '{unknown[0]}' is not in the training set; "
                 f"{did_you_mean(unknown[0], classes or ())}"
             )
+<<<<<<< HEAD
         if unknown:  # the classes are those of a run, to which images may have been added since
             get_logger("data").warning("%s: ignored %d new classes, such as %s", folder, len(unknown), unknown[0])
-            folder_of = {name: each for name, each in folder_of.items() if name not in unknown}
+            named = [(name, each) for name, each in named if name not in unknown]
         paths = _scan(root, {name: str(folder.relative_to(root) / each) for name, each in folder_of.items()})
+=======
+        paths = _scan(root, [(name, str(folder.relative_to(root) / each)) for name, each in named])
+>>>>>>> ec7e0ab (Names of classes are compared in Unicode's composed form: a folder copied from macOS is the same class)
         for name in [name for name in (classes or folder_of) if not paths.get(name)]:
             outcome = "the class is left out" if classes is None else "the class cannot be evaluated"
             get_logger("data").warning("%s: no images of class '%s'; %s", folder, name, outcome)
@@ -61,16 +72,16 @@ class ImageFolder(FileDataset):
 
     def class_of(self, folder: str) -> str | None:
         """Returns the name of a folder's class, None to leave the folder out."""
-        return self.names.get(folder, folder)
+        return self.names.get(nfc(folder), folder)
 
 
-def _scan(root: Path, folder_of: dict[str, str]) -> dict[str, list[str]]:
+def _scan(root: Path, folders: Sequence[tuple[str, str]]) -> dict[str, list[str]]:
     """Returns the sorted paths of each class's images, relative to `root`."""
     paths: dict[str, list[str]] = {}
     others: list[str] = []
-    for name, folder in folder_of.items():
+    for name, folder in folders:
         files = sorted(walk_files(root / folder, folder))
-        paths[name] = [path for path in files if is_image(path)]
+        paths.setdefault(name, []).extend(path for path in files if is_image(path))
         others += [path for path in files if not is_image(path)]
     if others:
         message = "%s: ignored %d files that are not images, such as %s"
@@ -101,4 +112,4 @@ def _read_names(path: Path) -> dict[str, str]:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot read the names of the classes: {one_line(error)}") from error
-    return {line.split()[0]: " ".join(line.split()) for line in lines if line.strip()}
+    return {nfc(line.split()[0]): " ".join(line.split()) for line in lines if line.strip()}

@@ -3,6 +3,7 @@
 import gzip
 import logging
 from pathlib import Path
+from unicodedata import normalize
 
 import cv2
 import numpy as np
@@ -134,6 +135,28 @@ def test_image_folder_with_splits(photos, tmp_path_factory):
     write_image(root / "test" / "dogs" / "9.png")
     with pytest.raises(UserError, match="class 'dogs' is not in the training set; did you mean 'dog'"):
         ImageFolder(root, "test", train.classes)
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_names_of_classes_are_compared_in_unicode(tmp_path, caplog, form):
+    """Composed in one split, decomposed in another, both in a third, a file of names, and a table."""
+    other = {"NFC": "NFD", "NFD": "NFC"}[form]
+    one, two = (normalize(each, "café") for each in (form, other))
+    for path in (f"train/{one}", "train/cafz", f"val/{two}", f"test/{one}", f"test/{two}"):
+        write_image(tmp_path / path / "1.png")
+    train = ImageFolder(tmp_path, "train")
+    assert train.classes == ["cafz", one] and train.targets.tolist() == [0, 1]
+    val, test = (ImageFolder(tmp_path, split, train.classes) for split in ("val", "test"))
+    assert val.classes == train.classes and val.targets.tolist() == [1] and val.name(0) == f"val/{two}/1.png"
+    assert test.targets.tolist() == [1, 1] and "2 folders of 1 classes; those with the same name" in caplog.text
+    (tmp_path / "words.txt").write_text(f"{two} coffee\n", encoding="utf-8")
+    assert ImageFolder(tmp_path, "train", names="words.txt").classes == ["cafz", f"{two} coffee"]
+    rows = [f"train/{one}/1.png,{one},train", "train/cafz/1.png,cafz,train", f"val/{two}/1.png,{two},val"]
+    (tmp_path / "labels.csv").write_text("\n".join(["path,label,split", *rows]), encoding="utf-8")
+    cfg = load_config(None, ["DATASETS.NAME", "csv", "DATASETS.ROOT", str(tmp_path)])
+    train, val = build_train_and_val(cfg)
+    assert train.classes == ["cafz", one] and val.targets.tolist() == [1]
+    assert build_split(cfg, "val", ["cafz", two]).targets.tolist() == [1]  # the classes of a checkpoint
 
 
 def test_names_of_the_classes(photos, tmp_path_factory):
