@@ -119,16 +119,16 @@ def decode_with_pillow(data: bytes, check_size: Callable[[Size], None]) -> np.nd
 
 
 def _scaled(values: np.ndarray, mode: str) -> np.ndarray:
-    """Gray values of more than 8 bits (H, W) -> uint8 (H, W, 1), never clipped.
+    """Gray values of more than 8 bits (H, W) -> uint8 (H, W, 1).
 
-    16-bit images are scaled by their full range; integers and floats by 0..1, 0..255 or 0..65535, the first
-    that holds them (0..1 for floats only), else by their own range.
+    16-bit images and integers are scaled by 0..65535; floats by 0..1, -1..1, 0..255 or 0..65535, the first that holds
+    them but for what a filter overshoots, which is clipped. Values in none of these are scaled by their own range.
     """
     low, high = float(values.min()), float(values.max())
     if not np.isfinite([low, high]).all():
         raise ValueError("its floating-point values are not all finite")
-    tops = (1.0, 255.0, 65535.0) if mode == "F" else (65535.0,)
-    top = next((top for top in tops if low >= 0 and high <= top), None)
-    if top is None:
-        values, top = values.astype(np.float64) - low, (high - low) or 1.0
-    return np.rint(values * (255.0 / top)).astype(np.uint8)[..., np.newaxis]
+    ranges, slack = ([(0, 1), (-1, 1), (0, 255), (0, 65535)], 0.25) if mode == "F" else ([(0, 65535)], 0)
+    held = ((a, b) for a, b in ranges if low >= a - slack * min(b, max(high, 1)) and high <= b + slack * b)
+    bottom, top = next(held, (low, high))
+    levels = (values.astype(np.float64) - bottom) * (255 / ((top - bottom) or 1))
+    return np.rint(levels.clip(0, 255)).astype(np.uint8)[..., np.newaxis]
