@@ -97,7 +97,9 @@ def split_overrides(argv: Sequence[str], options: Collection[str] = ()) -> tuple
         elif not rest or rest[0].startswith("--") or rest[0] in known:
             raise UserError(f"{COMMAND_LINE}: {word} needs a value: {word} VALUE")
         else:
-            pairs += [word, rest.pop(0)]
+            if (value := rest.pop(0)).startswith(("[", "{")) and not value.rstrip().endswith(("]", "}")):
+                raise UserError(f'{COMMAND_LINE}: {word} {value}: the list does not end; quote it: {word} "[a, b]"')
+            pairs += [word, value]
     return words, pairs
 
 

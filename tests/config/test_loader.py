@@ -244,6 +244,11 @@ def test_overrides_are_found_anywhere(tmp_path, monkeypatch):
     assert split_overrides(["LOSS.label_smoothing", "0.1"]) == ([], ["LOSS.label_smoothing", "0.1"])
     (tmp_path / "RUN").mkdir()
     assert split_overrides(["RUN", "weights.pth"]) == (["RUN", "weights.pth"], [])
+    for words in (["INPUT.SIZE", "[64,", "64]"], ["INPUT.TRAIN_TRANSFORMS", "[{RandomCrop:", "{padding:", "1}}]"]):
+        with pytest.raises(
+            UserError, match=f'{re.escape(words[1])}: the list does not end; quote it: {words[0]} "\\[a,'
+        ):
+            split_overrides(words)
     with pytest.raises(UserError, match="SEED needs a value"):
         split_overrides(["SEED"])
     with pytest.raises(UserError, match="expected a space: SEED 3"):
