@@ -1,10 +1,20 @@
 """Finding image files in folders."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".gif", ".avif", ".jfif")
+from utils.errors import printable
+
+_HEIC = (".heic", ".heif", ".hif")
+IMAGE_SUFFIXES: tuple[str, ...] = tuple(".jpg .jpeg .png .bmp .webp .tif .tiff .ppm .pgm .gif .avif .jfif".split())
+IMAGE_SUFFIXES += _HEIC if find_spec("pillow_heif") else ()
+# Images that no decoder here reads, those of cameras and of medicine among them.
+_UNREADABLE = (
+    *_HEIC,
+    *".jxl .jp2 .j2k .svg .psd .xcf .exr .hdr .ico .eps .dcm .cr2 .cr3 .nef .arw .dng .orf .rw2".split(),
+)
 _JUNK = {"__macosx", "thumbs.db", "desktop.ini"}
 
 
@@ -30,6 +40,18 @@ def walk_files(folder: Path, relative: str = "", inside: tuple[str, ...] = ()) -
 
 def is_image(path: str) -> bool:
     return path.lower().endswith(IMAGE_SUFFIXES)
+
+
+def ignored(paths: Iterable[str]) -> Iterator[str]:
+    """Yields what to say about the files among `paths` that are not read: a count and an example of each kind."""
+    others = {path for path in paths if not is_image(path)}
+    images = {path for path in others if path.lower().endswith(_UNREADABLE)}
+    heic = any(path.lower().endswith(_HEIC) for path in images)
+    hint = f"{'pip install pillow-heif, or ' if heic else ''}convert them to PNG or JPEG"
+    if images:
+        yield f"ignored {len(images)} images in formats that cannot be read, such as {printable(min(images))}; {hint}"
+    if rest := others - images:
+        yield f"ignored {len(rest)} files that are not images, such as {printable(min(rest))}"
 
 
 def is_junk(name: str) -> bool:

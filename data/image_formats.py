@@ -3,8 +3,13 @@
 import io
 import struct
 from collections.abc import Callable
+from importlib import import_module
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from PIL.ImageFile import ImageFile
 
 Size = tuple[int, int]  # (height, width) in pixels
 SIGNATURES = JPEG, PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
@@ -79,11 +84,21 @@ def upright(image: np.ndarray, orientation: int) -> np.ndarray:
     return image[:: -1 if orientation in (3, 4, 7, 8) else 1, :: -1 if orientation in (2, 3, 6, 7) else 1]
 
 
-def size_with_pillow(data: bytes) -> Size:
-    """(height, width) of the upright image, from the header. Raises what Pillow raises."""
+def _open(data: bytes) -> "ImageFile":
+    """Opens an image with Pillow, HEIC with pillow-heif. Raises what Pillow raises, ValueError without pillow-heif."""
     from PIL import Image
 
-    with Image.open(io.BytesIO(data)) as image:
+    if data[4:8] == b"ftyp" and b"hei" in data[8:40]:
+        try:
+            import_module("pillow_heif").register_heif_opener()
+        except ImportError as error:
+            raise ValueError("HEIC needs pillow-heif: pip install pillow-heif, or convert the image") from error
+    return Image.open(io.BytesIO(data))
+
+
+def size_with_pillow(data: bytes) -> Size:
+    """(height, width) of the upright image, from the header. Raises what Pillow raises."""
+    with _open(data) as image:
         tags = getattr(image, "tag_v2", None)  # a TIFF's size may be upright already, depending on Pillow's version
         height, width = (tags[257], tags[256]) if tags else (image.height, image.width)
         try:
@@ -100,7 +115,7 @@ def decode_with_pillow(data: bytes, check_size: Callable[[Size], None]) -> np.nd
     """
     from PIL import Image, ImageChops, ImageOps
 
-    with Image.open(io.BytesIO(data)) as image:
+    with _open(data) as image:
         check_size((image.height, image.width))
         image.load()
         try:

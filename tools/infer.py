@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
@@ -61,13 +62,18 @@ def parse(argv: Sequence[str]) -> Namespace:
 
 def image_files(paths: Sequence[Path]) -> list[Path]:
     """Returns the image files given, and all images below the folders given. Raises UserError if there are none."""
-    from data.file_scan import is_image, walk_files
+    from data.file_scan import ignored, is_image, walk_files
 
     files: list[Path] = []
     for path in paths:
+        if re.match(r"\w+:/", str(path)) and not path.exists():
+            raise UserError(f"{path}: URLs are not followed; download the image and name the file")
         if not path.exists():
             raise UserError(f"{path}: no such image or folder")
-        found = sorted(path / name for name in walk_files(path) if is_image(name)) if path.is_dir() else [path]
+        names = list(walk_files(path)) if path.is_dir() else []
+        for message in ignored(names):
+            log.warning("%s: %s", path, message)
+        found = sorted(path / name for name in names if is_image(name)) if path.is_dir() else [path]
         if not found:
             raise UserError(f"{path}: no images in this folder")
         files += found

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from data.file_scan import IMAGE_SUFFIXES, is_image, is_junk, walk_files
+from data.file_scan import IMAGE_SUFFIXES, ignored, is_image, is_junk, walk_files
 from data.image_datasets import FileDataset
 from data.registry import DATASETS, MissingSplit
-from utils.errors import UserError, did_you_mean, one_line, printable
+from utils.errors import UserError, did_you_mean, one_line
 from utils.labels import nfc
 from utils.logger import get_logger
 
@@ -52,14 +52,10 @@ class ImageFolder(FileDataset):
                 f"{folder / folder_of[unknown[0]]}: class '{unknown[0]}' is not in the training set; "
                 f"{did_you_mean(unknown[0], classes or ())}"
             )
-<<<<<<< HEAD
         if unknown:  # the classes are those of a run, to which images may have been added since
             get_logger("data").warning("%s: ignored %d new classes, such as %s", folder, len(unknown), unknown[0])
             named = [(name, each) for name, each in named if name not in unknown]
-        paths = _scan(root, {name: str(folder.relative_to(root) / each) for name, each in folder_of.items()})
-=======
         paths = _scan(root, [(name, str(folder.relative_to(root) / each)) for name, each in named])
->>>>>>> ec7e0ab (Names of classes are compared in Unicode's composed form: a folder copied from macOS is the same class)
         for name in [name for name in (classes or folder_of) if not paths.get(name)]:
             outcome = "the class is left out" if classes is None else "the class cannot be evaluated"
             get_logger("data").warning("%s: no images of class '%s'; %s", folder, name, outcome)
@@ -78,14 +74,13 @@ class ImageFolder(FileDataset):
 def _scan(root: Path, folders: Sequence[tuple[str, str]]) -> dict[str, list[str]]:
     """Returns the sorted paths of each class's images, relative to `root`."""
     paths: dict[str, list[str]] = {}
-    others: list[str] = []
+    every: list[str] = []
     for name, folder in folders:
         files = sorted(walk_files(root / folder, folder))
         paths.setdefault(name, []).extend(path for path in files if is_image(path))
-        others += [path for path in files if not is_image(path)]
-    if others:
-        message = "%s: ignored %d files that are not images, such as %s"
-        get_logger("data").warning(message, root, len(others), printable(min(others)))
+        every += files
+    for message in ignored(every):
+        get_logger("data").warning("%s: %s", root, message)
     return paths
 
 

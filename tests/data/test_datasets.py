@@ -137,6 +137,16 @@ def test_image_folder_with_splits(photos, tmp_path_factory):
         ImageFolder(root, "test", train.classes)
 
 
+@pytest.mark.parametrize("suffix", ".HEIC .heif .jxl .svg .psd .CR2 .nef .dng .dcm".split())
+def test_images_that_cannot_be_read_are_said_to_be_images(photos, caplog, suffix):
+    for i in range(20):
+        (photos / "dog" / f"IMG_{i:02d}{suffix}").write_bytes(b"x")
+    assert len(ImageFolder(photos, "train")) == 5
+    install = "pip install pillow-heif, or " if suffix in (".HEIC", ".heif") else ""
+    found = f"ignored 20 images in formats that cannot be read, such as dog/IMG_00{suffix}; {install}convert them to"
+    assert found in caplog.text and "ignored 1 files that are not images, such as cat/notes.txt" in caplog.text
+
+
 @pytest.mark.parametrize("form", ["NFC", "NFD"])
 def test_names_of_classes_are_compared_in_unicode(tmp_path, caplog, form):
     """Composed in one split, decomposed in another, both in a third, a file of names, and a table."""

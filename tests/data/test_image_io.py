@@ -1,6 +1,8 @@
 """Odd files, read in one way everywhere."""
 
 import io
+import sys
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -87,6 +89,17 @@ def test_floats_of_any_range_are_scaled_and_nan_is_refused():
         EncodedImage(encoded(Image.fromarray(values), "TIFF"), "f.tif").read(1)
 
 
+@pytest.mark.parametrize(("low", "top"), [(0, 1), (-1, 1), (0, 255), (0, 65535)])
+@pytest.mark.parametrize("beyond", [0.02, -0.02, 0.2, -0.2])
+def test_what_a_filter_overshoots_does_not_change_the_range_of_floats(low, top, beyond):
+    """One pixel above or below: the others stay as they were."""
+    values = np.linspace(low, top, 100, dtype=np.float32).reshape(10, 10)
+    expected = EncodedImage(encoded(Image.fromarray(values), "TIFF"), "f.tif").read(1)[..., 0].copy()
+    assert expected.min() == 0 and expected.max() == 255
+    values[3, 3], expected[3, 3] = (top + beyond * top, 255) if beyond > 0 else (low + beyond * top, 0)
+    assert np.array_equal(EncodedImage(encoded(Image.fromarray(values), "TIFF"), "f.tif").read(1)[..., 0], expected)
+
+
 def test_a_jpeg_that_was_cut_short_is_not_plain():
     """OpenCV 4 would fill the rest with gray; the end of a thumbnail before the picture is not the picture's end."""
     thumbnail = encoded(Image.fromarray(picture(8, 8)), "JPEG")
@@ -120,6 +133,28 @@ def test_the_limit_of_pixels():
         image = EncodedImage(encoded(Image.fromarray(picture(10, 12)), kind), "a")
         with pytest.raises(BrokenImage, match="12 x 10 pixels are more than DATASETS.MAX_PIXELS 119"):
             image.read(3, max_pixels=119)
+
+
+HEIC = b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic"  # the beginning of such a file
+
+
+def test_heic_is_read_with_pillow_heif(monkeypatch):
+    """A stand-in for the package reads the PNG behind the beginning."""
+    image = EncodedImage(HEIC + encoded(Image.fromarray(picture()), "PNG"), "x.heic")
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)  # not installed
+    for read in (lambda: image.read(3), lambda: image.size):
+        with pytest.raises(
+            BrokenImage, match=r"x\.heic: .*HEIC needs pillow-heif: pip install pillow-heif, or convert"
+        ):
+            read()
+
+    def register():
+        reader = lambda file, name: Image.open(io.BytesIO(file.read()[len(HEIC) :]))  # noqa: E731
+        monkeypatch.setitem(Image.OPEN, "HEIC", (reader, lambda start: start.startswith(HEIC[:8])))
+        monkeypatch.setattr(Image, "ID", ["HEIC", *Image.ID])
+
+    monkeypatch.setitem(sys.modules, "pillow_heif", SimpleNamespace(register_heif_opener=register))
+    assert image.size == picture().shape[:2] and np.array_equal(image.read(3), picture())
 
 
 def test_avif_where_there_is_a_decoder():
