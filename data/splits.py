@@ -6,18 +6,19 @@ unit belongs to the stratum of most of its samples.
 """
 
 import posixpath
-import unicodedata
 from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 from typing import NamedTuple
 
 import numpy as np
 
+from utils.labels import nfc
+
 
 def hash_names(names: Iterable[str], seed: int) -> np.ndarray:
     """Returns int64 (n,): a hash of each name, the same for the same path written differently (./a.png, a//b.png)."""
     salt = seed.to_bytes(8, "little")
-    paths = (unicodedata.normalize("NFC", posixpath.normpath(name)) for name in names)
+    paths = (nfc(posixpath.normpath(name)) for name in names)
     digests = [blake2b(path.encode("utf-8", "surrogateescape"), digest_size=8, key=salt).digest() for path in paths]
     return np.frombuffer(b"".join(digests), "<i8").astype(np.int64)
 

@@ -1,6 +1,5 @@
 """Facts about all samples of a data set, and a part of one."""
 
-import unicodedata
 from functools import cached_property
 from hashlib import blake2b
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from utils.contracts import Dataset, class_names, is_soft, targets_of
+from utils.labels import nfc
 
 Target = Any  # of one sample: a class index, a vector, a mask, or whatever else the task understands
 
@@ -42,7 +42,7 @@ def strata_of(dataset: Dataset) -> np.ndarray:
         return targets
     if is_soft(targets):
         return targets.argmax(axis=1)
-    names = [unicodedata.normalize("NFC", name).encode("utf-8", "surrogateescape") for name in classes]
+    names = [nfc(name).encode("utf-8", "surrogateescape") for name in classes]
     ranks = np.argsort([blake2b(name).digest() for name in names]).argsort()  # an order of the classes alone
     lowest = np.where(targets > 0, ranks, len(ranks)).argmin(axis=1)
     return np.where((targets > 0).any(axis=1), lowest, len(ranks))  # those without a label have a stratum too
