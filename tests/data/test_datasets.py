@@ -164,7 +164,8 @@ def test_names_of_classes_are_compared_in_unicode(tmp_path, caplog, form):
     rows = [f"train/{one}/1.png,{one},train", "train/cafz/1.png,cafz,train", f"val/{two}/1.png,{two},val"]
     (tmp_path / "labels.csv").write_text("\n".join(["path,label,split", *rows]), encoding="utf-8")
     cfg = load_config(None, ["DATASETS.NAME", "csv", "DATASETS.ROOT", str(tmp_path)])
-    train, val = build_train_and_val(cfg)
+    splits = build_train_and_val(cfg)
+    train, val = splits.train, splits.val
     assert train.classes == ["cafz", one] and val.targets.tolist() == [1]
     assert build_split(cfg, "val", ["cafz", two]).targets.tolist() == [1]  # the classes of a checkpoint
 
