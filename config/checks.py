@@ -131,7 +131,7 @@ def _conflicts(cfg: CfgNode) -> Iterator[tuple[str, str]]:
     for name, instead in (("lr", "SOLVER.BASE_LR"), ("weight_decay", "SOLVER.WEIGHT_DECAY")):
         if name in solver.OPTIMIZER:
             yield f"SOLVER.OPTIMIZER.{name}", f"has a key of its own; set {instead} instead"
-    if cfg.TEST.MONITOR and not re.fullmatch(r"(max|min) \S+", cfg.TEST.MONITOR):
+    if cfg.TEST.MONITOR and not re.fullmatch(r"(max|min) \S.*", cfg.TEST.MONITOR):
         yield "TEST.MONITOR", f"found {cfg.TEST.MONITOR!r}, expected 'max NAME' or 'min NAME', such as 'max top1'"
     if cfg.TEST.MONITOR and cfg.DATASETS.VAL_RATIO == 0 and not cfg.DATASETS.FOLD:
         yield "TEST.MONITOR", "needs a validation set: set DATASETS.VAL_RATIO above 0, or remove TEST.MONITOR"

@@ -224,7 +224,7 @@ def _check_own_class(thing: object, kind: type, key: str) -> None:
 
 
 def _build_evaluation(cfg: CfgNode, step: StandardStep, val_set: Dataset | None, resolved: Resolved) -> list[Hook]:
-    metrics = build_metrics(cfg, resolved.task, resolved.monitor)
+    metrics = build_metrics(cfg, resolved)
     if val_set is None:
         return []
     task = step.task if step.ema is None else step.task.with_model(step.ema.module)

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from pathlib import Path
+from unicodedata import normalize
 
 import numpy as np
 import torch
@@ -111,21 +112,36 @@ def to_device(task: Task, device: torch.device) -> None:
         task.model.to(memory_format=torch.channels_last)
 
 
-def build_metrics(cfg: CfgNode, task_name: str, monitor: str, complete: bool = False) -> Metrics:
+def build_metrics(cfg: CfgNode, resolved: Resolved, complete: bool = False) -> Metrics:
     """Returns the metrics of an evaluation: those of TEST.METRICS, or else the task's own, and the monitored one.
 
     If `complete`, with all that a report on the task shows. Raises UserError for a name that is unknown, reserved, or
     a metric of other tasks.
     """
-    names = find_task(task_name).default_metrics if cfg.TEST.METRICS is None else cfg.TEST.METRICS
-    monitored = monitor.partition(" ")[2]
+    names = find_task(resolved.task).default_metrics if cfg.TEST.METRICS is None else cfg.TEST.METRICS
+    monitored = resolved.monitor.partition(" ")[2]
     keys = dict.fromkeys(names, "TEST.METRICS") | ({} if monitored == "loss" else {monitored: "TEST.MONITOR"})
-    for name, key in keys.items():
-        if name in _RESERVED:
-            raise UserError(f"{key} {name}: reserved name; rename the metric")
-        if task_family(task_name).isdisjoint(METRICS.info(name, key).get("tasks", (task_name,))):
-            raise UserError(f"{key} {name}: not a metric of {task_name}; {did_you_mean(name, task_metrics(task_name))}")
-    return {name: METRICS.get(name, key) for name, key in keys.items()} | (task_metrics(task_name) if complete else {})
+    metrics = {name: _find_metric(name, key, resolved) for name, key in keys.items()}
+    return metrics | (task_metrics(resolved.task) if complete else {})
+
+
+def _find_metric(name: str, key: str, resolved: Resolved) -> Callable[..., float]:
+    """Returns a registered metric, or a column of a report's table for one class or output, such as recall.cat."""
+    column, dot, output = name.partition(".")
+    columns = find_task(resolved.task).predictions_type.columns
+    if dot and name not in METRICS.names():
+        if column not in columns:
+            raise UserError(f"{key} {name}: no such score of a class; {did_you_mean(column, columns)}")
+        index_of = {normalize("NFC", known): i for i, known in enumerate(resolved.names)}
+        if (index := index_of.get(normalize("NFC", output))) is None:
+            raise UserError(f"{key} {name}: no class '{output}'; {did_you_mean(output, resolved.names)}")
+        return lambda predictions: columns[column](predictions)[index]
+    if name in _RESERVED:
+        raise UserError(f"{key} {name}: reserved name; rename the metric")
+    task = resolved.task
+    if task_family(task).isdisjoint(METRICS.info(name, key).get("tasks", (task,))):
+        raise UserError(f"{key} {name}: not a metric of {task}; {did_you_mean(name, task_metrics(task))}")
+    return METRICS.get(name, key)
 
 
 def task_metrics(task_name: str) -> dict[str, Callable[..., float]]:

@@ -30,7 +30,7 @@ def score_checkpoint(
     """Returns predictions and all metrics of a prepared checkpoint. Raises UserError for outputs that are NaN/Inf."""
     resolved = checkpoint.resolved
     task = build_trained_task(checkpoint, cfg, resolve_device(cfg.MODEL.DEVICE))
-    metrics = build_metrics(cfg, resolved.task, resolved.monitor, complete=True)
+    metrics = build_metrics(cfg, resolved, complete=True)
     loader = build_eval_loader(cfg, dataset, resolved.input, spatial_targets=task.spatial_targets)
     result = evaluate(task, split, loader, metrics, image_reader(dataset, cfg.DATASETS.MAX_PIXELS), watch=watch)
     loader.close()

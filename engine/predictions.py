@@ -1,15 +1,16 @@
 """Outputs of a network for a whole split, in the forms that metrics and reports need."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import ClassVar
 
 import numpy as np
 import torch
 
 from utils.labels import label_text
 
-_THRESHOLD = 0.5  # probability from which a label of a multi-label task is predicted
+_BLOCK = 2**20  # outputs in float64 at a time, because all of them take twice their memory
 
 
 @dataclass
@@ -17,8 +18,11 @@ class Predictions:
     """Outputs of a network for N samples, on the CPU.
 
     `indices` (N,) are the samples' indices in their data set, `targets` (N, ...) as the data set has them,
-    `outputs` float32 (N, outputs) raw logits or values, and `names` the names of the outputs.
+    `outputs` float32 (N, outputs) raw logits or values, and `names` the names of the outputs. `columns` compute the
+    scores of each output, (outputs,), by name.
     """
+
+    columns: ClassVar[Mapping[str, Callable[..., np.ndarray]]] = {}
 
     indices: np.ndarray
     targets: np.ndarray
@@ -47,17 +51,43 @@ class Predictions:
         return ", ".join(f"{value:.6g}" for value in self.values[row])
 
 
+class NumberPredictions(Predictions):
+    """Predictions of numbers: targets (N, outputs), or (N,) for one output."""
+
+    columns = {
+        "mae": lambda p: np.abs(p.errors).mean(axis=0),
+        "rmse": lambda p: np.sqrt(np.square(p.errors).mean(axis=0)),
+        "bias": lambda p: p.errors.mean(axis=0),
+    }
+
+    @cached_property
+    def errors(self) -> np.ndarray:
+        """float64 (N, outputs)"""
+        return self.values - self.target_table
+
+
 class LabelPredictions(Predictions):
     """Predictions of classes: one per sample, or any number of labels.
 
     `labels` int8 (N, classes) are 1 where a label is present, 0 where absent, -1 where unknown and ignored;
-    `predicted` bool (N, classes); `correct` bool (N,); `confidence` float64 (N,), of the predicted classes.
+    `predicted` bool (N, classes); `correct` bool (N,); `confidence` float64 (N,), of the predicted classes;
+    `truth_and_guess` as scikit-learn takes them: class indices (N,), or tables of labels.
     """
+
+    columns = {
+        "support": lambda p: p.class_scores[3],
+        "precision": lambda p: p.class_scores[0],
+        "recall": lambda p: p.class_scores[1],
+        "f1": lambda p: p.class_scores[2],
+        "roc_auc": lambda p: p.roc_aucs,
+        "average_precision": lambda p: p.average_precisions,
+    }
 
     labels: np.ndarray
     predicted: np.ndarray
     correct: np.ndarray
     confidence: np.ndarray
+    truth_and_guess: tuple[np.ndarray, np.ndarray]
 
     def target_text(self, row: int) -> str:
         return label_text(self.labels[row], self.names)
@@ -70,16 +100,14 @@ class LabelPredictions(Predictions):
         """(precision, recall, F1, support) of each class, each (classes,); NaN where undefined. By scikit-learn."""
         from sklearn.metrics import precision_recall_fscore_support
 
-        # With an empty class at the end, because scikit-learn treats a single column as two classes.
-        tables = (self.labels > 0, self.predicted & (self.labels >= 0))
-        truth, guess = (np.pad(table, ((0, 0), (0, 1))) for table in tables)
-        precision, recall, f1, support = precision_recall_fscore_support(truth, guess, zero_division=np.nan)
-        return precision[:-1], recall[:-1], f1[:-1], support[:-1]
+        labels = range(len(self.names))
+        return precision_recall_fscore_support(*self.truth_and_guess, labels=labels, zero_division=np.nan)
 
     @cached_property
     def occurs(self) -> np.ndarray:
         """bool (classes,): the classes that occur or are predicted; averages over classes ignore the others."""
-        return (self.class_scores[3] > 0) | (self.predicted & (self.labels >= 0)).any(axis=0)
+        precision, recall, *_ = self.class_scores
+        return np.isfinite(precision) | np.isfinite(recall)
 
     @cached_property
     def average_precisions(self) -> np.ndarray:
@@ -100,14 +128,16 @@ class LabelPredictions(Predictions):
     def scores_of(self, label: int) -> tuple[np.ndarray, np.ndarray]:
         """(is positive, predicted probability) of the samples whose label is known, for one class."""
         known = self.labels[:, label] >= 0
-        return self.labels[known, label] > 0, self.values[known, label]
+        return self.labels[known, label] > 0, self.probabilities(self.outputs[:, label])[known]
+
+    def probabilities(self, outputs: np.ndarray) -> np.ndarray:
+        """Returns the probabilities in float64 of some outputs of each sample, (N,) or (N, some)."""
+        return self.activation(torch.from_numpy(outputs).double()).numpy()
 
     @cached_property
     def per_class(self) -> dict[str, np.ndarray]:
         """Column -> (classes,): support, precision, recall, F1, ROC AUC and average precision."""
-        precision, recall, f1, support = self.class_scores
-        columns = {"support": support, "precision": precision, "recall": recall, "f1": f1}
-        return columns | {"roc_auc": self.roc_aucs, "average_precision": self.average_precisions}
+        return {name: column(self) for name, column in self.columns.items()}
 
 
 class SingleLabel(LabelPredictions):
@@ -129,11 +159,11 @@ class SingleLabel(LabelPredictions):
 
     @cached_property
     def labels(self) -> np.ndarray:  # type: ignore[override]
-        return np.eye(len(self.names), dtype=np.int8)[self.target_classes]
+        return np.equal.outer(self.target_classes, range(len(self.names))).view(np.int8)
 
     @cached_property
     def predicted(self) -> np.ndarray:  # type: ignore[override]
-        return np.eye(len(self.names), dtype=bool)[self.predicted_classes]
+        return np.equal.outer(self.predicted_classes, range(len(self.names)))
 
     @cached_property
     def correct(self) -> np.ndarray:  # type: ignore[override]
@@ -141,7 +171,20 @@ class SingleLabel(LabelPredictions):
 
     @cached_property
     def confidence(self) -> np.ndarray:  # type: ignore[override]
-        return self.values.max(axis=1)
+        return self.probabilities(self.outputs.max(axis=1))
+
+    @property
+    def truth_and_guess(self) -> tuple[np.ndarray, np.ndarray]:  # type: ignore[override]
+        return self.target_classes, self.predicted_classes
+
+    @cached_property
+    def _log_sums(self) -> np.ndarray:
+        """float64 (N,): the logarithm of each row's sum of exponentials."""
+        outputs = torch.from_numpy(self.outputs).split(max(_BLOCK // len(self.names), 1))
+        return torch.cat([part.double().logsumexp(dim=1) for part in outputs]).numpy()
+
+    def probabilities(self, outputs: np.ndarray) -> np.ndarray:
+        return np.exp(outputs.T - self._log_sums).T
 
     @cached_property
     def confusion(self) -> np.ndarray:
@@ -160,12 +203,20 @@ class MultiLabel(LabelPredictions):
 
     @cached_property
     def labels(self) -> np.ndarray:  # type: ignore[override]
-        is_indices = self.targets.ndim == 1
-        return (np.eye(len(self.names))[self.targets] if is_indices else np.sign(self.targets)).astype(np.int8)
+        if self.targets.ndim == 1:
+            return np.equal.outer(self.targets, range(len(self.names))).view(np.int8)
+        return np.sign(self.targets).astype(np.int8)
 
     @cached_property
     def predicted(self) -> np.ndarray:  # type: ignore[override]
-        return self.values >= _THRESHOLD
+        return self.outputs >= 0  # a probability of at least 0.5
+
+    @property
+    def truth_and_guess(self) -> tuple[np.ndarray, np.ndarray]:  # type: ignore[override]
+        # With an empty class at the end, because scikit-learn treats a single column as two classes.
+        tables = (self.labels > 0, self.predicted & (self.labels >= 0))
+        truth, guess = (np.pad(table, ((0, 0), (0, 1))) for table in tables)
+        return truth, guess
 
     @cached_property
     def _mistakes(self) -> np.ndarray:
@@ -179,6 +230,7 @@ class MultiLabel(LabelPredictions):
     @cached_property
     def confidence(self) -> np.ndarray:  # type: ignore[override]
         """float64 (N,): the maximum over the incorrect labels, or else the minimum over all labels."""
-        certainty = np.maximum(self.values, 1 - self.values)
-        least = np.where(self.labels >= 0, certainty, 1).min(axis=1)
-        return np.where(self.correct, least, np.where(self._mistakes, certainty, 0).max(axis=1))
+        margins = np.abs(self.outputs)  # the sigmoid of which is the probability of the more probable value
+        least = margins.min(axis=1, where=self.labels >= 0, initial=np.inf)
+        most = margins.max(axis=1, where=self._mistakes, initial=0)
+        return self.probabilities(np.where(self.correct, least, most))

@@ -58,7 +58,7 @@ def learning_curves(curves: Mapping[str, Mapping[str, Curve]], chosen: float | N
     panels = np.atleast_1d(figure.subplots(len(curves), sharex=True))
     for axes, (title, named) in zip(panels, curves.items(), strict=True):
         for name, (epochs, values) in named.items():
-            axes.plot(epochs, values, label=name, marker="o" if len(values) < 20 else None, markersize=3)
+            axes.plot(epochs, values, label=_plain(name), marker="o" if len(values) < 20 else None, markersize=3)
         if chosen is not None:
             axes.axvline(chosen, color=_GRAY, linestyle=":", label=f"best: epoch {chosen:g}")
         shown = [value for _, values in named.values() for value in values]

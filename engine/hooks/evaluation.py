@@ -11,6 +11,7 @@ from engine.inference import evaluate
 from engine.tasks.base import Metrics, Task
 from engine.trainer import Trainer
 from utils.contracts import Loader
+from utils.logger import get_logger
 
 
 @dataclass(eq=False)
@@ -39,6 +40,8 @@ class Evaluation(Hook):
             progress.best, progress.best_loss, progress.epochs_since_best = value, loss, 0
         else:
             progress.epochs_since_best += 1
+            if not math.isfinite(value):
+                get_logger("train").warning("TEST.MONITOR %s is %s, which is never the best", metric, value)
 
     def after_train(self, trainer: Trainer) -> None:
         self.loader.close()

@@ -31,9 +31,10 @@ def prediction_table(result: SplitResult) -> Iterator[Sequence[str]]:
     files = map(result.dataset.name, predictions.indices.tolist())
     if isinstance(predictions, LabelPredictions):
         yield "file", "target", "prediction", "probability", "top_k"
-        best = torch.from_numpy(predictions.values).topk(min(_TOP_K, len(names)), dim=1)
+        best = torch.from_numpy(predictions.outputs).topk(min(_TOP_K, len(names)), dim=1)
+        probabilities = predictions.probabilities(best.values.numpy())
         for i, (file, labels) in enumerate(zip(files, best.indices.tolist(), strict=True)):
-            values = best.values[i].tolist()
+            values = probabilities[i].tolist()
             top = top_text([(names[label], value) for label, value in zip(labels, values, strict=True)])
             yield file, predictions.target_text(i), predictions.predicted_text(i), f"{values[0]:.6f}", top
         return

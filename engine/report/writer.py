@@ -20,7 +20,9 @@ def check_finite(result: SplitResult) -> None:
     """Raises UserError if the network's outputs are NaN or Inf."""
     if result.predictions is None:
         return
-    bad = ~np.isfinite(result.predictions.values.reshape(result.num_samples, -1)).all(axis=1)
+    outputs = result.predictions.outputs
+    values = outputs if np.isfinite(outputs).all() else result.predictions.values  # 0 or 1 for some infinities
+    bad = ~np.isfinite(values.reshape(len(values), -1)).all(axis=1)
     if bad.any():
         hint = "the training diverged; train again with a lower SOLVER.BASE_LR or with warm-up"
         raise UserError(f"model outputs are NaN/Inf for {bad.sum()} of {len(bad)} images: {hint}")

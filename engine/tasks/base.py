@@ -171,6 +171,7 @@ class Evaluator:
         if not self.count:
             raise UserError("no image of the split could be read; tools/check_data.py lists the reason for each")
         indices, targets, outputs = (np.concatenate(column) for column in zip(*self._parts, strict=True))
+        self._parts.clear()  # half the memory
         return self.kind(indices, targets, outputs, self.names)
 
     def result(self) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 import torch
 
+from engine.predictions import NumberPredictions
 from engine.registry import TASKS
 from engine.tasks.base import StepResult, Task
 from utils.contracts import Dataset, targets_of
@@ -16,6 +17,7 @@ class Regression(Task):
     loss_tasks = ("regression",)
     default_metrics = ("mae", "rmse", "r2")
     default_monitor = "min mae"
+    predictions_type = NumberPredictions
 
     @classmethod
     def names_of(cls, dataset: Dataset) -> list[str]:

@@ -15,7 +15,7 @@ import pytest
 
 from engine.build_inference import task_metrics
 from engine.inference import SplitResult
-from engine.predictions import MultiLabel, Predictions, SingleLabel
+from engine.predictions import MultiLabel, NumberPredictions, Predictions, SingleLabel
 from engine.report.page import Page, render
 from engine.report.parts.classes import confused_pairs
 from engine.report.parts.galleries import galleries, thumbnail
@@ -64,7 +64,7 @@ def regression(outputs: int, samples: int = 40) -> SplitResult:
     targets = rng.normal(size=(samples, outputs)).astype(np.float32)
     predicted = targets + rng.normal(scale=0.1, size=(samples, outputs)).astype(np.float32)
     names = [f"quantity {i}" for i in range(outputs)]
-    return result_of("regression", Predictions(np.arange(samples), targets, predicted, names))
+    return result_of("regression", NumberPredictions(np.arange(samples), targets, predicted, names))
 
 
 def history(epochs: int = 3) -> list[dict]:
@@ -215,7 +215,9 @@ def test_galleries_show_the_worst_first():
 
 def test_the_most_frequent_confusions():
     confusion = np.array([[8, 2, 0], [5, 5, 0], [1, 0, 0]])
-    assert confused_pairs(confusion, "abc") == [
+    pairs = np.repeat([divmod(i, 3) for i in range(9)], confusion.ravel(), axis=0)
+    p = SingleLabel(np.arange(len(pairs)), pairs[:, 0], np.eye(3, dtype=np.float32)[pairs[:, 1]], "abc")
+    assert (p.confusion == confusion).all() and confused_pairs(p) == [
         ("b", "a", "5", "50.0%"),
         ("a", "b", "2", "20.0%"),
         ("c", "a", "1", "100.0%"),

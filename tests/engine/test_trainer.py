@@ -10,7 +10,7 @@ import pytest
 import torch
 from sklearn.metrics import accuracy_score, log_loss, top_k_accuracy_score
 
-from engine.build_inference import build_metrics, resolve_device
+from engine.build_inference import resolve_device
 from engine.checkpoint import load_checkpoint
 from engine.hooks import checkpoints
 from engine.hooks.base import Hook
@@ -133,18 +133,31 @@ def test_metrics_equal_scikit_learns_however_they_are_batched():
         (["TEST.MONITOR", "max top2"], "TEST.MONITOR 'top2': no such metric"),
         (["TEST.METRICS", "[mae]"], "TEST.METRICS mae: not a metric of classification"),
         (["TEST.METRICS", "[loss]"], "TEST.METRICS loss: reserved name; rename the metric"),
+        (
+            ["TEST.MONITOR", "max recal.left"],
+            "TEST.MONITOR recal.left: no such score of a class; did you mean 'recall'",
+        ),
+        (
+            ["TEST.METRICS", "[mae.left]"],
+            "TEST.METRICS mae.left: no such score of a class; known: average_precision, f1",
+        ),
+        (["TEST.METRICS", "[f1.lefd]"], "TEST.METRICS f1.lefd: no class 'lefd'; did you mean 'left'"),
+        (["TEST.METRICS", "[f1.]"], "TEST.METRICS f1.: no class ''; known: left, middle, right"),
+        (["TEST.METRICS", "[recall]"], "TEST.METRICS 'recall': no such metric; did you mean 'recall_macro'"),
     ],
 )
-def test_metrics_that_cannot_be_computed(toy_cfg, keys, message):
-    cfg = toy_cfg(*keys)
+def test_metrics_that_cannot_be_computed(make_trainer, keys, message):
     with pytest.raises(UserError, match=message):
-        build_metrics(cfg, "classification", cfg.TEST.MONITOR or "max top1")
+        make_trainer(*keys)
 
 
-def test_whatever_a_report_shows_can_be_monitored(make_trainer):
-    trainer = make_trainer("TEST.MONITOR", "max balanced_accuracy", "SOLVER.MAX_EPOCHS", "1")
+@pytest.mark.parametrize("metric", ["balanced_accuracy", "expected_calibration_error", "recall.left", "roc_auc.right"])
+def test_whatever_a_report_shows_can_be_monitored_and_stopped_on(make_trainer, metric):
+    keys = ("TEST.MONITOR", f"max {metric}", "HOOKS", "[{EarlyStopping: {patience: 1}}]", "SOLVER.MAX_EPOCHS", "9")
+    trainer = make_trainer(*keys, "TEST.METRICS", f"[top1, f1.middle, {metric}]")
     trainer.train()
-    assert trainer.progress.best == trainer.metrics["balanced_accuracy"]
+    assert trainer.metrics.keys() == {"loss", "top1", "f1.middle", metric}
+    assert trainer.epoch < 9 and trainer.progress.best >= trainer.metrics[metric]
 
 
 def play_epochs(
@@ -178,6 +191,11 @@ def evaluation_of(monitor: str) -> Evaluation:
 )
 def test_best(mode, values, best):
     assert play_epochs([evaluation_of(f"{mode} m")], values) == best
+
+
+def test_a_metric_that_is_no_number_is_named(caplog):
+    play_epochs([evaluation_of("max m")], [0.5, math.nan])
+    assert caplog.messages == ["TEST.MONITOR m is nan, which is never the best"]
 
 
 def test_an_epoch_whose_loss_is_no_number_is_not_the_best():

@@ -11,31 +11,36 @@ from engine.report.tables import class_rows, worst_classes
 from utils import plotting
 
 _ROWS = 50  # of the table of classes on the page; per_class.csv has all
+_MAX_CLASSES = 1000  # of a confusion matrix, whose cells are smaller than a pixel then
 _PAIRS = 20  # most frequently confused pairs
 
 
 @REPORT_PARTS.register(tasks=("classification",), order=10)
 def confusion(result: SplitResult, page: Page) -> None:
-    """Adds the confusion matrix, in images and by row, and the pairs confused most often."""
+    """Adds the confusion matrix of up to 1,000 classes, in images and by row, and the pairs confused most often."""
     assert isinstance(result.predictions, SingleLabel)
-    matrix = result.predictions.confusion
-    for name, caption, normalised in (
-        ("confusion_matrix", "Confusion matrix, in images", False),
-        ("confusion_matrix_normalised", "Confusion matrix, each row divided by its sum", True),
-    ):
-        data = plotting.render(plotting.confusion_matrix(matrix, result.names, normalised))
-        page.images.append(Image(name, caption, data))
-    if pairs := confused_pairs(matrix, result.names):
+    if len(result.names) <= _MAX_CLASSES:
+        for name, caption, normalised in (
+            ("confusion_matrix", "Confusion matrix, in images", False),
+            ("confusion_matrix_normalised", "Confusion matrix, each row divided by its sum", True),
+        ):
+            data = plotting.render(plotting.confusion_matrix(result.predictions.confusion, result.names, normalised))
+            page.images.append(Image(name, caption, data))
+    if pairs := confused_pairs(result.predictions):
         page.tables["Most frequent confusions"] = [("target", "prediction", "images", "share of target"), *pairs]
 
 
-def confused_pairs(matrix: np.ndarray, classes: list[str]) -> list[tuple[str, str, str, str]]:
+def confused_pairs(predictions: SingleLabel) -> list[tuple[str, str, str, str]]:
     """Returns (target, prediction, images, share of the target's images) of the most frequent confusions."""
-    mistakes = matrix * ~np.eye(len(matrix), dtype=bool)
-    order = np.argsort(-mistakes, axis=None, kind="stable")[:_PAIRS]
-    pairs = [divmod(int(place), len(matrix)) for place in order if mistakes.flat[place]]
-    totals = matrix.sum(axis=1)
-    return [(classes[t], classes[p], f"{mistakes[t, p]}", f"{mistakes[t, p] / totals[t]:.1%}") for t, p in pairs]
+    targets, names = predictions.target_classes, predictions.names
+    mistakes = (targets * len(names) + predictions.predicted_classes)[~predictions.correct]
+    pairs, counts = np.unique(mistakes, return_counts=True)
+    found = []
+    for place in np.argsort(-counts, kind="stable")[:_PAIRS].tolist():
+        target, prediction = divmod(int(pairs[place]), len(names))
+        share = counts[place] / (targets == target).sum()
+        found.append((names[target], names[prediction], f"{counts[place]}", f"{share:.1%}"))
+    return found
 
 
 @REPORT_PARTS.register(tasks=("classification",), order=20)

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from engine.inference import SplitResult
-from engine.predictions import LabelPredictions
+from engine.predictions import LabelPredictions, NumberPredictions
 from engine.registry import REPORT_PARTS
 from engine.report.page import Image, Page
 from utils.drawing import encode_png
@@ -39,9 +39,9 @@ def galleries(result: SplitResult, page: Page) -> None:
 def largest_errors(result: SplitResult, page: Page) -> None:
     """Adds the samples with the largest errors, each output divided by the standard deviation of its targets."""
     predictions = result.predictions
-    assert predictions is not None
+    assert isinstance(predictions, NumberPredictions)
     scale = predictions.target_table.std(axis=0)
-    errors = np.abs(predictions.values - predictions.target_table) / np.where(scale > 0, scale, 1)
+    errors = np.abs(predictions.errors) / np.where(scale > 0, scale, 1)
     caption = lambda i: f"{predictions.target_text(i)}, predicted {predictions.predicted_text(i)}"  # noqa: E731
     _add(page, "Largest errors", result, np.argsort(-errors.max(axis=1), kind="stable"), caption)
 

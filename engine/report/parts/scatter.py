@@ -3,6 +3,7 @@
 import re
 
 from engine.inference import SplitResult
+from engine.predictions import NumberPredictions
 from engine.registry import REPORT_PARTS
 from engine.report.page import Image, Page
 from utils import plotting
@@ -14,15 +15,15 @@ _MAX_OUTPUTS = 12
 def scatter(result: SplitResult, page: Page) -> None:
     """Adds a scatter plot of each output, and its errors as a table."""
     predictions = result.predictions
-    assert predictions is not None
+    assert isinstance(predictions, NumberPredictions)
+    scores = [column(predictions) for column in predictions.columns.values()]
     rows = []
     for i, name in enumerate(result.names):
         true, predicted = predictions.target_table[:, i], predictions.values[:, i]
-        error = predicted - true
-        numbers = (abs(error).mean(), (error**2).mean() ** 0.5, error.mean(), true.mean(), true.std())
+        numbers = (*(score[i] for score in scores), true.mean(), true.std())
         rows.append([name, *(f"{number:.4g}" for number in numbers)])
         if i < _MAX_OUTPUTS:
             data = plotting.render(plotting.scatter(true, predicted, name))
             file = re.sub(r"[^\w-]", "_", name)[:60]
             page.images.append(Image(f"scatter_{i}_{file}", f"{name}: predicted against true", data))
-    page.tables["Outputs"] = [("output", "mae", "rmse", "bias", "mean", "standard deviation"), *rows]
+    page.tables["Outputs"] = [("output", *predictions.columns, "mean", "standard deviation"), *rows]
