@@ -148,7 +148,8 @@ def _resolve(
     if saved is not None and not any(key.startswith("LOSS.") for key in changes):
         weights, teacher = saved.class_weights, saved.teacher
     elif weights == "balanced":  # in numbers, a test has the same loss without the training set
-        weights = call(balanced_weights, {}, "LOSS.class_weights", targets_of(train_set), num_outputs)
+        arguments = {"binary": (needed or next(iter(kind.loss_tasks), "")) == "multilabel"}
+        weights = call(balanced_weights, arguments, "LOSS.class_weights", targets_of(train_set), num_outputs)
     return Resolved(
         task,
         cfg.LOSS.NAME or kind.default_loss,
@@ -255,6 +256,9 @@ def _log_summary(cfg: CfgNode, trainer: Trainer, resolved: Resolved, val_set: Da
     images = f"{len(trainer.train_loader.dataset)} training images, {held_out}"
     log.info("%s: %s; %s with %d outputs", cfg.DATASETS.NAME, images, resolved.task, resolved.num_outputs)
     parameters = f"{sum(p.numel() for p in trainer.task.model.parameters()):,} parameters"
+    if cfg.LOSS.get("class_weights") == "balanced" and cfg.DATASETS.SAMPLER != "shuffle":
+        found = f"LOSS.class_weights balanced and DATASETS.SAMPLER {cfg.DATASETS.SAMPLER}"
+        log.warning("%s: the two corrections multiply, and rare classes may count too much; set one", found)
     size = "x".join(map(str, (resolved.input.channels, *resolved.input.size)))
     log.info("%s: %s, input %s, on %s, AMP %s", cfg.MODEL.NAME, parameters, size, resolved.device, resolved.amp)
     for line in describe_groups(trainer.optimizer.param_groups, trainer.schedule.base_lrs):

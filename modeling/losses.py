@@ -189,11 +189,12 @@ class SmoothL1(_RegressionLoss):
         self.error = partial(F.smooth_l1_loss, beta=_from_0("beta", beta))
 
 
-def balanced_weights(targets: np.ndarray, num_classes: int) -> list[float]:
+def balanced_weights(targets: np.ndarray, num_classes: int, binary: bool = False) -> list[float]:
     """Returns n / (classes * n of the class) for each class of a training set, so that all have the same total weight.
 
-    `targets` are class indices (n,) or labels (n, classes), of which those above 0 are summed. Raises ValueError
-    for a class that does not occur and for other targets, such as masks.
+    For `binary` losses, negatives / positives of each label among its known ones, and 1 for one without any of either.
+    `targets` are class indices (n,) or labels (n, classes), of which those above 0 are summed and those below are
+    unknown. Raises ValueError for a class that does not occur and for other targets, such as masks.
     """
     is_index = targets.ndim == 1 and np.issubdtype(targets.dtype, np.integer)
     if not is_index and targets.shape != (len(targets), num_classes):
@@ -202,6 +203,10 @@ def balanced_weights(targets: np.ndarray, num_classes: int) -> list[float]:
             "image; give a list of numbers"
         )
     shares = np.bincount(targets, minlength=num_classes) if is_index else targets.clip(min=0).sum(axis=0)
+    if binary:
+        negatives = (len(targets) if is_index else (targets >= 0).sum(axis=0)) - shares.astype(np.float64)
+        both = (negatives > 0) & (shares > 0)
+        return np.divide(negatives, shares, out=np.ones(num_classes), where=both).tolist()
     if not shares.all():
         raise ValueError(f"balanced: class {int(np.argmin(shares))} does not occur in training; give a list of numbers")
     return (shares.sum() / (num_classes * shares.astype(np.float64))).tolist()

@@ -97,6 +97,29 @@ def test_a_class_that_does_not_occur(make_trainer, monkeypatch):
         make_trainer(*BALANCED)
 
 
+def test_weights_of_labels(make_trainer):
+    """One class an image, as labels; whether LOSS.NAME is given or comes from the task."""
+    for keys in (("LOSS.NAME", "bce"), ("TASK.NAME", "multilabel"), ("TASK.NAME", "multilabel", "LOSS.NAME", "bce")):
+        trainer = make_trainer(*BALANCED, *keys, run="-".join(keys))
+        counts = np.bincount(targets_of(trainer.train_loader.dataset))
+        wanted = (counts.sum() - counts) / counts
+        assert trainer.task.criterion.class_weights.numpy() == pytest.approx(wanted, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("keys", "is_said"),
+    [
+        (("DATASETS.SAMPLER", "shuffle", *BALANCED), False),
+        (("DATASETS.SAMPLER", "balanced"), False),
+        (("DATASETS.SAMPLER", "balanced", *BALANCED), True),
+    ],
+)
+def test_a_correction_made_twice_is_said(make_trainer, caplog, keys, is_said):
+    make_trainer(*keys)
+    line = "LOSS.class_weights balanced and DATASETS.SAMPLER balanced: the two corrections multiply"
+    assert (line in caplog.text) == is_said
+
+
 @pytest.fixture
 def teacher(make_trainer, tmp_path):
     """The folder of a trained run with a normalisation of its own."""

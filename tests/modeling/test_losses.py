@@ -89,6 +89,23 @@ def test_balanced_weights_are_scikit_learns_and_make_torchs_mean_ours():
             balanced_weights(targets, 3)
 
 
+def test_balanced_weights_of_labels_are_negatives_over_positives():
+    rare = np.zeros((100, 2), np.float32)
+    rare[:5, 0] = rare[5:10, 1] = 1
+    assert balanced_weights(rare, 2, binary=True) == [19, 19]
+    unknown = np.array([[1, -1, 0, 1], [-1, 1, 0, 1], [0, 0, 0, 1], [0, 0, -1, -1.0]])
+    assert balanced_weights(unknown, 4, binary=True) == [2, 2, 1, 1]  # 1 for a label on no or on all images
+    assert balanced_weights(np.array([0, 0, 0, 2]), 4, binary=True) == pytest.approx([1 / 3, 1, 3, 1])
+    labels = torch.from_numpy(unknown[:, :2])
+    weights = balanced_weights(unknown[:, :2], 2, binary=True)
+    torch.manual_seed(0)
+    logits = torch.zeros(4, 2, requires_grad=True)
+    build("bce", class_weights=weights).label_losses(logits, labels.clamp(min=0).float()).mul(
+        labels >= 0
+    ).sum().backward()
+    assert logits.grad.sum(dim=0) == pytest.approx([0, 0], abs=1e-6)  # both values of a label weigh the same
+
+
 @pytest.mark.parametrize("gamma", [0, 0.5, 2, 5])
 def test_focal(gamma):
     logits, weights = draw(16, 5, scale=4), np.array(WEIGHTS)
