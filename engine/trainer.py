@@ -64,6 +64,7 @@ class Trainer:
         self.progress = Progress(dataset_size=len(self.train_loader.dataset))
         self.at_step_boundary = True  # whether the state is exact, and may be resumed
         self.result: StepResult | None = None  # of the newest step
+        self.is_mixed = False  # whether the images of that step were mixed
         self.evaluation: SplitResult | None = None  # the newest one of the validation set
         self.last_record: dict[str, float | str] = {}  # the newest record of the training log
         self.data_seconds = 0.0  # time this process has waited for batches
@@ -102,9 +103,10 @@ class Trainer:
 
     def run_step(self, batch: Batch) -> None:
         """Mixes a batch, if asked to, and updates the weights with it."""
-        if self.batch_transform is not None:
-            batch = self.batch_transform(batch, self.epoch, self.progress.samples_seen)
-        self.result = self.train_step(batch)
+        mix = self.batch_transform
+        mixed = batch if mix is None else mix(batch, self.epoch, self.progress.samples_seen)
+        self.is_mixed = mixed is not batch
+        self.result = self.train_step(mixed)
         self.progress.samples_seen += len(batch)
         self.progress.step += self.result.updated
 

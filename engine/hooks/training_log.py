@@ -25,7 +25,8 @@ class TrainingLog(Hook):
 
     `trainer.last_record` is the newest record: `grad_norm` is the L2 norm of all gradients before clipping,
     `data_wait` the share of the time since the last line that was spent waiting for batches, `memory_mib` the peak.
-    Nothing is fetched from the device at other steps. A resumed run removes the records after its checkpoint.
+    Metrics of mixed images, which count their dominant class, have names of their own: top1_mixed. Nothing is fetched
+    from the device at other steps. A resumed run removes the records after its checkpoint.
     """
 
     main_only = True
@@ -65,7 +66,8 @@ class TrainingLog(Hook):
     def after_step(self, trainer: Trainer) -> None:
         result = trainer.result
         assert result is not None
-        metrics = trainer.task.train_metrics(result)
+        found = trainer.task.train_metrics(result).items()
+        metrics = {f"{name}_mixed" if trainer.is_mixed else name: value for name, value in found}
         for name, value in metrics.items():
             if value.shape != (len(result),):
                 expected = f"a number per sample, [{len(result)}]"
@@ -107,6 +109,9 @@ class TrainingLog(Hook):
         if not self.pending:
             return
         names = list(self.pending[0][2])
+        if self.sums.keys() != {*names, "samples"}:  # the first, or mixing changed in a run resumed within an epoch
+            self.sums.clear()
+            self.line_sums.clear()
         dtype = torch.float32 if self.pending[0][2]["loss"].device.type == "mps" else torch.float64
         totals = [torch.stack([v[name].sum(dtype=dtype) for _, _, v in self.pending]).tolist() for name in names]
         for (step, samples, _), *values in zip(self.pending, *totals, strict=True):

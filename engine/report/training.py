@@ -34,7 +34,7 @@ def training_images(history: Sequence[Record], chosen: float | None) -> list[Ima
     epochs = [record for record in history if record["kind"] == "epoch"]
     steps = [record for record in history if record["kind"] == "step"]
     curves: dict[str, dict[str, tuple[list[float], list[float]]]] = {}
-    for name in (key for key in (epochs[-1] if epochs else ()) if key.startswith(("train_", "val_"))):
+    for name in dict.fromkeys(key for record in epochs for key in record if key.startswith(("train_", "val_"))):
         split, _, metric = name.partition("_")
         known = {r["epoch"]: math.nan if r[name] is None else r[name] for r in epochs if name in r}
         panel = curves.setdefault("loss" if metric == "loss" else "metrics", {})

@@ -61,6 +61,30 @@ def test_losses_and_accuracies_are_averages_over_samples(make_trainer, tmp_path)
         assert np.allclose(found, [total[:2] / total[2] for total in sums], rtol=1e-12)
 
 
+def test_metrics_of_mixed_images_have_names_of_their_own(make_trainer, tmp_path):
+    """Also where mixing ends in a run that is resumed within an epoch: nothing is averaged with unmixed images."""
+    keys = ("INPUT.BATCH_TRANSFORMS", "[MixUp]", "SOLVER.MAX_EPOCHS", "3", "LOG.PERIOD", "1")
+    polls = iter(range(100))
+
+    def stop_within_the_second_epoch():
+        if next(polls) == 8:
+            raise Interrupted(15)
+
+    with pytest.raises(Interrupted):
+        make_trainer(*keys, "INPUT.MIXUP_OFF_EPOCH", "2", poll=stop_within_the_second_epoch).train()
+    checkpoint = load_checkpoint(tmp_path / "run/weights/last.pth")
+    assert checkpoint.epoch == 1 and checkpoint.state["progress"]["samples_seen"] == 16
+    keys += ("INPUT.MIXUP_OFF_EPOCH", "1")
+    make_trainer(*keys, checkpoint=checkpoint, allow_changes=["INPUT.MIXUP_OFF_EPOCH"]).train()
+    first, second, third = records(tmp_path / "run", "epoch")
+    assert "train_top1_mixed" in first and "train_top1" not in first
+    assert {"train_top1", "val_top1"} <= second.keys() & third.keys() and "train_top1_mixed" not in second
+    steps = [record for record in records(tmp_path / "run") if 1 < record["epoch"] <= 2]
+    assert ["train_top1" in record for record in steps] == [False, False, True, True, True]
+    values = [record["train_top1"] for record in steps[2:]]
+    assert second["train_top1"] == pytest.approx(np.average(values, weights=[8, 8, 4]))
+
+
 class Norms(Hook):
     """The norm of each step's gradients, by hand in float64 from the weights that the step began with."""
 
