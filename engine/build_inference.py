@@ -4,7 +4,6 @@ import dataclasses
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from pathlib import Path
-from unicodedata import normalize
 
 import numpy as np
 import torch
@@ -22,6 +21,7 @@ from modeling.build import build_criterion, build_input_spec, build_model, build
 from modeling.weights import NoRandomInit
 from utils.contracts import Dataset, InputSpec
 from utils.errors import UserError, did_you_mean
+from utils.labels import nfc
 from utils.registry import call
 from utils.run_folder import RunFolder
 
@@ -132,8 +132,8 @@ def _find_metric(name: str, key: str, resolved: Resolved) -> Callable[..., float
     if dot and name not in METRICS.names():
         if column not in columns:
             raise UserError(f"{key} {name}: no such score of a class; {did_you_mean(column, columns)}")
-        index_of = {normalize("NFC", known): i for i, known in enumerate(resolved.names)}
-        if (index := index_of.get(normalize("NFC", output))) is None:
+        index_of = {nfc(known): i for i, known in enumerate(resolved.names)}
+        if (index := index_of.get(nfc(output))) is None:
             raise UserError(f"{key} {name}: no class '{output}'; {did_you_mean(output, resolved.names)}")
         return lambda predictions: columns[column](predictions)[index]
     if name in _RESERVED:
