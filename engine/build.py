@@ -171,7 +171,7 @@ def _build_task(cfg: CfgNode, resolved: Resolved, is_new: bool) -> tuple[Task, R
     on_cpu = device.type == "cpu" and cfg.SOLVER.AMP in ("auto", "bf16")
     bf16 = cpu_bf16_support(task.model, task.normalize, resolved.input) if on_cpu else "good"
     if is_new:
-        load_initial_weights(cfg, task.model, resolved.input)
+        load_initial_weights(cfg, task.model, resolved.input, resolved.names)
     to_device(task, device)
     amp = resolve_amp(cfg.SOLVER.AMP, device, bf16)
     return task, dataclasses.replace(resolved, device=str(device), amp=amp)

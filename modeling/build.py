@@ -13,7 +13,7 @@ from modeling.head import replace_head
 from modeling.libraries import build_network, network_facts, pretrained_weights
 from modeling.losses import ClassWeights, WithAuxiliaryHeads
 from modeling.registry import LOSSES
-from modeling.weights import load_matching, read_weights
+from modeling.weights import load_matching, match_head, read_weights
 from utils.contracts import InputSpec
 from utils.errors import UserError
 from utils.registry import call
@@ -54,15 +54,27 @@ def build_model(cfg: CfgNode, spec: InputSpec, num_outputs: int) -> nn.Module:
     return model
 
 
-def load_initial_weights(cfg: CfgNode, model: nn.Module, spec: InputSpec) -> None:
-    """Loads the weights of MODEL.PRETRAINED or MODEL.WEIGHTS, and logs which tensors match."""
+def load_initial_weights(cfg: CfgNode, model: nn.Module, spec: InputSpec, names: list[str]) -> None:
+    """Loads the weights of MODEL.PRETRAINED or MODEL.WEIGHTS, and logs which tensors match.
+
+    Of the head only the rows of those outputs that have one of the `names` in the file too, if it has names.
+    """
     if cfg.MODEL.PRETRAINED:
         state, source = pretrained_weights(cfg.MODEL.NAME, spec), f"pretrained {cfg.MODEL.NAME}"
     elif cfg.MODEL.WEIGHTS:
-        state, source = read_weights(cfg.MODEL.WEIGHTS, model.state_dict()), cfg.MODEL.WEIGHTS
+        (state, saved), source = read_weights(cfg.MODEL.WEIGHTS, model.state_dict()), cfg.MODEL.WEIGHTS
+        if saved and saved != names:
+            match_head(state, _head_tensors(cfg, model, spec, len(names)), saved, names, source)
     else:
         return
     load_matching(model, state, source, cfg.MODEL.WEIGHTS_MIN_MATCH)
+
+
+def _head_tensors(cfg: CfgNode, model: nn.Module, spec: InputSpec, num_outputs: int) -> dict[str, torch.Tensor]:
+    """Returns the tensors with a row for each output: those that would differ in shape with another output."""
+    with torch.device("meta"):
+        wider = build_model(cfg, spec, num_outputs + 1).state_dict()
+    return {name: tensor for name, tensor in model.state_dict().items() if wider[name].shape != tensor.shape}
 
 
 def build_normalize(cfg: CfgNode, spec: InputSpec) -> Normalize:

@@ -1,5 +1,6 @@
 """Initial weights from a file: reading, and loading the tensors that match."""
 
+import math
 import re
 import zipfile
 from argparse import Namespace
@@ -14,6 +15,7 @@ from torch.overrides import TorchFunctionMode
 
 from utils.atomic_file import check_archive
 from utils.errors import UserError, one_line
+from utils.labels import nfc
 from utils.logger import get_logger
 from utils.run_folder import RunFolder
 
@@ -42,8 +44,9 @@ class NoRandomInit(TorchFunctionMode):
         return (args or tuple(kwargs.values()))[0] if function in self._FILLING else function(*args, **kwargs)
 
 
-def read_weights(path: str, own: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Returns the state dict in a file that fits a network's `own` best, on the CPU, without executing code from it.
+def read_weights(path: str, own: Mapping[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], list[str]]:
+    """Returns the state dict in a file that fits a network's `own` best, on the CPU, and the names of its outputs, if
+    the file has them. Executes no code from the file.
 
     The file is a checkpoint of this or another project, a bare state dict, or safetensors; a run stands for its
     best checkpoint. Raises UserError for a file that is missing or corrupt, or has no weights.
@@ -70,7 +73,8 @@ def read_weights(path: str, own: Mapping[str, torch.Tensor]) -> dict[str, torch.
             problem = one_line(error).rpartition("WeightsUnpickler error: ")[2][:200]
         raise UserError(f"MODEL.WEIGHTS: {file}: cannot read weights: {problem}") from error
     if candidates := list(_state_dicts(state)):
-        return max(candidates, key=lambda tensors: len(_matching(_renamed(tensors, own), own)))  # the first of equals
+        best = max(candidates, key=lambda tensors: len(_matching(_renamed(tensors, own), own)))  # the first of equals
+        return best, _output_names(state)
     raise UserError(f"MODEL.WEIGHTS: {file}: the file has no weights; name a checkpoint or a state dict")
 
 
@@ -88,24 +92,52 @@ def _matching(state: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor]
     return {name: tensor for name, tensor in state.items() if name in own and own[name].shape == tensor.shape}
 
 
+def _output_names(state: object) -> list[str]:
+    entries = state if isinstance(state, dict) else {}
+    resolved = entries.get("resolved")
+    names = resolved.get("names") if isinstance(resolved, dict) else entries.get("classes")  # of the first version
+    return names if isinstance(names, list) else []
+
+
+def match_head(
+    state: dict[str, torch.Tensor], head: Mapping[str, torch.Tensor], saved: list[str], names: list[str], source: str
+) -> None:
+    """Leaves, in `state`, only those rows of a head that belong to outputs of the same name, and logs how many.
+
+    `head` are the tensors with a fresh row for each of the `names`; those in `state` have one for each of `saved`.
+    """
+    places = {nfc(name): place for place, name in enumerate(saved)}
+    common = {row: places[nfc(name)] for row, name in enumerate(names) if nfc(name) in places}
+    for key, fresh in head.items():
+        old = state.pop(key, None)
+        if common and old is not None and old.shape == (len(saved), *fresh.shape[1:]):
+            state[key] = fresh.clone()
+            state[key][list(common)] = old[list(common.values())].to(fresh.dtype)
+    kept = f"{len(common)} of {len(names)} rows are kept, such as {names[min(common)]}" if common else "no row is kept"
+    get_logger("weights").warning("%s: a head of other classes: %s; the rest starts fresh", source, kept)
+
+
 def load_matching(model: nn.Module, state: dict[str, torch.Tensor], source: str, min_match: float) -> None:
     """Loads the tensors that match by name and shape, in place, and logs the others.
 
-    Prefixes of wrappers are removed; the first convolution of an RGB network is summed over its colours for a gray one.
+    Prefixes of wrappers are removed; the first convolution is summed or repeated for other input channels.
     Raises UserError if less than the share `min_match` of the network's tensors match.
     """
-    own = model.state_dict()
+    own, log = model.state_dict(), get_logger("weights")
     named = _renamed(state, own)
     first = next((name for name, tensor in own.items() if tensor.ndim == 4), None)
-    if first in named and own[first].shape[1] == 1 and named[first].ndim == 4 and named[first].shape[1] == 3:
-        named[first] = named[first].sum(dim=1, keepdim=True)
+    if first in named and named[first].ndim == 4:
+        found, expected = named[first].shape[1], own[first].shape[1]
+        if found != expected and found in (1, 3):  # gray or RGB, as in timm: gray stays what it was for the network
+            repeated = named[first].repeat(1, math.ceil(expected / found), 1, 1)[:, :expected] * (found / expected)
+            named[first] = named[first].sum(dim=1, keepdim=True) if expected == 1 else repeated
+            log.warning("%s: %s of %d input channels, converted to %d", source, first, found, expected)
     matching = _matching(named, own)
     if len(matching) < min_match * len(own):
         raise UserError(
             f"{source}: {len(matching)} of {len(own)} tensors match the network, less than MODEL.WEIGHTS_MIN_MATCH "
             f"{min_match}; name the network of these weights in MODEL.NAME, or lower the key"
         )
-    log = get_logger("weights")
     log.info("%s: %d of %d tensors loaded", source, len(matching), len(own))
     for name in [name for name in named if name in own and name not in matching][:4]:
         log.warning("skipped %s: found %s, expected %s", name, list(named[name].shape), list(own[name].shape))

@@ -48,7 +48,7 @@ def test_weights_come_in_many_ways(tmp_path, prefix, kind):
         pytest.importorskip("safetensors.torch", reason="safetensors is not installed").save_file(state, path)
     else:
         torch.save(state if kind == "bare" else {kind: state, "epoch": 3}, path)
-    load_matching(target, read_weights(str(path), Net().state_dict()), "x", 0.5)
+    load_matching(target, read_weights(str(path), Net().state_dict())[0], "x", 0.5)
     assert equal(source.state_dict(), target.state_dict())
 
 
@@ -62,11 +62,54 @@ def test_weights_of_another_class_count_load_all_but_the_head(log):
     assert "unexpected: 1, such as extra" in log()
 
 
-def test_colours_are_summed_for_a_gray_network():
-    source, target = Net(channels=3), Net(channels=1)
+@pytest.mark.parametrize(("name", "hidden"), [("resnet9", 6), ("torchvision/squeezenet1_1", 0)])
+@pytest.mark.parametrize(
+    ("saved", "names"),
+    [
+        (["bag", "boot", "coat", "dress"], ["pullover", "sandal", "shirt", "sneaker"]),
+        (["bag", "boot", "coat", "dress"], ["boot", "coat", "shirt", "trousers"]),
+        (["bag", "boot", "coat", "dress"], ["dress", "coat", "boot", "bag"]),
+        (["bag", "boot", "coat", "dress"], ["coat", "hat"]),
+        (["bag", "boot", "coat", "dress"], ["bag", "boot", "coat", "dress"]),
+        ([], ["bag", "boot", "coat", "dress"]),  # a bare state dict
+    ],
+)
+def test_rows_of_a_head_go_to_classes_of_the_same_name(tmp_path, log, name, hidden, saved, names):
+    words = ["MODEL.NAME", name, "MODEL.HEAD.HIDDEN", str(hidden), "MODEL.WEIGHTS", str(tmp_path / "x.pth")]
+    cfg = load_config(None, words)
+    spec = build_input_spec(cfg, {"size": (32, 32), "mean": (0.1,) * 3, "std": (0.2,) * 3})
+    old, new = (build_model(cfg, spec, len(them) or 4).state_dict() for them in (saved, names))
+    torch.save({"model": old, "resolved": {"names": saved}} if saved else old, tmp_path / "x.pth")
+    model = build_model(cfg, spec, len(names))
+    model.load_state_dict(new)
+    load_initial_weights(cfg, model, spec, names)
+    *body, weight, bias = result = model.state_dict()
+    assert all(torch.equal(result[key], old[key]) for key in body)
+    for key in (weight, bias):
+        for row, label in enumerate(names):
+            place = saved.index(label) if label in saved else row
+            assert torch.equal(result[key][row], (new if label not in saved and saved else old)[key][place]), label
+    common = [label for label in names if label in saved]
+    said = [line for line in log() if "a head of other classes" in line]
+    if saved in ([], names):
+        assert not said
+    else:
+        count = f"{len(common)} of {len(names)} rows are kept, such as {common[0]}" if common else "no row is kept"
+        assert said == [f"{tmp_path}/x.pth: a head of other classes: {count}; the rest starts fresh"]
+        assert any(line.endswith(f" {len(old) - (0 if common else 2)} of {len(old)} tensors loaded") for line in log())
+
+
+@pytest.mark.parametrize(("found", "expected"), [(3, 1), (1, 3), (3, 4), (3, 8), (1, 2)])
+def test_the_first_convolution_is_converted_to_other_channels(log, found, expected):
+    """Its response to a gray image stays the same."""
+    source, target = Net(channels=found), Net(channels=expected)
     load_matching(target, source.state_dict(), "x", 0.5)
     gray = torch.rand(2, 1, 8, 8)
-    torch.testing.assert_close(target.conv(gray), source.conv(gray.expand(-1, 3, -1, -1)))
+    if expected % found == 0 or expected == 1:  # of four channels the first is repeated
+        outputs = [net.conv(gray.expand(-1, n, -1, -1)) for net, n in ((target, expected), (source, found))]
+        torch.testing.assert_close(*outputs)
+    assert f"x: conv.weight of {found} input channels, converted to {expected}" in log()
+    assert not any("skipped" in line for line in log())
 
 
 def test_weights_of_another_network_are_refused_unless_told_otherwise():
@@ -97,7 +140,7 @@ def test_of_all_that_a_file_has_what_fits_best_is_loaded(tmp_path, around):
     """Of what fits equally, the average before the network itself."""
     source, target = Net(), Net()
     torch.save(around(source), tmp_path / "x.pth")
-    load_matching(target, read_weights(str(tmp_path / "x.pth"), target.state_dict()), "x", 1)
+    load_matching(target, read_weights(str(tmp_path / "x.pth"), target.state_dict())[0], "x", 1)
     assert equal(source.state_dict(), target.state_dict())
 
 
@@ -118,7 +161,7 @@ class Part(nn.Module):
 @pytest.mark.parametrize("is_zip", [True, False])
 def test_plain_values_beside_the_weights(tmp_path, value, is_zip):
     torch.save({"model": Net().state_dict(), "args": value}, tmp_path / "x.pth", _use_new_zipfile_serialization=is_zip)
-    assert read_weights(str(tmp_path / "x.pth"), Net().state_dict()).keys() == Net().state_dict().keys()
+    assert read_weights(str(tmp_path / "x.pth"), Net().state_dict())[0].keys() == Net().state_dict().keys()
 
 
 def test_numpys_old_names(tmp_path):
@@ -126,7 +169,7 @@ def test_numpys_old_names(tmp_path):
     with zipfile.ZipFile(tmp_path / "x.pth") as old, zipfile.ZipFile(tmp_path / "y.pth", "w") as new:
         for name in old.namelist():
             new.writestr(name, re.sub(rb"numpy\._?core\.", b"numpy.core.", old.read(name)))
-    assert read_weights(str(tmp_path / "y.pth"), Net().state_dict())
+    assert read_weights(str(tmp_path / "y.pth"), Net().state_dict())[0]
 
 
 def test_what_would_run_code_is_refused_with_its_name(tmp_path):
@@ -199,9 +242,9 @@ def test_pretrained_weights_are_taken_from_the_cache(hub, name):
     spec = build_input_spec(cfg, {"size": (28, 28), "channels": 1, "mean": (0.1,), "std": (0.2,)})
     model = build_model(cfg, spec, 7)
     with pytest.raises(UserError, match=rf"the weights of resnet18: .*{file} does not exist, and the download failed"):
-        load_initial_weights(cfg, model, spec)
+        load_initial_weights(cfg, model, spec, [])
     torch.save(truth.state_dict(), hub / file)
-    load_initial_weights(cfg, model, spec)
+    load_initial_weights(cfg, model, spec, [])
     conv = truth.conv1.weight if name != "resnet18" else truth.conv1.weight.sum(dim=1, keepdim=True)
     assert torch.equal(model.conv1.weight, conv) and torch.equal(
         model.layer4[1].conv2.weight, truth.layer4[1].conv2.weight
@@ -263,7 +306,7 @@ def test_the_weights_of_a_vision_transformer_fit_another_size(hub):
     cfg = load_config(None, words)
     spec = build_input_spec(cfg, {})
     model = build_model(cfg, spec, 3)
-    load_initial_weights(cfg, model, spec)
+    load_initial_weights(cfg, model, spec, [])
     embedding = model.encoder.pos_embedding  # (1, 1 + 2 * 2, 768), of (1, 1 + 7 * 7, 768)
     assert embedding.shape == (1, 5, 768)
     assert torch.equal(embedding[:, 0], truth.encoder.pos_embedding[:, 0])
@@ -297,7 +340,7 @@ def test_older_names_and_versions_are_the_librarys_business(hub):
         cfg = load_config(None, ["MODEL.NAME", f"torchvision/{name}", "MODEL.PRETRAINED", "true"])
         spec = build_input_spec(cfg, {})
         model = build_model(cfg, spec, 1000)
-        load_initial_weights(cfg, model, spec)
+        load_initial_weights(cfg, model, spec, [])
         for key, tensor in truth.state_dict().items():
             assert torch.equal(model.state_dict()[key], tensor), key
 
@@ -311,19 +354,19 @@ def test_a_damaged_file_in_the_cache_is_named(hub, content):
     cfg = load_config(None, ["MODEL.NAME", "resnet18", "MODEL.PRETRAINED", "true"])
     spec = build_input_spec(cfg, {})
     with pytest.raises(UserError, match=f"the weights of resnet18: {file} is corrupt .*; put https://.* there"):
-        load_initial_weights(cfg, build_model(cfg, spec, 7), spec)
+        load_initial_weights(cfg, build_model(cfg, spec, 7), spec, [])
 
 
 @pytest.mark.parametrize("key", ["model_state_dict", "net", "anything"])
 def test_weights_are_found_by_any_name(tmp_path, key):
     torch.save({"epoch": 3, "optimizer": {"state": {}}, key: Net().state_dict()}, tmp_path / "x.pth")
-    assert read_weights(str(tmp_path / "x.pth"), Net().state_dict()).keys() == Net().state_dict().keys()
+    assert read_weights(str(tmp_path / "x.pth"), Net().state_dict())[0].keys() == Net().state_dict().keys()
 
 
 def test_a_run_can_be_named(tmp_path):
     (tmp_path / "run/weights").mkdir(parents=True)
     torch.save(Net().state_dict(), tmp_path / "run/weights/best.pth")
-    assert read_weights(str(tmp_path / "run"), Net().state_dict()).keys() == Net().state_dict().keys()
+    assert read_weights(str(tmp_path / "run"), Net().state_dict())[0].keys() == Net().state_dict().keys()
 
 
 @pytest.mark.parametrize("name", ["timm/resnet18", "torchvision/resnet18"])
