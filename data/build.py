@@ -107,6 +107,9 @@ def build_reader(
     transforms = [_build_transform(entry, spec, f"INPUT.{key}_TRANSFORMS", spatial_targets) for entry in entries]
     # No image is scored twice: in testing a corrupt one is left out.
     on_broken: OnBroken = "raise" if cfg.DATASETS.ON_ERROR == "raise" else "replace" if train else "skip"
+    if on_broken == "raise" and (missing := getattr(dataset, "missing", ())):
+        found = f"{len(missing)} files do not exist: {'; '.join(missing[:3])}{'; ...' if len(missing) > 3 else ''}"
+        raise UserError(f"{found}: correct the paths (DATASETS.suffix adds an ending), or set DATASETS.ON_ERROR skip")
     options = (cfg.SEED, weights, on_broken, cfg.DATASETS.MAX_PIXELS, spatial_targets)
     return SampleReader(dataset, transforms, spec.size, spec.channels, *options)
 

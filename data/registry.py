@@ -19,7 +19,9 @@ from utils.registry import Registry
 #   classes: list of names, for classification; target_names: names of the numbers, for regression.
 #   Optional: targets (n, ...), all of them in one array (else every sample is read once); strata (n,), integers, what
 #   splits are stratified by (else the classes); groups (n,), strings: a group is held out as a whole; weights (n,), of
-#   the samples in the loss or the sampler; thread_safe = True if several threads may call dataset[i] at once.
+#   the samples in the loss or the sampler; multilabel = True if vectors are several labels, though each may have just
+#   one; missing, a list of the files that do not exist, which end a training at its start unless DATASETS.ON_ERROR is
+#   skip; thread_safe = True if several threads may call dataset[i] at once.
 # Facts given to `register`: size, channels, mean, std, train_transforms and test_transforms, the defaults of the INPUT
 # keys of the same names. An image that cannot be read is a BrokenImage, which DATASETS.ON_ERROR skip tolerates.
 DATASETS = Registry[Dataset]("data set", "data.datasets")

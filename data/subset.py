@@ -61,7 +61,7 @@ class Subset:
 
     def __init__(self, dataset: Dataset, indices: np.ndarray):
         self.dataset, self.indices = dataset, indices
-        for name in {"classes", "target_names", "thread_safe"} & set(dir(dataset)):
+        for name in {"classes", "target_names", "multilabel", "missing", "thread_safe"} & set(dir(dataset)):
             setattr(self, name, getattr(dataset, name))
         weights = weights_of(dataset)
         self.weights = None if weights is None else weights[indices]

@@ -38,8 +38,8 @@ _CHUNK = 32  # batch size for a list of images
 class Prediction:
     """The prediction for one image: `values` (outputs,) are the probabilities of `names`, or numbers of regression.
 
-    An image that cannot be read has an `error`, and no values. `image` uint8 (C, H, W) is what the network saw. Only
-    predictions of classes have labels.
+    An image that cannot be read has an `error`, and no values. `image` uint8 (C, H, W) is what the network saw.
+    `labels` are the predicted classes, as in a test: one, or any number for several labels; None for other tasks.
     """
 
     source: str
@@ -47,16 +47,17 @@ class Prediction:
     values: np.ndarray | None
     image: torch.Tensor | None = None
     error: str = ""
-    has_labels: bool = True
+    labels: list[str] | None = None
 
     @property
     def label(self) -> str:
-        """The most probable class."""
-        return self.top(1)[0][0]
+        """The predicted class; several are joined by `|`. Raises ValueError as `top`."""
+        self.top(1)
+        return "|".join(self.labels or ())
 
     @property
     def probability(self) -> float:
-        """The probability of the label."""
+        """The highest probability."""
         return self.top(1)[0][1]
 
     def top(self, k: int) -> list[tuple[str, float]]:
@@ -65,7 +66,7 @@ class Prediction:
             raise ValueError(self.error)
         if k < 1:
             raise ValueError(f"k: found {k}, expected at least 1")
-        if not self.has_labels:
+        if self.labels is None:
             raise ValueError("predictions of this task have no labels; use `values`")
         return [(self.names[i], float(self.values[i])) for i in np.argsort(-self.values, kind="stable")[:k]]
 
@@ -142,8 +143,11 @@ class Classifier:
             with torch.inference_mode():
                 outputs = self.task.model(self.task.normalize(batch.images.to(self.device)))
                 values = self.task.predict(outputs).float().cpu().numpy()
-            for i, row, image in zip(batch.indices.tolist(), values, batch.images.clone(), strict=True):
-                yield i, Prediction(sources.name(i), self.names, row, image, has_labels=self.has_labels)
+            indices, raw = batch.indices.numpy(), outputs.float().cpu().numpy()
+            found = self.task.predictions_type(indices, indices, raw, self.names)  # without targets
+            for row, (i, image) in enumerate(zip(indices.tolist(), batch.images.clone(), strict=True)):
+                labels = found.predicted_names(row) if isinstance(found, LabelPredictions) else None
+                yield i, Prediction(sources.name(i), self.names, values[row], image, labels=labels)
         for i, reason in broken.items():
             yield i, Prediction(sources.name(i), self.names, None, error=reason)
 

@@ -8,7 +8,9 @@ from typing import ClassVar
 import numpy as np
 import torch
 
-from utils.labels import label_text
+from utils.contracts import is_soft
+from utils.errors import UserError
+from utils.labels import class_indices, label_text
 
 _BLOCK = 2**20  # outputs in float64 at a time, because all of them take twice their memory
 
@@ -93,7 +95,10 @@ class LabelPredictions(Predictions):
         return label_text(self.labels[row], self.names)
 
     def predicted_text(self, row: int) -> str:
-        return label_text(self.predicted[row], self.names)
+        return "|".join(self.predicted_names(row))
+
+    def predicted_names(self, row: int) -> list[str]:
+        return [self.names[label] for label in class_indices(self.predicted[row], len(self.names))]
 
     @cached_property
     def class_scores(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -149,7 +154,11 @@ class SingleLabel(LabelPredictions):
 
     @cached_property
     def target_classes(self) -> np.ndarray:
-        """int64 (N,)"""
+        """int64 (N,). Raises UserError for samples of several labels."""
+        if self.targets.ndim > 1 and not is_soft(self.targets):
+            raise UserError(
+                "images have several labels, the network predicts one; set TASK.NAME to multilabel, and train"
+            )
         return self.targets if self.targets.ndim == 1 else self.targets.argmax(axis=1)
 
     @cached_property

@@ -99,10 +99,13 @@ def predict(args: Namespace, classifier: "Classifier", files: list[Path], file: 
         path = files[index]
         pairs = zip(classifier.names, prediction.values.tolist(), strict=True)
         top = prediction.top(args.topk) if has_labels else list(pairs)
-        cells = (top[0][0], f"{top[0][1]:.6f}", top_text(top)) if has_labels else [f"{value:.9g}" for _, value in top]
+        if has_labels:
+            cells = [prediction.label, f"{top[0][1]:.6f}", top_text(top)]
+        else:
+            cells = [f"{value:.9g}" for _, value in top]
         table.writerow((path, *cells))
         count += 1
-        show(path, top, has_labels, args.json)
+        show(path, top, prediction.labels, args.json)
         if args.draw or path in named_files:
             annotated = annotate(EncodedImage.open(path).read(3), [f"{label} {value:.3f}" for label, value in top])
             write_png(image_path(args.output, index, path, _PREDICTED), annotated)
@@ -118,14 +121,17 @@ def image_path(output: Path, index: int, path: Path, ending: str) -> Path:
     return output / "images" / f"{index:05d}_{stem}_{ending}.png"
 
 
-def show(path: Path, top: Sequence[tuple[str, float]], has_labels: bool, as_json: bool) -> None:
+def show(path: Path, top: Sequence[tuple[str, float]], labels: list[str] | None, as_json: bool) -> None:
     """Prints a prediction above the progress bar: classes with their probabilities, or named numbers."""
     from tqdm import tqdm
 
     record: dict[str, object] = {"file": str(path), **dict(top)}
-    if has_labels:
-        record = {"file": str(path), "label": top[0][0], "probability": top[0][1], "top_k": top}
-    line = f"{printable(path)}: " + ", ".join(f"{label} {value:.4f}" for label, value in top)
+    line = f"{printable(path)}: "
+    if labels is not None:
+        joined = "|".join(labels)
+        record = {"file": str(path), "label": joined, "labels": labels, "probability": top[0][1], "top_k": top}
+        line += "" if labels == [top[0][0]] else f"{joined or 'no label'}: "
+    line += ", ".join(f"{label} {value:.4f}" for label, value in top)
     tqdm.write(json.dumps(record, ensure_ascii=False) if as_json else line)
 
 

@@ -4,7 +4,7 @@ import csv
 import io
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -15,16 +15,19 @@ from data.image_datasets import FileDataset
 from data.registry import DATASETS, MissingSplit
 from utils.errors import UserError, did_you_mean, one_line
 from utils.labels import nfc
+from utils.logger import get_logger
 
 
 @DATASETS.register("csv")
 class CsvTable(FileDataset):
     """Images listed in a CSV file in UTF-8, `file` in `root`, whose first line names its columns.
 
-    `path` is relative to the file's folder. `label` is a class, or several separated by |; if any row has several,
-    targets are float32 (n, classes). For regression `targets` names columns of numbers instead, and targets are
+    `path` is relative to the file's folder, and `suffix` is added to it. `label` is a class, or several separated by |;
+    with `multilabel`, or if any row has several, targets are float32 (n, classes), a label may be empty, and
+    rows of the same image are joined. For regression `targets` names columns of numbers instead, and targets are
     float32 (n, columns). The columns `split` (train, val or test, default train) and `weight` (of an image in the
-    loss, default 1) are optional. `classes` are the training set's. Raises UserError with the line of a mistake.
+    loss, default 1) are optional; `columns` maps these names to those in the file. `classes` are the training set's.
+    `missing` are the files that do not exist. Raises UserError with the line of a mistake.
     """
 
     def __init__(
@@ -34,22 +37,26 @@ class CsvTable(FileDataset):
         classes: Sequence[str] | None = None,
         file: str = "labels.csv",
         targets: str | Sequence[str] = (),
+        columns: Mapping[str, str] | None = None,
+        suffix: str = "",
+        multilabel: bool = False,
     ):
         table = root / file
         self.target_names = [targets] if isinstance(targets, str) else list(targets)
-        rows = read_table(table, self.target_names)
+        rows = read_table(table, self.target_names, columns or {}, suffix)
+        self.multilabel = multilabel or any(len(row.labels) > 1 for row in rows)
         own = [row for row in rows if row.split == split]
         if not own:
             raise MissingSplit(f"{table}: no rows of the {split} split")
-        for row in own:
-            if not os.path.isfile(image := os.path.join(table.parent, row.path)):
-                raise UserError(f"{table}:{row.line}: no such file: {image}; correct the path, or remove the line")
+        own = _join_repeated(own, table, self.multilabel)
+        files = ((row, os.path.join(table.parent, row.path)) for row in own)
+        self.missing = [f"{table}:{row.line}: {path}" for row, path in files if not os.path.isfile(path)]
         if self.target_names:
             values = np.array([row.values for row in own], np.float32)
         else:
             spelling = {nfc(label): label for row in rows if row.split == "train" for label in row.labels}
             self.classes = list(classes or (spelling[key] for key in sorted(spelling)))
-            values = _label_targets(own, table, self.classes, any(len(row.labels) > 1 for row in rows))
+            values = _label_targets(own, table, self.classes, self.multilabel)
         super().__init__(table.parent, (row.path for row in own), values)
         weights = [row.weight for row in own]
         self.weights = None if None in weights else np.array(weights, np.float32)
@@ -58,47 +65,61 @@ class CsvTable(FileDataset):
 class Row(NamedTuple):
     line: int
     path: str
-    labels: list[str]  # empty for regression
+    labels: list[str]  # none for regression
     values: list[float]  # the numbers of the target columns
     split: str
     weight: float | None
 
 
-def read_table(table: Path, target_names: Sequence[str] = ()) -> list[Row]:
+def read_table(table: Path, targets: Sequence[str], columns: Mapping[str, str], suffix: str) -> list[Row]:
     """Reads the rows of a table, with labels unless it has target columns. Raises UserError with the line."""
     try:
         content = table.read_bytes().decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{table}: cannot read the table: {one_line(error)}; expected CSV in UTF-8") from error
     lines = csv.reader(io.StringIO(content, newline=""), strict=True)
+    names = {name: name for name in ("path", *(targets or ["label"]), "split", "weight")}
+    if unknown := columns.keys() - names.keys():
+        raise UserError(f"DATASETS.columns {min(unknown)}: no such column; {did_you_mean(min(unknown), names)}")
+    needed = [columns.get(name, name) for name in names if name in columns or name not in ("split", "weight")]
     try:
-        columns = [name.strip() for name in next(lines, ())]
-        needed = ["path", *(target_names or ["label"])]
-        if missing := [name for name in needed if name not in columns]:
-            found = ",".join(columns) or "nothing"
-            raise ValueError(f"no column '{missing[0]}', found {found}; expected {','.join(needed)}")
-        return [_row(columns, cells, lines.line_num, target_names) for cells in lines if cells]
+        header = [name.strip() for name in next(lines, ())]
+        if missing := [name for name in needed if name not in header]:
+            found, expected = ",".join(header) or "nothing", ",".join(needed)
+            raise ValueError(f"no column '{missing[0]}', found {found}; expected {expected}, or set DATASETS.columns")
+        names |= columns
+        return [_row(header, cells, lines.line_num, names, targets, suffix) for cells in lines if cells]
     except (csv.Error, ValueError) as error:
         raise UserError(f"{table}:{lines.line_num}: {one_line(error)}") from error
 
 
-def _row(columns: Sequence[str], texts: Sequence[str], line: int, target_names: Sequence[str]) -> Row:
-    """Parses a line of the table. Raises ValueError."""
-    if len(texts) != len(columns):
-        expected = ",".join(columns)
+def _row(
+    header: Sequence[str],
+    texts: Sequence[str],
+    line: int,
+    names: Mapping[str, str],
+    targets: Sequence[str],
+    suffix: str,
+) -> Row:
+    """Parses a line of the table, whose columns are called as in `names`. Raises ValueError."""
+    if len(texts) != len(header):
+        expected = ",".join(header)
         raise ValueError(f"found {len(texts)} cells, expected {expected}; quote a cell that contains a comma")
-    cells = {"split": "train", "weight": "1"} | dict(zip(columns, texts, strict=True))
-    labels = [] if target_names else [label.strip() for label in cells["label"].split("|")]
+    cells = {names["split"]: "train", names["weight"]: "1"} | dict(zip(header, texts, strict=True))
+    text = "" if targets else cells[names["label"]].strip()
+    labels = [label.strip() for label in text.split("|")] if text else []
     if not all(labels):
         raise ValueError("the label is empty; name a class, or remove the line")
-    split = cells["split"].strip()
+    split = cells[names["split"]].strip()
     if split not in ("train", "val", "test"):
         raise ValueError(f"split '{split}', expected train, val or test")
-    weight = float(cells["weight"])
+    weight = float(cells[names["weight"]])
     if not 0 <= weight < math.inf:
         raise ValueError(f"weight {weight}, expected a number from 0 up")
-    values = [_number(name, cells[name]) for name in target_names]
-    return Row(line, cells["path"], labels, values, split, weight if "weight" in columns else None)
+    values = [_number(name, cells[names[name]]) for name in targets]
+    return Row(
+        line, cells[names["path"]] + suffix, labels, values, split, weight if names["weight"] in header else None
+    )
 
 
 def _number(column: str, text: str) -> float:
@@ -108,10 +129,37 @@ def _number(column: str, text: str) -> float:
     raise ValueError(f"{column} '{text}', expected a finite number; correct it, or remove the line")
 
 
+def _join_repeated(rows: list[Row], table: Path, multilabel: bool) -> list[Row]:
+    """Returns the rows, those of one image joined if their labels differ, and logs which images are repeated.
+
+    Raises UserError for labels that differ where images have one.
+    """
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(os.path.normpath(row.path), []).append(row)
+    repeated = [same for same in groups.values() if len(same) > 1]
+    joined = [same for same in repeated if any(set(row.labels) != set(same[0].labels) for row in same)]
+    for first, *others in joined:
+        if not multilabel:
+            other = next(row for row in others if row.labels != first.labels)
+            found = f"{other.path} is '{'|'.join(other.labels)}', in line {first.line} '{'|'.join(first.labels)}'"
+            raise UserError(f"{table}:{other.line}: {found}; correct one, or set DATASETS.multilabel true")
+        first.labels[:] = dict.fromkeys(label for row in (first, *others) for label in row.labels)
+    if repeated:
+        example = (joined or repeated)[0]
+        where = f"{example[0].path} in lines {', '.join(str(row.line) for row in example[:4])}"
+        message = "%s: images in several rows: %d, such as %s; joined, as their labels differ: %d"
+        get_logger("data").warning(message, table, len(repeated), where, len(joined))
+    dropped = {row.line for _, *others in joined for row in others}
+    return [row for row in rows if row.line not in dropped]
+
+
 def _label_targets(rows: Sequence[Row], table: Path, classes: Sequence[str], has_several: bool) -> np.ndarray:
     """Returns class indices int64 (n,), or several labels as float32 (n, classes)."""
     index_of = {nfc(label): i for i, label in enumerate(classes)}
     for row in rows:
+        if not row.labels and not has_several:
+            raise UserError(f"{table}:{row.line}: the label is empty; name a class, or set DATASETS.multilabel true")
         if unknown := next((label for label in row.labels if nfc(label) not in index_of), None):
             known = did_you_mean(unknown, index_of)
             raise UserError(f"{table}:{row.line}: class '{unknown}' is not in the training set; {known}")

@@ -36,7 +36,8 @@ class Classification(Task):
         targets, key = targets_of(train_set), "TASK.NAME classification"
         if not class_names(train_set):
             raise UserError(f"{key}: the data set has no `classes`; set TASK.NAME to regression")
-        if targets.ndim > 1 and not is_soft(targets):
+        several = any(getattr(dataset, "multilabel", False) for dataset in (train_set, val_set))
+        if several or (targets.ndim > 1 and not is_soft(targets)):
             raise UserError(f"{key}: the images have several labels each; set TASK.NAME to multilabel")
         if targets.ndim == 1 and targets.dtype.kind == "f":
             raise UserError(f"{key}: the targets are numbers; set TASK.NAME to regression")
@@ -48,6 +49,8 @@ class Classification(Task):
 def guess_task(dataset: Dataset) -> str:
     """Returns the task that a data set's targets are plainly meant for. Raises UserError if that is not plain."""
     targets, names = targets_of(dataset), class_names(dataset)
+    if getattr(dataset, "multilabel", False):
+        return "multilabel"
     if names and ((targets.ndim == 1 and targets.dtype.kind in "iub") or is_soft(targets)):
         return "classification"
     if names and targets.ndim == 2:

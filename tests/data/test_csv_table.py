@@ -1,5 +1,6 @@
 """Tables of images and labels, as people and their spreadsheets write them."""
 
+import logging
 from pathlib import Path
 
 import cv2
@@ -7,11 +8,14 @@ import numpy as np
 import pytest
 
 from config import load_config
-from data.build import build_split, build_train_and_val
+from data.build import build_eval_loader, build_split, build_train_and_val, build_train_loader
 from data.datasets.csv_table import CsvTable
 from data.registry import MissingSplit
-from utils.contracts import output_names
+from data.subset import Subset
+from engine.tasks.classification import Classification, guess_task
+from utils.contracts import InputSpec, output_names
 from utils.errors import UserError
+from utils.labels import label_text
 
 
 @pytest.fixture
@@ -61,7 +65,7 @@ def test_several_labels_and_weights(table):
 
 
 def test_validation_can_be_held_out_of_several_labels(table):
-    root = table("path,label\n" + "".join(f"images/{i}.png,{label}\n" for label in ("a|b", "b") for i in range(1, 6)))
+    root = table("path,label\n" + "".join(f"images/{i}.png,{label}\n" for i, label in enumerate(["a|b", "b"] * 5)))
     words = ["DATASETS.NAME", "csv", "DATASETS.ROOT", str(root), "DATASETS.VAL_RATIO", "0.2"]
     splits = build_train_and_val(load_config(None, words))
     train, val = splits.train, splits.val
@@ -110,8 +114,6 @@ def test_a_table_in_a_folder_of_its_own(table):
         ("path,label,weight\nimages/1.png,cat,nan\n", ":2: weight nan, expected"),
         ("path,label,weight\nimages/1.png,cat,inf\n", ":2: weight inf, expected"),
         ("path,label,weight\nimages/1.png,cat,\n", ":2: could not convert string to float: ''"),
-        ("path,label\nimages/1.png,cat\n\n\nimages/9.png,cat\n", ":5: no such file: {root}/images/9.png"),
-        ("path,label\n,cat\n", ":2: no such file"),
         ('path,label\nimages/1.png,"cat\n', ":2: unexpected end of data"),
         (
             "path,label\nimages/1.png,cat\nimages/2.png,Küken\n".encode("latin1"),
@@ -125,6 +127,120 @@ def test_mistakes_name_the_line(table, text, message):
     with pytest.raises(UserError) as caught:
         CsvTable(root, "train")
     assert str(caught.value).startswith(f"{root}/labels.csv{message.format(root=root)}")
+
+
+def test_columns_of_other_names_and_files_without_a_suffix(table):
+    root = table("id,class,path,fold\nimages/1,cat,x,train\nimages/2,dog,y,test\n")
+    words = ["DATASETS.NAME", "csv", "DATASETS.ROOT", str(root), "DATASETS.suffix", ".png", "DATASETS.columns"]
+    cfg = load_config(None, [*words, "{path: id, label: class, split: fold}"])
+    train = build_split(cfg, "train")
+    assert train.classes == ["cat"] and train.path(0) == root / "images/1.png" and not train.missing
+    with pytest.raises(UserError, match="labels.csv:3: class 'dog' is not in the training set"):
+        build_split(cfg, "test")
+    for columns, message in (
+        ("{path: name}", "labels.csv:1: no column 'name', found id,class,path,fold; expected name,label, or set"),
+        ("{path: id, label: class, weight: w}", "no column 'w', found id,class,path,fold; expected id,class,w"),
+        ("{paht: id}", "DATASETS.columns paht: no such column; did you mean 'path'"),
+    ):
+        with pytest.raises(UserError, match=message):
+            build_split(load_config(None, [*words, columns]), "train")
+
+
+def test_an_image_may_have_no_label_where_others_have_several(table):
+    root = table("path,label\nimages/1.png,cat|dog\nimages/2.png,\nimages/3.png, dog\n")
+    assert CsvTable(root, "train").targets.tolist() == [[1, 1], [0, 0], [0, 1]]
+    root = table("path,label\nimages/2.png,\nimages/3.png,dog\n")
+    train = CsvTable(root, "train", multilabel=True)
+    assert train.targets.tolist() == [[0], [1]] and guess_task(Subset(train, np.arange(2))) == "multilabel"
+    with pytest.raises(UserError, match="labels.csv:2: the label is empty; name a class, or set DATASETS.multilabel"):
+        CsvTable(root, "train")
+
+
+def test_images_to_be_predicted_do_not_keep_others_from_training(table):
+    root = table("path,label,split\nimages/1.png,cat,train\nimages/2.png,,test\n")
+    assert CsvTable(root, "train").classes == ["cat"]
+    with pytest.raises(UserError, match="labels.csv:3: the label is empty"):
+        CsvTable(root, "test")
+
+
+@pytest.mark.parametrize(
+    ("rows", "multilabel", "expected", "said"),
+    [
+        (
+            "1 red, 2 cold, 1 red, 1 red",
+            False,
+            "1 red, 2 cold, 1 red, 1 red",
+            "lines 2, 4, 5; joined, as their labels differ: 0",
+        ),
+        ("1 red, 2 cold, ./1 red", False, "1 red, 2 cold, ./1 red", "lines 2, 4; joined, as their labels differ: 0"),
+        ("1 red, 2 cold, 1 warm", False, None, "labels.csv:4: images/1.png is 'warm', in line 2 'red'; correct one"),
+        ("1 red, 1 red, 1 ", False, None, "labels.csv:4: images/1.png is '', in line 2 'red'; correct one"),
+        ("1 red, 2 cold, 1 warm", True, "1 red|warm, 2 cold", "lines 2, 4; joined, as their labels differ: 1"),
+        (
+            "1 red, 1 red, 2 cold, 1 warm|red",
+            False,
+            "1 red|warm, 2 cold",
+            "lines 2, 3, 5; joined, as their labels differ: 1",
+        ),
+        (
+            "1 red|warm, 1 warm|red, 2 cold",
+            False,
+            "1 red|warm, 1 warm|red, 2 cold",
+            "lines 2, 3; joined, as their labels differ: 0",
+        ),
+        ("1 red, 2 cold", False, "1 red, 2 cold", None),
+    ],
+)
+def test_an_image_in_several_rows(table, caplog, rows, multilabel, expected, said):
+    logging.getLogger("strata").propagate = True
+
+    def split(text: str) -> list[tuple[str, ...]]:
+        return [tuple(row.split(" ")) for row in text.split(", ")]
+
+    root = table("path,label\n" + "".join(f"{name.replace('1', 'images/1')}.png,{c}\n" for name, c in split(rows)))
+    if expected is None:
+        with pytest.raises(UserError) as caught:
+            CsvTable(root, "train", multilabel=multilabel)
+        assert str(caught.value).startswith(f"{root}/{said}")
+        return
+    train = CsvTable(root, "train", multilabel=multilabel)
+    found = [
+        (train.path(i).stem, set(label_text(train.targets[i], train.classes).split("|"))) for i in range(len(train))
+    ]
+    assert found == [(Path(name).stem, set(label.split("|"))) for name, label in split(expected)]
+    messages = [record.getMessage() for record in caplog.records]
+    assert len(messages) == (said is not None)
+    assert said is None or f"labels.csv: images in several rows: 1, such as images/1.png in {said}" in messages[0]
+
+
+def test_all_missing_files_are_named_at_once(table):
+    root = table("path,label\n" + "".join(f"images/{i}.png,{'ab'[i % 2]}\n" for i in range(1, 10)) + ",a\n")
+    words = ["DATASETS.NAME", "csv", "DATASETS.ROOT", str(root), "DATASETS.VAL_RATIO", "0", "INPUT.SIZE", "[6,7]"]
+    words += ["DATASETS.MAX_SKIPPED", "0.5", "INPUT.TRAIN_TRANSFORMS", "[]"]
+    found = f"5 files do not exist: {root}/labels.csv:7: {root}/images/6.png; {root}/labels.csv:8: "
+    for split in ("train", "test"):
+        cfg = load_config(None, words)
+        dataset = build_train_and_val(cfg)[0]
+        spec = InputSpec((6, 7), 3, (0.5,) * 3, (0.5,) * 3)
+        with pytest.raises(UserError) as caught:
+            (build_train_loader if split == "train" else build_eval_loader)(cfg, dataset, spec)
+        assert str(caught.value).startswith(found) and str(caught.value).count("images/") == 3
+    cfg = load_config(None, [*words, "DATASETS.ON_ERROR", "skip"])
+    loader = build_eval_loader(cfg, dataset, spec)
+    assert sum(len(batch) for batch in loader.batches()) == 5 and set(loader.broken) == {5, 6, 7, 8, 9}
+
+
+@pytest.mark.parametrize("several", ["val", "test"])
+def test_several_labels_in_one_split_are_several_labels_in_all(table, several):
+    splits = {"train": "cat dog", "val": "cat", "test": "dog", several: "cat|dog"}
+    root = table(
+        "path,label,split\nimages/1.png,cat,train\nimages/2.png,dog,train\n"
+        + "".join(f"images/{i}.png,{splits[split]},{split}\n" for i, split in ((3, "val"), (4, "test")))
+    )
+    train, val = build_train_and_val(load_config(None, ["DATASETS.NAME", "csv", "DATASETS.ROOT", str(root)]))
+    assert guess_task(train) == "multilabel" and val.targets.shape == (1, 2)
+    with pytest.raises(UserError, match="the images have several labels each; set TASK.NAME to multilabel"):
+        Classification.check(train, val)
 
 
 def test_a_class_that_was_not_trained_on(table):

@@ -14,6 +14,7 @@ from data.registry import DATASETS, MissingSplit
 from engine.build_inference import build_trained_task, prepare_checkpoint
 from engine.build_report import score_checkpoint
 from engine.checkpoint import load_checkpoint
+from engine.predictions import SingleLabel
 from engine.report.tables import prediction_table
 from engine.resume import newest_unfinished
 from engine.tasks.classification import guess_task, top1
@@ -260,3 +261,11 @@ def test_an_error_in_a_loss_is_a_line_with_its_frames(make_trainer):
     trainer.task.criterion = Misshapen()
     with pytest.raises(UserCodeError, match="LOSS.NAME: Misshapen: mat1 and mat2 shapes cannot be multiplied"):
         trainer.train()
+
+
+def test_samples_of_several_labels_are_not_scored_as_one():
+    outputs = np.eye(2, dtype=np.float32)
+    soft = SingleLabel(np.arange(2), np.array([[0.3, 0.7], [0, 1]]), outputs, ["a", "b"])
+    assert soft.correct.tolist() == [False, True]
+    with pytest.raises(UserError, match="images have several labels, the network predicts one; set TASK.NAME to multi"):
+        _ = SingleLabel(np.arange(2), np.array([[1, 1], [1, 0.0]]), outputs, ["a", "b"]).correct

@@ -6,6 +6,7 @@ import re
 import wave
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -183,6 +184,17 @@ def test_several_labels_an_image(tool, tmp_path):
     truth = SeveralLabels(None, "test")
     for i, row in enumerate(rows):
         assert row["target"] == "|".join(n for n, v in zip(truth.classes, truth.targets[i], strict=True) if v > 0)
+        cv2.imwrite(str(tmp_path / f"{i:03d}.png"), truth.images[i])
+    inferred = tool("infer", *[f"{i:03d}.png" for i in range(len(rows))], "--json")
+    lines = [json.loads(line) for line in inferred.out.splitlines()]
+    table = list(csv.DictReader((tmp_path / "predictions/predictions.csv").open()))
+    assert {len(line["labels"]) for line in lines} >= {0, 1, 2}
+    for row, line, predicted in zip(rows, lines, table, strict=True):
+        assert row["prediction"] == line["label"] == predicted["label"] == "|".join(line["labels"])
+    by_count = {len(line["labels"]): line for line in lines}
+    shown = tool("infer", by_count[0]["file"], by_count[2]["file"]).out.splitlines()
+    assert shown[0].startswith(f"{by_count[0]['file']}: no label: ")
+    assert shown[1].startswith(f"{by_count[2]['file']}: {by_count[2]['label']}: ")
 
 
 def test_an_error_in_a_worker_ends_the_process(start, folder):
