@@ -111,7 +111,9 @@ def build_reader(
         found = f"{len(missing)} files do not exist: {'; '.join(missing[:3])}{'; ...' if len(missing) > 3 else ''}"
         raise UserError(f"{found}: correct the paths (DATASETS.suffix adds an ending), or set DATASETS.ON_ERROR skip")
     options = (cfg.SEED, weights, on_broken, cfg.DATASETS.MAX_PIXELS, spatial_targets)
-    return SampleReader(dataset, transforms, spec.size, spec.channels, *options)
+    reader = SampleReader(dataset, transforms, spec.size, spec.channels, *options)
+    reader.check_sizes()
+    return reader
 
 
 def _build_transform(entry: Entry, spec: InputSpec, key: str, spatial_targets: bool) -> Transform:

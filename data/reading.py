@@ -18,6 +18,7 @@ from utils.errors import UserCodeError, UserError, one_line, printable
 Sample = tuple[np.ndarray, Target]  # pixels uint8 (H, W, C), target
 # Treatment of a corrupt image: stop, read another sample in its place, or leave it out of the batch.
 OnBroken = Literal["raise", "replace", "skip"]
+_TRIED = 32  # samples that are read at the start where transforms do not take images of every size
 Weights = np.ndarray | None  # (n,), of all samples of a data set in the loss
 
 
@@ -47,6 +48,18 @@ class SampleReader:
     on_broken: OnBroken = "raise"
     max_pixels: int = MAX_PIXELS
     spatial_targets: bool = False
+
+    def check_sizes(self) -> None:
+        """Raises UserError if the transforms leave images of 3:2 and 2:3, and some of the data set, in another size."""
+        side, rng = max(self.size), np.random.default_rng(0)
+        with suppress(Exception):
+            for height, width in ((2 * side, 3 * side), (3 * side, 2 * side)):
+                self._transform(np.zeros((height, width, self.channels), np.uint8), np.zeros((height, width)), rng)
+            return
+        count = len(self.dataset)
+        result = self.read([SampleKey(i * count // _TRIED, 0, 0) for i in range(_TRIED if count else 0)])
+        if result.error is not None:
+            raise result.error
 
     def read(self, keys: Sequence[SampleKey], out: np.ndarray | None = None) -> ReadResult:
         """Reads a batch, its pixels into `out`, uint8 (at least N, H, W, C), if given. An error is in the result."""

@@ -125,6 +125,33 @@ class CenterCrop(SpatialTransform):
 
 
 @TRANSFORMS.register()
+class Letterbox(SpatialTransform):
+    """Resizes the whole image to fit into `size`, and fills the rest: in the middle, or at a `random` place.
+
+    `fill` is the value of the rest, 0..255, a number or one for each channel, or "edge": that of the nearest pixel.
+    Masks are filled with 0 unless it is "edge".
+    """
+
+    def __init__(self, size: Size, fill: Numbers | str = 0, random: bool = False):
+        require(not isinstance(fill, str) or fill == "edge", "fill", repr(fill), "edge, a number, or one each channel")
+        self.size, self.fill, self.random = size, fill, random
+
+    def __call__(self, image: np.ndarray, rng: np.random.Generator, nearest: bool = False) -> np.ndarray:
+        scale = min(full / side for full, side in zip(self.size, image.shape, strict=False))
+        height, width = (max(round(side * scale), 1) for side in image.shape[:2])
+        gaps = self.size[0] - height, self.size[1] - width
+        top, left = (int(rng.integers(gap + 1)) if self.random else gap // 2 for gap in gaps)
+        image = resize(image, (height, width), nearest)
+        if isinstance(self.fill, str):
+            rows, columns = (np.arange(n) - start for n, start in zip(self.size, (top, left), strict=True))
+            return image[rows.clip(0, height - 1)[:, np.newaxis], columns.clip(0, width - 1)]
+        fill = 0 if nearest else one_each("fill", self.fill, image.shape[2], 255)
+        canvas = np.full((*self.size, *image.shape[2:]), fill, image.dtype)
+        canvas[top : top + height, left : left + width] = image
+        return canvas
+
+
+@TRANSFORMS.register()
 class RandomCrop(SpatialTransform):
     """Pads each side by `padding` zero pixels, then crops `size` at a random place."""
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from data.build import build_eval_loader, build_reader, build_train_and_val, build_train_loader
 from data.samplers import SampleKey, batches_of_keys, epoch_order, stream, usable_samples
+from data.transforms.geometry import CenterCrop
 from tests.data.conftest import spec_of
 from utils.errors import UserError
 
@@ -108,7 +109,8 @@ def test_loading_leaves_global_state_alone(loader):
 
 @pytest.mark.parametrize("workers", ["0", "1"])
 def test_errors_of_samples_come_through_as_they_are(loader, workers):
-    made = loader("INPUT.TRAIN_TRANSFORMS", "[{RandomCrop: {size: [4, 4]}}]", "DATALOADER.NUM_WORKERS", workers)
+    made = loader("DATALOADER.NUM_WORKERS", workers)
+    made.reader.transforms = [CenterCrop((4, 4))]
     with pytest.raises(
         UserError, match=r"^toy/\d+: uint8 \(4, 4, 1\) after the transforms, expected uint8 \(6, 6, 1\)"
     ):

@@ -14,7 +14,8 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
 import data.registry
-from data.build import build_train_and_val, build_train_loader
+from data.build import build_eval_loader, build_train_and_val, build_train_loader
+from data.image_datasets import ArrayDataset
 from data.image_io import EncodedImage
 from data.reading import SampleReader
 from data.registry import TRANSFORMS
@@ -24,6 +25,7 @@ from data.transforms.geometry import (
     Affine,
     CenterCrop,
     HFlip,
+    Letterbox,
     RandomCrop,
     RandomErasing,
     RandomResizedCrop,
@@ -84,6 +86,56 @@ def test_resize_enlarges_only_the_middle_of_a_strip(shape, kept):
 
 def test_resize_of_a_line_needs_little_memory():
     assert Resize((224, 224), 0.875)(np.zeros((1, 20_000, 3), np.uint8), rng()).shape == (256, 16 * 256, 3)
+
+
+@given(*[st.integers(1, 40)] * 4, st.booleans(), st.integers(0, 99))
+def test_a_letterbox_shows_the_whole_image(height, width, out_height, out_width, random, seed):
+    image = rng(seed).integers(1, 256, (height, width, 3), dtype=np.uint8)
+    boxed = Letterbox((out_height, out_width), random=random)(image, rng(seed))
+    assert boxed.shape == (out_height, out_width, 3)
+    rows, columns = (np.flatnonzero(boxed.any(axis=axis)) for axis in ((1, 2), (0, 2)))
+    shown = boxed[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    assert np.array_equal(shown, resize(image, shown.shape[:2]))
+    assert shown.shape[0] == out_height or shown.shape[1] == out_width
+    ideal = min(out_height / height, out_width / width)
+    assert abs(shown.shape[0] - max(height * ideal, 1)) <= 0.5 and abs(shown.shape[1] - max(width * ideal, 1)) <= 0.5
+    if not random:
+        assert 0 <= out_height - 1 - rows[-1] - rows[0] <= 1 and 0 <= out_width - 1 - columns[-1] - columns[0] <= 1
+    edge = Letterbox((out_height, out_width), "edge", random)(image, rng(seed))
+    padding = [(rows[0], out_height - 1 - rows[-1]), (columns[0], out_width - 1 - columns[-1]), (0, 0)]
+    assert np.array_equal(edge, np.pad(shown, padding, "edge"))
+
+
+def test_a_letterbox_is_filled_and_placed():
+    image, mask = np.full((4, 8, 3), 200, np.uint8), np.full((4, 8), 7)
+    boxed, target = Letterbox((8, 8), fill=[10, 20, 30]).joint(image, mask, rng())
+    assert boxed[0, 0].tolist() == [10, 20, 30] and boxed[2:6].min() == 200
+    assert target[:, 0].tolist() == [0, 0, 7, 7, 7, 7, 0, 0]
+    assert (Letterbox((8, 8), fill="edge").joint(image, mask, rng())[1] == 7).all()
+    places = {int(Letterbox((8, 8), random=True)(image, rng(seed))[:, 0, 0].argmax()) for seed in range(60)}
+    assert places == {0, 1, 2, 3, 4}
+    with pytest.raises(ValueError, match="fill: found 'edges', expected edge"):
+        Letterbox((8, 8), fill="edges")
+
+
+@pytest.mark.parametrize("size", [(8, 8), (8, 12)])
+@pytest.mark.parametrize("transforms", ["[Resize]", "[HFlip]", "[Resize, CenterCrop]", "[Letterbox]"])
+@pytest.mark.parametrize("odd", [None, (8, 12), (12, 8)])
+def test_images_that_do_not_fit_are_found_at_start(toy_cfg, size, transforms, odd):
+    images = [np.zeros((*size, 1), np.uint8)] * 40
+    if odd:
+        images[17] = np.zeros((*odd, 1), np.uint8)
+
+    dataset = ArrayDataset(np.zeros((40, *size, 1), np.uint8), np.zeros(40, np.int64), ["a"], "toy", Path())
+    dataset.images = images
+    cfg = toy_cfg("INPUT.TRAIN_TRANSFORMS", transforms, "INPUT.TEST_TRANSFORMS", transforms)
+    fits = "," in transforms or "Letterbox" in transforms or odd in (None, size)
+    for build in (build_train_loader, build_eval_loader):
+        if fits:
+            assert len(next(build(cfg, dataset, spec_of(cfg, size)).batches()))
+        else:
+            with pytest.raises(UserError, match=r"^toy/00017: .* after the transforms, expected uint8"):
+                build(cfg, dataset, spec_of(cfg, size))
 
 
 def test_center_crop_and_flips_equal_torchvisions():
@@ -197,6 +249,7 @@ EVERY = {
     "GaussianBlur": GaussianBlur(),
     "Grayscale": Grayscale(0.5),
     "HFlip": HFlip(),
+    "Letterbox": Letterbox((7, 5), fill=9, random=True),
     "RandAugment": RandAugment(3, 20),
     "RandomCrop": RandomCrop((7, 5), padding=6),
     "RandomErasing": RandomErasing(0.9),
@@ -230,7 +283,7 @@ def test_every_transform_keeps_its_contract(name, height, width, channels, mirro
     before = image.copy()
     result = EVERY[name](image, rng(seed))
     assert result.dtype == np.uint8 and result.ndim == 3 and result.shape[2] == channels
-    if name not in ("CenterCrop", "RandomCrop", "RandomResizedCrop", "Resize"):
+    if name not in ("CenterCrop", "Letterbox", "RandomCrop", "RandomResizedCrop", "Resize"):
         assert result.shape == image.shape
     assert np.array_equal(image, before)
     assert np.array_equal(result, EVERY[name](np.ascontiguousarray(image), rng(seed)))
@@ -309,7 +362,7 @@ def test_each_channel_has_its_fill():
     assert Affine(0, translate=[1, 1], fill=fill)(image, rng(3))[[0, -1], [0, -1]].tolist().count(fill) >= 1
 
 
-JOINT = ("CenterCrop", "HFlip", "RandomCrop", "RandomResizedCrop", "Resize", "VFlip")
+JOINT = ("CenterCrop", "HFlip", "Letterbox", "RandomCrop", "RandomResizedCrop", "Resize", "VFlip")
 
 
 @given(st.sampled_from(JOINT), st.integers(1, 30), st.integers(1, 30), st.integers(0, 2**32))
@@ -345,7 +398,7 @@ def test_masks_are_resized_as_pillow_does_to_the_nearest(size):
 @pytest.mark.parametrize("name", sorted(EVERY))
 def test_masks_need_joint_transforms(toy_cfg, name):
     entry = f"[{{{name}: {{degrees: 9}}}}]" if name in ("Affine", "Rotation") else f"[{name}]"
-    cfg = toy_cfg("INPUT.TRAIN_TRANSFORMS", entry)
+    cfg = toy_cfg("INPUT.TRAIN_TRANSFORMS", f"{entry[:-1]}, Resize, CenterCrop]")
     dataset = build_train_and_val(cfg).train
     if name in (*JOINT, "ColorJitter", "GaussianBlur", "Grayscale", "RandomErasing"):
         build_train_loader(cfg, dataset, spec_of(cfg), spatial_targets=True)
