@@ -24,6 +24,8 @@ SEVERITY = dict.fromkeys(("corrupt", "conflicting labels", "leaked"), "error")
 SEVERITY |= dict.fromkeys(("duplicate", "unusual"), "warning")
 # Unusual: a shorter side below this share of the median one, an aspect ratio above this multiple of the median one.
 _SMALL, _LONG = 1 / 5, 4
+# Letterbox is proposed if more than this share of the images have an aspect ratio of at least so much.
+_MANY, _WIDE = 0.2, 2
 # A warning for a class of fewer images than this, and for one of this many times the images of another.
 _FEW, _UNEQUAL = 10, 10
 
@@ -130,6 +132,17 @@ def _flag_shapes(records: Sequence[Record]) -> None:
     for reason, which in unusual.items():
         for i in np.flatnonzero(which).tolist():
             records[i].add("unusual", f"{heights[i]} x {widths[i]} x {channels[i]}: {reason}")
+
+
+def wide_warning(usable: Sequence[Record]) -> str | None:
+    """Returns a warning if a crop to a square would lose half or more of many images, else None."""
+    share = np.mean([max(r.height, r.width) >= _WIDE * min(r.height, r.width) for r in usable])
+    letterbox = (
+        'INPUT.TRAIN_TRANSFORMS "[{Letterbox: {random: true}}]" INPUT.TEST_TRANSFORMS "[Letterbox]" keeps them whole'
+    )
+    return (
+        f"{share:.0%} of the images are at least {_WIDE} times as long as wide: {letterbox}" if share > _MANY else None
+    )
 
 
 def _flag_copies(same: Sequence[Record]) -> None:

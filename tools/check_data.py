@@ -24,7 +24,16 @@ _FINDINGS, _CLASSES, _ROWS, _COLUMNS = 5, 30, 20, 10
 
 def main(argv: Sequence[str]) -> int:
     args, cfg = parse_experiment(argv, __doc__, "data_check")
-    from data.check import SEVERITY, class_members, class_warning, flag_groups, flag_issues, mean_std, scan
+    from data.check import (
+        SEVERITY,
+        class_members,
+        class_warning,
+        flag_groups,
+        flag_issues,
+        mean_std,
+        scan,
+        wide_warning,
+    )
     from data.held_out import group_names
     from utils.atomic_file import write_csv
 
@@ -57,6 +66,8 @@ def main(argv: Sequence[str]) -> int:
     if usable:
         mean, std = (", ".join(f"{value:.4f}" for value in values) for values in mean_std(usable))
         print(f'training set: INPUT.MEAN "[{mean}]" INPUT.STD "[{std}]"')
+        if warning := wide_warning(usable):
+            print(f"training set: {warning}")
     draw_samples(args.output / "samples.png", datasets["train"], samples, channels, max_pixels)
     print(f"one row per image in {args.output / 'images.csv'}, samples of the training set in samples.png")
     return int(any(SEVERITY.get(record.status) == "error" for record in whole))

@@ -8,7 +8,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data.check import SEVERITY, Record, class_members, class_warning, flag_groups, flag_issues, mean_std, scan
+from data.check import (
+    SEVERITY,
+    Record,
+    class_members,
+    class_warning,
+    flag_groups,
+    flag_issues,
+    mean_std,
+    scan,
+    wide_warning,
+)
 from data.image_io import EncodedImage
 from utils.errors import UserError
 
@@ -201,6 +211,17 @@ def test_what_pillow_does_not_know_is_not_broken(monkeypatch):
 def test_unequal_and_tiny_classes(counts, warning):
     said = class_warning(counts, ["a", "b"])
     assert said == warning
+
+
+@pytest.mark.parametrize("wide", [0, 1, 2, 3, 10])
+def test_letterbox_is_proposed_where_many_images_are_wide(wide):
+    shapes = [((10, 20), (21, 10), (10, 90))[i % 3] if i < wide else (10, 19) for i in range(10)]
+    said = wide_warning([Record("train", i, "", height=h, width=w) for i, (h, w) in enumerate(shapes)])
+    assert (
+        said is None
+        if wide <= 2
+        else said.startswith(f"{wide}0% of the images are at least 2 times") and "Letterbox" in said
+    )
 
 
 def test_numbers_and_masks_have_no_classes():
