@@ -13,10 +13,12 @@ from data.mixing import BatchTransforms
 from data.reading import OnBroken, SampleReader, Weights
 from data.registry import BATCH_TRANSFORMS, DATASETS, TRANSFORMS, MissingSplit
 from data.samplers import sampling_weights
+from data.subset import class_gap
 from data.transforms.arguments import try_out
 from utils.contracts import Dataset, Entry, InputSpec, SplitRecord, Transform, output_names
 from utils.errors import UserError
 from utils.labels import nfc
+from utils.logger import get_logger
 from utils.registry import accepts, call, parse_entry
 
 # The usual treatment of photographs, for data sets that register no transforms of their own.
@@ -54,6 +56,8 @@ def build_split(cfg: CfgNode, split: str, classes: list[str] | None = None) -> D
         )
     if len(dataset) == 0:
         raise UserError(f"{where}: its {split} split is empty")
+    if warning := class_gap(dataset):
+        get_logger("data").warning("%s: its %s split has %s", where, split, warning)
     return dataset
 
 
@@ -70,6 +74,8 @@ def build_train_and_val(cfg: CfgNode, record: SplitRecord | None = None, classes
             own_val = build_split(cfg, "val", output_names(source))
     options = SplitOptions(data.SPLIT_SEED, data.VAL_RATIO, data.FOLD, data.GROUP, data.TRAIN_SUBSET)
     splits = divide(source, own_val, options, record)
+    if splits.val is not None and own_val is None and (warning := class_gap(splits.val)):
+        get_logger("data").warning("DATASETS.NAME %s: its validation part has %s", data.NAME, warning)
     if len(splits.train) < 2:
         raise UserError(f"DATASETS.NAME {data.NAME}: found {len(splits.train)} training image, expected at least 2")
     return splits

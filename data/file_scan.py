@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from utils.errors import printable
+from utils.labels import nfc
 
 _HEIC = (".heic", ".heif", ".hif")
 IMAGE_SUFFIXES: tuple[str, ...] = tuple(".jpg .jpeg .png .bmp .webp .tif .tiff .ppm .pgm .gif .avif .jfif".split())
@@ -19,9 +20,9 @@ _JUNK = {"__macosx", "thumbs.db", "desktop.ini"}
 
 
 def walk_files(folder: Path, relative: str = "", inside: tuple[str, ...] = ()) -> Iterator[str]:
-    """Yields all regular files below a folder, as paths that begin with `relative`; links back to a parent are cut.
+    """Yields all regular files below a folder, as paths that begin with `relative`, and links whose target is gone.
 
-    `inside` are the real paths of its parents, worked out for the first folder.
+    Links back to a parent are cut. `inside` are the real paths of its parents, worked out for the first folder.
     """
     real = os.path.realpath(folder)
     inside = inside or tuple(map(str, Path(real).parents))
@@ -32,10 +33,17 @@ def walk_files(folder: Path, relative: str = "", inside: tuple[str, ...] = ()) -
             if is_junk(entry.name):
                 continue
             path = os.path.join(relative, entry.name)
-            if entry.is_dir():
+            if entry.is_symlink() and not os.path.exists(entry.path):
+                yield path
+            elif entry.is_dir():
                 yield from walk_files(Path(entry.path), path, (*inside, real))
             elif entry.is_file():
                 yield path
+
+
+def folders_in(folder: Path) -> list[str]:
+    """Returns the names of the folders in a folder, sorted, without hidden ones and other junk."""
+    return sorted((name for name in os.listdir(folder) if os.path.isdir(folder / name) and not is_junk(name)), key=nfc)
 
 
 def is_image(path: str) -> bool:

@@ -26,6 +26,17 @@ def class_counts(dataset: Dataset) -> np.ndarray:
     return np.bincount(targets if targets.ndim == 1 else targets.argmax(axis=1), minlength=len(classes))
 
 
+def class_gap(dataset: Dataset) -> str | None:
+    """Returns a warning about classes without a sample, or a single class, else None; it reads no sample."""
+    targets, classes = getattr(dataset, "targets", None), class_names(dataset)
+    if targets is None or not classes or np.ndim(targets) > 2:
+        return None
+    absent = [name for name, count in zip(classes, class_counts(dataset), strict=True) if not count]
+    if absent:
+        return f"no sample of {len(absent)} of {len(classes)} classes, such as {absent[0]}"
+    return f"only one class, {classes[0]}" if len(classes) == 1 and np.ndim(targets) == 1 else None
+
+
 def strata_of(dataset: Dataset) -> np.ndarray:
     """Returns the stratum of each sample, an integer array (n,): the data set's `strata`, else its classes.
 

@@ -1,19 +1,20 @@
 """A folder with one folder for each class."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from data.file_scan import IMAGE_SUFFIXES, ignored, is_image, is_junk, walk_files
+from data.file_scan import IMAGE_SUFFIXES, folders_in, ignored, is_image, is_junk, walk_files
 from data.image_datasets import FileDataset
 from data.registry import DATASETS, MissingSplit
-from utils.errors import UserError, did_you_mean, one_line
+from utils.errors import UserError, did_you_mean, one_line, printable
 from utils.labels import nfc
 from utils.logger import get_logger
 
 _SPLITS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
+_SPLITS = {split: (*names, *(f"{name}_set" for name in names)) for split, names in _SPLITS.items()}
 _NAMES_OF_SPLITS = {name for names in _SPLITS.values() for name in names}
 
 
@@ -32,7 +33,7 @@ class ImageFolder(FileDataset):
             raise UserError(f"DATASETS.ROOT {root}: no such folder; expected a folder with one folder for each class")
         folder = _split_folder(root, split)
         self.names = _read_names(root / names) if names else {}
-        folders = sorted((e.name for e in os.scandir(folder) if e.is_dir() and not is_junk(e.name)), key=nfc)
+        folders = folders_in(folder)
         if not folders:
             raise UserError(f"{folder}: no class folders in it; put the images of each class into a separate folder")
         if classes is None and folder == root and all(name.lower() in _NAMES_OF_SPLITS for name in folders):
@@ -53,12 +54,20 @@ class ImageFolder(FileDataset):
                 f"{did_you_mean(unknown[0], classes or ())}"
             )
         if unknown:  # the classes are those of a run, to which images may have been added since
-            get_logger("data").warning("%s: ignored %d new classes, such as %s", folder, len(unknown), unknown[0])
+            get_logger("data").warning("%s: ignored %d new classes: %s", folder, len(unknown), _some(unknown))
             named = [(name, each) for name, each in named if name not in unknown]
-        paths = _scan(root, [(name, str(folder.relative_to(root) / each)) for name, each in named])
-        for name in [name for name in (classes or folder_of) if not paths.get(name)]:
-            outcome = "the class is left out" if classes is None else "the class cannot be evaluated"
-            get_logger("data").warning("%s: no images of class '%s'; %s", folder, name, outcome)
+        if names and (unnamed := [each for each in folders if nfc(each) not in self.names]):
+            message = "%s: no line for %d of %d folders, such as %s; they keep their names"
+            get_logger("data").warning(message, root / names, len(unnamed), len(folders), unnamed[0])
+        prefix = folder.relative_to(root)
+        paths = _scan(root, prefix, named)
+        if classes is None:
+            _check_layout(
+                folder, {name: [os.path.relpath(path, prefix) for path in own] for name, own in paths.items()}
+            )
+            if empty := [name for name in folder_of if not paths[name]]:
+                message = "%s: ignored %d folders without images: %s"
+                get_logger("data").warning(message, folder, len(empty), _some(empty))
         self.classes = list(classes) if classes is not None else [name for name in folder_of if paths[name]]
         counts = [len(paths.get(name, ())) for name in self.classes]
         if not sum(counts):
@@ -71,17 +80,42 @@ class ImageFolder(FileDataset):
         return self.names.get(nfc(folder), folder)
 
 
-def _scan(root: Path, folders: Sequence[tuple[str, str]]) -> dict[str, list[str]]:
-    """Returns the sorted paths of each class's images, relative to `root`."""
+def _scan(root: Path, prefix: Path, folders: Sequence[tuple[str, str]]) -> dict[str, list[str]]:
+    """Returns the sorted paths, relative to `root`, of the images of (class, folder below `prefix`)."""
     paths: dict[str, list[str]] = {}
     every: list[str] = []
     for name, folder in folders:
-        files = sorted(walk_files(root / folder, folder))
+        files = sorted(walk_files(root / prefix / folder, str(prefix / folder)))
         paths.setdefault(name, []).extend(path for path in files if is_image(path))
         every += files
+    # Images beside the class folders, and links to class folders that are gone.
+    beside = [name for name in os.listdir(root / prefix) if not is_junk(name)]
+    lost = [name for name in beside if is_image(name) or not os.path.exists(root / prefix / name)]
+    if lost:
+        message = "%s: ignored %d images and broken links outside the class folders, such as %s"
+        get_logger("data").warning(message, root / prefix, len(lost), printable(min(lost)))
     for message in ignored(every):
         get_logger("data").warning("%s: %s", root, message)
     return paths
+
+
+def _check_layout(folder: Path, paths: dict[str, list[str]]) -> None:
+    """Raises UserError for class folders that hold splits or all classes, and warns if they look like it."""
+    places = [[path.split(os.sep) for path in own] for own in paths.values() if own]
+    inside = {parts[0][0]: {part[1] if len(part) > 2 else "" for part in parts} for parts in places}
+    (first, common), *others = inside.items() or [("", {""})]
+    if "" in common or len(common) < 2 or any(other != common for _, other in others):
+        return
+    found = f"{folder}: found {_some(inside)} as classes, each with the folders {_some(common)} and no image of its own"
+    if not others:
+        raise UserError(f"{found}; set DATASETS.ROOT to {folder / first}")
+    if any(word in name.lower() for name in (*inside, *common) for word in _SPLITS):
+        raise UserError(f"{found}; expected the folders train, val and test, each with one folder for each class")
+    get_logger("data").warning("%s; if those are the classes, set DATASETS.ROOT to one of these", found)
+
+
+def _some(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names)[:4]) + (", ..." if len(set(names)) > 4 else "")
 
 
 def _split_folder(root: Path, split: str) -> Path:
@@ -89,10 +123,19 @@ def _split_folder(root: Path, split: str) -> Path:
 
     The training set may be missing when a network is tested.
     """
-    present = {e.name.lower(): e.name for e in os.scandir(root) if e.is_dir()}
-    train = next((root / present[name] for name in _SPLITS["train"] if name in present), None)
-    has_train = train is not None and any(e.is_dir() for e in os.scandir(train))  # else it is a class of that name
-    has_splits = has_train or present.keys() <= _NAMES_OF_SPLITS
+    present = {name.lower(): name for name in folders_in(root)}
+    candidates = (root / present[name] for name in _SPLITS["train"] if name in present)
+    train = next(filter(folders_in, candidates), None)  # else it is a class of that name
+    if train is not None and split == "train":
+        others = [name for key, name in present.items() if key not in _NAMES_OF_SPLITS]
+        if others := [name for name in others if any(map(is_image, walk_files(root / name)))]:
+            found = f"{root}: found images in {_some(others)} beside the folder '{train.name}' of class folders"
+            if len(present.keys() & _NAMES_OF_SPLITS) == 1:
+                raise UserError(
+                    f"{found}; move them, or if '{train.name}' is a class, its images out of the folders in it"
+                )
+            get_logger("data").warning("%s; they are ignored", found)
+    has_splits = train is not None or present.keys() <= _NAMES_OF_SPLITS
     for name in _SPLITS[split] if has_splits else ():
         if name in present:
             return root / present[name]

@@ -220,7 +220,7 @@ def test_all_missing_files_are_named_at_once(table):
     found = f"5 files do not exist: {root}/labels.csv:7: {root}/images/6.png; {root}/labels.csv:8: "
     for split in ("train", "test"):
         cfg = load_config(None, words)
-        dataset = build_train_and_val(cfg)[0]
+        dataset = build_train_and_val(cfg).train
         spec = InputSpec((6, 7), 3, (0.5,) * 3, (0.5,) * 3)
         with pytest.raises(UserError) as caught:
             (build_train_loader if split == "train" else build_eval_loader)(cfg, dataset, spec)
@@ -237,7 +237,8 @@ def test_several_labels_in_one_split_are_several_labels_in_all(table, several):
         "path,label,split\nimages/1.png,cat,train\nimages/2.png,dog,train\n"
         + "".join(f"images/{i}.png,{splits[split]},{split}\n" for i, split in ((3, "val"), (4, "test")))
     )
-    train, val = build_train_and_val(load_config(None, ["DATASETS.NAME", "csv", "DATASETS.ROOT", str(root)]))
+    splits = build_train_and_val(load_config(None, ["DATASETS.NAME", "csv", "DATASETS.ROOT", str(root)]))
+    train, val = splits.train, splits.val
     assert guess_task(train) == "multilabel" and val.targets.shape == (1, 2)
     with pytest.raises(UserError, match="the images have several labels each; set TASK.NAME to multilabel"):
         Classification.check(train, val)

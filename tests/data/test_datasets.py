@@ -18,7 +18,7 @@ from data.datasets.digits import Digits
 from data.datasets.idx import FashionMNIST, read_idx
 from data.datasets.image_folder import ImageFolder
 from data.image_datasets import FileDataset
-from data.image_io import EncodedImage, to_pixels
+from data.image_io import BrokenImage, EncodedImage, to_pixels
 from data.registry import DATASETS, MissingSplit
 from tests.data.odd_images import ODD_NAMES
 from utils.errors import UserError, printable
@@ -119,7 +119,7 @@ def test_image_folder(photos, caplog):
     assert dataset.name(2) == "cat/deep/er/2.JPG"
     assert dataset[3][0].read(3).shape == (12, 10, 3)
     messages = [record.getMessage() for record in caplog.records]
-    assert any("no images of class 'empty'" in message for message in messages)
+    assert any("ignored 1 folders without images: empty" in message for message in messages)
     assert any("ignored 1 files that are not images, such as cat/notes.txt" in message for message in messages)
     with pytest.raises(MissingSplit):
         ImageFolder(photos, "test")
@@ -254,7 +254,7 @@ def test_paths_take_little_memory():
 @pytest.mark.parametrize("name", ODD_NAMES)
 def test_the_name_of_a_sample_is_its_path_in_the_root(tmp_path, name):
     """Exact in any folder and split, however the path is written; absolute only for a file elsewhere."""
-    for path in ("cat", "cat/deep", "train/cat", "train/dog"):
+    for path in ("cat", "cat/deep", "train/cat", "train/dog", "test/cat"):
         write_image(tmp_path / path / name, 7)
     assert [ImageFolder(tmp_path, "train").name(i) for i in range(2)] == [f"train/cat/{name}", f"train/dog/{name}"]
     written = [f"./cat//{name}", f"cat/deep/../{name}", str(tmp_path / "cat" / name), f"../x/{name}", f"/x/{name}"]
@@ -293,6 +293,121 @@ def test_a_class_called_train(tmp_path):
         (tmp_path / label).mkdir()
         cv2.imwrite(str(tmp_path / label / "a.png"), np.zeros((4, 4, 3), np.uint8))
     assert ImageFolder(tmp_path, "train").classes == ["bus", "car", "train"]
+
+
+def layout(root: Path, files: str) -> Path:
+    """Writes images, which end in no suffix in `files`, and empty files, which do; `{a,b}` stands for several."""
+    for pattern in files.split():
+        head, _, tail = pattern.partition("{")
+        names, _, rest = tail.partition("}")
+        for name in names.split(",") if tail else [""]:
+            path = root / f"{head}{name}{rest}"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch() if path.suffix else write_image(path.with_suffix(".png"))
+    return root
+
+
+@pytest.mark.parametrize(
+    ("files", "classes"),
+    [
+        ("training_set/{cats,dogs}/1 test_set/{cats,dogs}/1 valid_set/cats/1", ["cats", "dogs"]),
+        ("{bus,car,train}/1 train/.ipynb_checkpoints/x train/__MACOSX/x", ["bus", "car", "train"]),
+        ("train/{cat,dog}/1 test/{cat,dog}/1 .cache/x/1 __MACOSX/x/1", ["cat", "dog"]),
+        ("{cat,dog}/a/1 {cat,dog}/b/1 cat/2", ["cat", "dog"]),
+        ("{cat,dog}/images/1 {cat,dog}/boxes.txt", ["cat", "dog"]),
+        ("{cat,dog}/2019/1 cat/2020/1", ["cat", "dog"]),
+        ("train/{cat,dog}/1 notes/readme.txt", ["cat", "dog"]),
+    ],
+)
+def test_layouts(tmp_path, files, classes):
+    assert ImageFolder(layout(tmp_path, files), "train").classes == classes
+
+
+def test_splits_without_a_training_set_are_found_beside_junk(tmp_path):
+    test = ImageFolder(layout(tmp_path, "test/{cat,dog}/1 .cache/x/1 __MACOSX/x/1"), "test", ["cat", "dog"])
+    assert test.targets.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        (
+            "data/train/{cat,dog}/1 data/test/{cat,dog}/1",
+            "found data as classes, each with the folders test, train and no",
+        ),
+        ("photos/{cat,dog}/1 docs/readme.txt", r"no image of its own; set DATASETS.ROOT to {root}/photos$"),
+        (
+            "my_train/{cat,dog}/1 holdout/{cat,dog}/1",
+            "found holdout, my_train as classes, each with the folders cat, dog",
+        ),
+        ("cat/{train,test}/1 dog/{train,test}/1", "expected the folders train, val and test, each with one folder for"),
+        (
+            "{bus,car}/1 train/{cam1,cam2}/1",
+            "found images in bus, car beside the folder 'train' of class folders; move",
+        ),
+    ],
+)
+def test_layouts_that_cannot_be_meant(tmp_path, files, message):
+    with pytest.raises(UserError, match=message.format(root=tmp_path)):
+        ImageFolder(layout(tmp_path, files), "train")
+
+
+@pytest.mark.parametrize(
+    ("files", "names", "message"),
+    [
+        (
+            "{amazon,dslr}/bike/1 {amazon,dslr}/chair/1",
+            "",
+            "found amazon, dslr as classes, each with the folders bike, chair",
+        ),
+        ("train/{cat,dog}/1 test/cat/1 extra/x/1", "", "extra beside the folder"),
+        (
+            "{cat,dog,owl}/1 names.txt",
+            "names.txt",
+            "names.txt: no line for 3 of 3 folders, such as cat; they keep their",
+        ),
+        ("{cat,dog}/1 3 4 .5", "", "ignored 2 files that are not images, such as 3.png"),
+        ("{cat,dog}/1 a/x.txt b/x.txt", "", "ignored 2 folders without images: a, b"),
+    ],
+)
+def test_what_is_ignored_or_guessed_is_said(tmp_path, caplog, files, names, message):
+    logging.getLogger("strata").propagate = True
+    ImageFolder(layout(tmp_path, files), "train", names=names)
+    assert [line for line in caplog.messages if message in line], caplog.messages
+
+
+def test_links_whose_target_is_gone_are_unreadable_files(tmp_path, caplog):
+    logging.getLogger("strata").propagate = True
+    layout(tmp_path / "store", "{cat,dog}/1 {cat,dog}/2")
+    for path in sorted((tmp_path / "store").rglob("*.png")):
+        link = tmp_path / "links" / path.relative_to(tmp_path / "store")
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(path)
+    (tmp_path / "links/dog/self.png").symlink_to("self.png")
+    (tmp_path / "links/owl").symlink_to("gone")
+    (tmp_path / "store/cat/1.png").unlink()
+    dataset = ImageFolder(tmp_path / "links", "train")
+    assert dataset.targets.tolist() == [0, 0, 1, 1, 1]
+    for i in (0, 4):
+        with pytest.raises(BrokenImage, match="(1|self).png: cannot read the image"):
+            dataset[i]
+    assert "ignored 1 images and broken links outside the class folders, such as owl" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("files", "split", "said"),
+    [
+        ("cat/1 cat/2", "train", "its train split has only one class, cat"),
+        ("train/{cat,dog,owl}/1 val/dog/1", "val", "its val split has no sample of 2 of 3 classes, such as cat"),
+        ("train/{cat,dog}/1 test/{cat,dog}/1", "test", None),
+    ],
+)
+def test_classes_that_are_missing_are_said(tmp_path, caplog, files, split, said):
+    logging.getLogger("strata").propagate = True
+    cfg = load_config(None, ["DATASETS.NAME", "image_folder", "DATASETS.ROOT", str(layout(tmp_path, files))])
+    classes = build_split(cfg, "train").classes
+    build_split(cfg, split, classes)
+    assert {line.partition(": ")[2] for line in caplog.messages if "split has" in line} == ({said} if said else set())
 
 
 def test_a_link_to_a_folder_above_brings_no_images_of_other_classes(tmp_path):
