@@ -113,7 +113,9 @@ def match_head(
         if common and old is not None and old.shape == (len(saved), *fresh.shape[1:]):
             state[key] = fresh.clone()
             state[key][list(common)] = old[list(common.values())].to(fresh.dtype)
-    kept = f"{len(common)} of {len(names)} rows are kept, such as {names[min(common)]}" if common else "no row is kept"
+    kept = "no row is kept"
+    if head.keys() & state.keys():
+        kept = f"{len(common)} of {len(names)} rows are kept, such as {names[min(common)]}"
     get_logger("weights").warning("%s: a head of other classes: %s; the rest starts fresh", source, kept)
 
 

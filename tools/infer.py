@@ -99,10 +99,9 @@ def predict(args: Namespace, classifier: "Classifier", files: list[Path], file: 
         path = files[index]
         pairs = zip(classifier.names, prediction.values.tolist(), strict=True)
         top = prediction.top(args.topk) if has_labels else list(pairs)
+        cells = [f"{value:.9g}" for _, value in top]
         if has_labels:
-            cells = [prediction.label, f"{top[0][1]:.6f}", top_text(top)]
-        else:
-            cells = [f"{value:.9g}" for _, value in top]
+            cells = [prediction.label, f"{prediction.probability:.6f}", top_text(top)]
         table.writerow((path, *cells))
         count += 1
         show(path, top, prediction.labels, args.json)

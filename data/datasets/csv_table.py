@@ -43,9 +43,9 @@ class CsvTable(FileDataset):
     ):
         table = root / file
         self.target_names = [targets] if isinstance(targets, str) else list(targets)
-        rows = read_table(table, self.target_names, columns or {}, suffix)
+        rows = read_table(table, self.target_names, columns or {})
         self.multilabel = multilabel or any(len(row.labels) > 1 for row in rows)
-        own = [row for row in rows if row.split == split]
+        own = [row._replace(path=row.path + suffix) for row in rows if row.split == split]
         if not own:
             raise MissingSplit(f"{table}: no rows of the {split} split")
         own = _join_repeated(own, table, self.multilabel)
@@ -71,55 +71,45 @@ class Row(NamedTuple):
     weight: float | None
 
 
-def read_table(table: Path, targets: Sequence[str], columns: Mapping[str, str], suffix: str) -> list[Row]:
+def read_table(table: Path, targets: Sequence[str], columns: Mapping[str, str]) -> list[Row]:
     """Reads the rows of a table, with labels unless it has target columns. Raises UserError with the line."""
     try:
         content = table.read_bytes().decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{table}: cannot read the table: {one_line(error)}; expected CSV in UTF-8") from error
     lines = csv.reader(io.StringIO(content, newline=""), strict=True)
-    names = {name: name for name in ("path", *(targets or ["label"]), "split", "weight")}
-    if unknown := columns.keys() - names.keys():
-        raise UserError(f"DATASETS.columns {min(unknown)}: no such column; {did_you_mean(min(unknown), names)}")
-    needed = [columns.get(name, name) for name in names if name in columns or name not in ("split", "weight")]
+    needed, ours = ["path", *(targets or ["label"])], {theirs: name for name, theirs in columns.items()}
+    if unknown := columns.keys() - {*needed, "split", "weight"}:
+        raise UserError(f"DATASETS.columns {min(unknown)}: no such column; expected {','.join(needed)},split,weight")
     try:
-        header = [name.strip() for name in next(lines, ())]
-        if missing := [name for name in needed if name not in header]:
-            found, expected = ",".join(header) or "nothing", ",".join(needed)
-            raise ValueError(f"no column '{missing[0]}', found {found}; expected {expected}, or set DATASETS.columns")
-        names |= columns
-        return [_row(header, cells, lines.line_num, names, targets, suffix) for cells in lines if cells]
+        found = [name.strip() for name in next(lines, ())]
+        header = [ours.get(name, "" if name in columns else name) for name in found]
+        if missing := [columns.get(name, name) for name in (*needed, *columns) if name not in header]:
+            expected = ",".join(columns.get(name, name) for name in needed)
+            problem = f"no column '{missing[0]}', found {','.join(found) or 'nothing'}"
+            raise ValueError(f"{problem}; expected {expected}, or set DATASETS.columns")
+        return [_row(header, cells, lines.line_num, targets) for cells in lines if cells]
     except (csv.Error, ValueError) as error:
         raise UserError(f"{table}:{lines.line_num}: {one_line(error)}") from error
 
 
-def _row(
-    header: Sequence[str],
-    texts: Sequence[str],
-    line: int,
-    names: Mapping[str, str],
-    targets: Sequence[str],
-    suffix: str,
-) -> Row:
-    """Parses a line of the table, whose columns are called as in `names`. Raises ValueError."""
-    if len(texts) != len(header):
-        expected = ",".join(header)
-        raise ValueError(f"found {len(texts)} cells, expected {expected}; quote a cell that contains a comma")
-    cells = {names["split"]: "train", names["weight"]: "1"} | dict(zip(header, texts, strict=True))
-    text = "" if targets else cells[names["label"]].strip()
+def _row(columns: Sequence[str], texts: Sequence[str], line: int, target_names: Sequence[str]) -> Row:
+    """Parses a line of the table. Raises ValueError."""
+    if len(texts) != len(columns):
+        raise ValueError(f"found {len(texts)} cells, expected {len(columns)}; quote a cell that contains a comma")
+    cells = {"split": "train", "weight": "1"} | dict(zip(columns, texts, strict=True))
+    text = "" if target_names else cells["label"].strip()
     labels = [label.strip() for label in text.split("|")] if text else []
     if not all(labels):
         raise ValueError("the label is empty; name a class, or remove the line")
-    split = cells[names["split"]].strip()
+    split = cells["split"].strip()
     if split not in ("train", "val", "test"):
         raise ValueError(f"split '{split}', expected train, val or test")
-    weight = float(cells[names["weight"]])
+    weight = float(cells["weight"])
     if not 0 <= weight < math.inf:
         raise ValueError(f"weight {weight}, expected a number from 0 up")
-    values = [_number(name, cells[names[name]]) for name in targets]
-    return Row(
-        line, cells[names["path"]] + suffix, labels, values, split, weight if names["weight"] in header else None
-    )
+    values = [_number(name, cells[name]) for name in target_names]
+    return Row(line, cells["path"], labels, values, split, weight if "weight" in columns else None)
 
 
 def _number(column: str, text: str) -> float:

@@ -104,9 +104,9 @@ def test_a_table_in_a_folder_of_its_own(table):
         ("path;label\nimages/1.png;cat\n", ":1: no column 'path', found path;label; expected"),
         ("path,class\nimages/1.png,cat\n", ":1: no column 'label', found path,class; expected"),
         ("path,label\nimages/1.png,cat\nimages/2.png,\n", ":3: the label is empty"),
-        ("path,label\nimages/1.png\n", ":2: found 1 cells, expected path,label; quote a cell"),
+        ("path,label\nimages/1.png\n", ":2: found 1 cells, expected 2; quote a cell"),
         ("path,label\nimages/1.png,cat||dog\n", ":2: the label is empty"),
-        ("path,label\nimages/1.png,cat, black\n", ":2: found 3 cells, expected path,label; quote a cell"),
+        ("path,label\nimages/1.png,cat, black\n", ":2: found 3 cells, expected 2; quote a cell"),
         ("path,label,split\nimages/1.png,cat,trian\n", ":2: split 'trian', expected train, val or test"),
         ("path,label,split\nimages/1.png,cat,\n", ":2: split '', expected"),
         ("path,label,weight\nimages/1.png,cat,heavy\n", ":2: could not convert string to float: 'heavy'"),
@@ -139,8 +139,8 @@ def test_columns_of_other_names_and_files_without_a_suffix(table):
         build_split(cfg, "test")
     for columns, message in (
         ("{path: name}", "labels.csv:1: no column 'name', found id,class,path,fold; expected name,label, or set"),
-        ("{path: id, label: class, weight: w}", "no column 'w', found id,class,path,fold; expected id,class,w"),
-        ("{paht: id}", "DATASETS.columns paht: no such column; did you mean 'path'"),
+        ("{path: id, label: class, weight: w}", "no column 'w', found id,class,path,fold; expected id,class, or"),
+        ("{paht: id}", "DATASETS.columns paht: no such column; expected path,label,split,weight"),
     ):
         with pytest.raises(UserError, match=message):
             build_split(load_config(None, [*words, columns]), "train")
