@@ -366,7 +366,7 @@ def test_layouts_that_cannot_be_meant(tmp_path, files, message):
             "names.txt",
             "names.txt: no line for 3 of 3 folders, such as cat; they keep their",
         ),
-        ("{cat,dog}/1 3 4 .5", "", "ignored 2 files that are not images, such as 3.png"),
+        ("{cat,dog}/1 3 4 .5", "", "ignored 2 images and broken links outside the class folders, such as 3"),
         ("{cat,dog}/1 a/x.txt b/x.txt", "", "ignored 2 folders without images: a, b"),
     ],
 )
