@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ from torch import nn
 from config import CfgNode, load_config
 from data.registry import DATASETS, MissingSplit
 from modeling.registry import MODELS
+from utils import cli
 from utils.logger import close_logging
 from utils.run_folder import RunFolder, open_run
 
@@ -110,8 +112,9 @@ def make_trainer(tmp_path: Path, toy_cfg) -> Callable[..., Trainer]:
 
 
 @pytest.fixture(autouse=True)
-def _one_thread_and_no_handlers():
-    """Toy networks are faster on one thread; log handlers of a test end with it."""
+def _one_thread_and_no_handlers(monkeypatch):
+    """Toy networks are faster on one thread; log handlers of a test end with it; a tool does not end this process."""
+    monkeypatch.setattr(cli, "_leave", sys.exit)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

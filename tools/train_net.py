@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 import _path  # noqa: F401
 
 from config.loader import CfgNode, dump_marked, load_config, split_overrides
-from engine.interrupt import InterruptHandler
 from utils.cli import ArgumentParser, batch_bar, run
 from utils.errors import Interrupted, UserError
+from utils.interrupt import InterruptHandler
 from utils.logger import get_logger, log_to_file, setup_logging
 from utils.run_folder import RunFolder, create_run, open_run
 

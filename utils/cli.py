@@ -4,6 +4,7 @@ Exit code 0: done, 2: a user's mistake, 128 + n: stopped by signal n.
 """
 
 import argparse
+import atexit
 import io
 import logging
 import os
@@ -11,11 +12,15 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from contextlib import suppress
+from threading import Timer, active_count
 from typing import NoReturn, TypeVar
 
 from utils.errors import Interrupted, UserCodeError, UserError, printable
+from utils.interrupt import InterruptHandler
 from utils.logger import get_logger
 
+_PATIENCE = 5.0  # seconds that the exit after a signal may take
 T = TypeVar("T")
 B = TypeVar("B", bound=Sized)
 
@@ -37,17 +42,21 @@ def run(main: Callable[[Sequence[str]], int | None]) -> NoReturn:
         if isinstance(stream, io.TextIOWrapper):  # file names need not be valid text; what is printed is not lost
             stream.reconfigure(errors="backslashreplace", line_buffering=True)
     try:
-        sys.exit(_outcome(main))
+        code = _outcome(main)
     except BrokenPipeError:  # the reader of our output, such as `head`, has gone
         for stream in (sys.stdout, sys.stderr):
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # for what is still in a buffer
-        sys.exit(128 + signal.SIGPIPE)
+        code = 128 + signal.SIGPIPE
+    if code > 128 or (code and active_count() > 1):
+        _leave(code)
+    sys.exit(code)
 
 
 def _outcome(main: Callable[[Sequence[str]], int | None]) -> int:
     """Calls `main` and returns the exit code; prints a mistake or a signal that ended it."""
     try:
-        return main(sys.argv[1:]) or 0
+        with InterruptHandler():
+            return main(sys.argv[1:]) or 0
     except UserError as error:
         return _report(error)
     except (Interrupted, KeyboardInterrupt) as stop:
@@ -64,6 +73,21 @@ def _outcome(main: Callable[[Sequence[str]], int | None]) -> int:
         if not error.strerror or isinstance(error, BrokenPipeError):
             raise
         return _report(UserError(f"{error.filename or 'input or output'}: {error.strerror}"))
+
+
+def _leave(code: int) -> NoReturn:
+    """Ends the process, but not as Python does, which waits for stuck threads and aborts if one decodes an image."""
+    if code > 128:  # a signal, which is obeyed even if an exit function waits for a stuck child
+        for signum in InterruptHandler.signals:
+            signal.signal(signum, signal.SIG_IGN)
+        timer = Timer(_PATIENCE, os._exit, [code])
+        timer.daemon = True
+        timer.start()
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(Exception):  # closed, or its reader has gone
+            stream.flush()
+    os._exit(code)
 
 
 def _report(error: UserError) -> int:

@@ -6,11 +6,11 @@ from pathlib import Path
 
 from engine.checkpoint import Checkpoint, Resolved, first_nonfinite, save_checkpoint
 from engine.hooks.base import Hook
-from engine.interrupt import StopNow
 from engine.trainer import Trainer
 from utils.atomic_file import link_over
 from utils.contracts import SplitRecord
 from utils.errors import UserError, one_line
+from utils.interrupt import StopNow
 from utils.logger import get_logger
 from utils.run_folder import RunFolder
 

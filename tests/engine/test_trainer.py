@@ -17,7 +17,6 @@ from engine.hooks.base import Hook
 from engine.hooks.evaluation import Evaluation
 from engine.hooks.no_improvement import EarlyStopping
 from engine.inference import evaluate
-from engine.interrupt import InterruptHandler, StopNow
 from engine.metrics.labels import top1, top5
 from engine.precision import Precision, resolve_amp
 from engine.registry import HOOKS
@@ -25,6 +24,7 @@ from engine.tasks.base import StepResult
 from engine.tasks.classification import Classification
 from engine.trainer import Progress
 from utils.errors import Interrupted, UserError
+from utils.interrupt import InterruptHandler, StopNow
 from utils.run_folder import RunFolder
 
 
@@ -393,7 +393,7 @@ def test_bf16_trains_and_evaluation_is_in_float32(make_trainer):
 def test_signals_wait_for_a_safe_place():
     with InterruptHandler() as handler, pytest.raises(Interrupted):
         signal.raise_signal(signal.SIGTERM)
-    with InterruptHandler() as handler, handler.deferred():
+    with InterruptHandler() as handler, pytest.raises(Interrupted), handler.deferred():
         handler.poll()
         signal.raise_signal(signal.SIGINT)
         with pytest.raises(Interrupted) as caught:
@@ -401,6 +401,8 @@ def test_signals_wait_for_a_safe_place():
         assert caught.value.signum == signal.SIGINT
         with pytest.raises(StopNow):
             signal.raise_signal(signal.SIGINT)
+    with InterruptHandler() as handler, pytest.raises(Interrupted), handler.deferred():
+        signal.raise_signal(signal.SIGINT)  # after the last `poll` of a training
 
 
 def test_a_second_signal_saves_nothing(make_trainer, tmp_path):

@@ -1,8 +1,10 @@
 """How the tools end."""
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -87,3 +89,72 @@ def test_closed_streams(tmp_path, closed):
 def test_a_reader_that_has_gone_ends_a_tool_quietly(tmp_path, pipe):
     done = in_shell(f'"$0" "$@" {pipe} head -1; exit ${{PIPESTATUS[0]}}', tmp_path, 10000)
     assert done.returncode == 141 and done.stdout == "0\n" and "Error" not in done.stderr
+
+
+# A program whose main function blocks in one of these ways, and gets signals once it does.
+PROGRAM = """
+import ctypes, os, signal, threading, time
+from utils import cli, interrupt
+from utils.errors import UserError
+from utils.interrupt import InterruptHandler
+cli._PATIENCE = interrupt._PATIENCE = 0.2
+
+def deadlock():  # a call that waits, and returns for no signal
+    mutex, library = ctypes.create_string_buffer(64), ctypes.CDLL(None)
+    library.pthread_mutex_lock(mutex), library.pthread_mutex_lock(mutex)
+
+def swallow():
+    while True:
+        try:
+            time.sleep(60)
+        except BaseException:
+            continue
+
+def thread():
+    threading.Thread(target=swallow, daemon=False).start()
+    swallow_nothing()
+
+def swallow_nothing():
+    time.sleep(60)
+
+def fail():
+    threading.Thread(target=swallow, daemon=False).start()
+    raise UserError("nothing hangs")
+
+def step():
+    with InterruptHandler() as handler, handler.deferred():
+        deadlock()
+
+def main(argv):
+    print("ready", flush=True)
+    {block}()
+
+cli.run(main)
+"""
+
+
+@pytest.mark.parametrize(
+    ("block", "signals", "line"),
+    [
+        ("swallow_nothing", [signal.SIGINT], "stopped by SIGINT"),
+        ("swallow_nothing", [signal.SIGTERM], "stopped by SIGTERM"),
+        ("deadlock", [signal.SIGTERM], "ended by SIGTERM"),
+        ("swallow", [signal.SIGINT], "ended by SIGINT"),
+        ("thread", [signal.SIGTERM], "stopped by SIGTERM"),
+        ("fail", [], "error: nothing hangs"),
+        ("step", [signal.SIGTERM, signal.SIGTERM], "ended by SIGTERM"),
+    ],
+)
+def test_whatever_blocks_obeys_a_signal(block, signals, line):
+    command = [sys.executable, "-c", PROGRAM.format(block=block)]
+    root = Path(__file__).resolve().parents[2]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=root) as process:
+        assert process.stdout.readline() == "ready\n"
+        for signum in signals:
+            time.sleep(0.1)  # until it blocks, and for two signals not to become one
+            os.kill(process.pid, signum)
+        try:
+            err = process.communicate(timeout=20)[1]
+        finally:
+            process.kill()
+    assert process.returncode == (128 + signals[0] if signals else 2) and err.strip() == line

@@ -5,10 +5,14 @@ Imports nothing heavy, so that the handlers are in place before torch is importe
 
 import os
 import signal
+import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from threading import Thread
 
 from utils.errors import Interrupted
+
+_PATIENCE = 5.0  # seconds that the main thread has to react to a signal that is to stop it at once
 
 
 class StopNow(Interrupted):
@@ -19,7 +23,8 @@ class InterruptHandler:
     """A context manager that handles SIGINT and SIGTERM.
 
     Outside `deferred()` a signal raises Interrupted at once. Inside, the first one is only noted, and `poll()`,
-    called where stopping is safe, raises; the second one raises StopNow at once; the third ends the process.
+    called where stopping is safe, raises; the second one raises StopNow at once. The third ends the process, as does
+    one that raises, but is not followed by the end of the block within seconds.
     """
 
     signals = (signal.SIGINT, signal.SIGTERM)
@@ -30,6 +35,11 @@ class InterruptHandler:
         self._previous = [signal.getsignal(number) for number in self.signals]
 
     def __enter__(self) -> "InterruptHandler":
+        self._pipe, watched = socket.socketpair()
+        self._pipe.setblocking(False)
+        self._thread = Thread(target=self._watch, args=(watched,), daemon=True)
+        self._thread.start()
+        self._previous_pipe = signal.set_wakeup_fd(self._pipe.fileno())
         for number in self.signals:
             signal.signal(number, self._handle)
         return self
@@ -37,15 +47,20 @@ class InterruptHandler:
     def __exit__(self, *error: object) -> None:
         for number, handler in zip(self.signals, self._previous, strict=True):
             signal.signal(number, handler)
+        signal.set_wakeup_fd(self._previous_pipe)
+        self._pipe.send(b"\0")
+        self._thread.join()
+        self._pipe.close()
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
-        """A block in which signals wait for `poll`."""
+        """A block in which signals wait for `poll`, at the latest at its end."""
         self._deferring = True
         try:
             yield
         finally:
             self._deferring = False
+        self.poll()
 
     def poll(self) -> None:
         """Raises Interrupted if a signal has come."""
@@ -54,11 +69,24 @@ class InterruptHandler:
 
     def _handle(self, signum: int, frame: object) -> None:
         self.received.append(signum)
-        if len(self.received) > 2:
-            os._exit(128 + signum)
         if not self._deferring:
             raise Interrupted(signum)
-        if len(self.received) == 2:
+        if len(self.received) > 1:
             raise StopNow(signum)
         name = signal.Signals(signum).name
         os.write(2, f"\n{name}: finishing this step, then saving; again to stop now\n".encode())
+
+    def _watch(self, pipe: socket.socket) -> None:
+        """Ends the process if the main thread does not: it may be in a call that no signal interrupts."""
+        count = stop = 0
+        with pipe, suppress(TimeoutError):
+            while count < 3:
+                number = pipe.recv(1)[0]  # of a signal, or 0
+                if number == 0:
+                    return
+                if number in self.signals:
+                    count, stop = count + 1, number
+                    if count > 1 or not self._deferring:
+                        pipe.settimeout(_PATIENCE)
+        os.write(2, f"\nended by {signal.Signals(stop).name}\n".encode())
+        os._exit(128 + stop)
