@@ -15,13 +15,14 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
+from functools import partial
 from mmap import mmap
 from multiprocessing import util
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from queue import Empty, SimpleQueue
 from threading import Lock, Thread
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import cv2
 import numpy as np
@@ -29,10 +30,12 @@ import torch
 
 from data.reading import ReadResult, SampleReader
 from data.samplers import SampleKey
-from utils.contracts import Batch
+from utils.contracts import Batch, Dataset
 from utils.errors import UserCodeError, UserError, one_line
+from utils.logger import get_logger
 
 _INTERVAL = 0.2  # seconds between two calls of `poll` while waiting
+_SLOW = 30.0  # seconds of waiting after which the sample that takes so long is named
 _PATIENCE = 1.0  # seconds that a process has to end by itself
 _HINTS = {
     -signal.SIGKILL: "the machine may be out of memory: lower DATALOADER.NUM_WORKERS",
@@ -41,6 +44,30 @@ _HINTS = {
 Keys = Iterator[list[SampleKey]]  # one list for each batch
 Poll = Callable[[], None]  # may raise, to interrupt the wait for a batch
 Results = Generator[ReadResult, None, None]
+T = TypeVar("T")
+
+
+def _await(get: Callable[[], T], poll: Poll, describe: Callable[[], str]) -> T:
+    """Calls `get`, which waits for at most _INTERVAL, until it finds something, and `poll` in between."""
+    slow_at = time.monotonic() + _SLOW
+    while True:
+        with suppress(Empty):
+            if found := get():
+                return found
+        poll()
+        if time.monotonic() > slow_at:
+            get_logger("data").warning("%s: still being read after %g s", describe(), _SLOW)
+            slow_at = math.inf
+
+
+def _read(reader: SampleReader, keys: list[SampleKey], out: np.ndarray | None = None) -> ReadResult:
+    """Reads a batch. Whatever is raised is in the result: a reader that ended would be waited for."""
+    try:
+        return reader.read(keys, out)
+    except BaseException as error:
+        failure = UserCodeError(f"{type(reader.dataset).__name__}: {one_line(error)}")
+        failure.__cause__ = error
+        return ReadResult(error=failure)
 
 
 class Inline:
@@ -56,17 +83,14 @@ class Inline:
         tasks: SimpleQueue[list[SampleKey] | None] = SimpleQueue()
         results: SimpleQueue[ReadResult] = SimpleQueue()
         Thread(target=self._read, args=(reader, tasks, results), daemon=True).start()
+        get = partial(results.get, timeout=_INTERVAL)
         pending = 0
         try:
             for batch_keys in itertools.islice(keys, self.prefetch):
                 tasks.put(batch_keys)
                 pending += 1
             while pending:
-                try:
-                    result = results.get(timeout=_INTERVAL)
-                except Empty:
-                    poll()
-                    continue
+                result = _await(get, poll, lambda: reader.dataset.name(int(reader.current[0])))
                 if (following := next(keys, None)) is None:
                     pending -= 1
                 else:
@@ -81,12 +105,7 @@ class Inline:
     def _read(self, reader: SampleReader, tasks: SimpleQueue, results: SimpleQueue) -> None:
         for keys in iter(tasks.get, None):
             with self._read_lock:
-                try:
-                    results.put(reader.read(keys))
-                except BaseException as error:  # a thread that died would be waited for
-                    failure = UserCodeError(f"{type(reader.dataset).__name__}: {one_line(error)}")
-                    failure.__cause__ = error
-                    results.put(ReadResult(error=failure))
+                results.put(_read(reader, keys))
 
     def close(self) -> None:
         """Does nothing: the thread ends with its run."""
@@ -95,7 +114,8 @@ class Inline:
 class _Worker(NamedTuple):
     process: BaseProcess
     connection: Connection
-    slots: np.ndarray  # uint8 (slots, batch size, H, W, C), shared with the process
+    current: np.ndarray  # of its reader, shared with the process
+    slots: np.ndarray  # uint8 (slots, batch size, H, W, C), shared too
 
 
 class Processes:
@@ -131,7 +151,7 @@ class Processes:
             send(batch_keys)
         while pending:
             try:
-                result = self._receive(*pending.popleft(), run, poll)
+                result = self._receive(*pending.popleft(), run, poll, reader.dataset)
             except BaseException:  # an interrupt may have left half a message in a pipe
                 self.close()
                 raise
@@ -148,28 +168,35 @@ class Processes:
             for _ in range(self.count):
                 # Forked processes inherit memory that takes no place in /dev/shm, which is small in many containers.
                 is_fork = context.get_start_method() == "fork"
-                memory = mmap(-1, math.prod(shape)) if is_fork else context.RawArray("B", math.prod(shape))
+                size = math.prod(shape) + 8
+                memory = mmap(-1, size) if is_fork else context.RawArray("B", size)
                 ours, theirs = context.Pipe()
                 process = context.Process(target=_work, args=(reader, theirs, memory, shape), daemon=True)
                 process.start()
                 theirs.close()
-                self._workers.append(_Worker(process, ours, np.frombuffer(memory, np.uint8).reshape(shape)))
+                self._workers.append(_Worker(process, ours, *_arrays(memory, shape)))
         except Exception as error:
             self.close()
             raise UserError(
                 f"DATALOADER.NUM_WORKERS {self.count}: cannot start a process of DATALOADER.WORKER_KIND {self.kind}: "
-                f"{one_line(error)}; set NUM_WORKERS to 0, or WORKER_KIND to fork"
+                f"{one_line(error)}; set NUM_WORKERS to 0 or WORKER_KIND to fork, shorten TMPDIR, or raise ulimit -n"
             ) from error
 
-    def _receive(self, number: int, slot: int, run: int, poll: Poll) -> ReadResult:
+    def _receive(self, number: int, slot: int, run: int, poll: Poll, dataset: Dataset) -> ReadResult:
         """Waits for the batch in a slot of a process."""
         worker = self._workers[number]
         sentinels = [worker.process.sentinel for worker in self._workers]
+
+        def find_ready() -> list[Any]:
+            ended = [w for w in self._workers if w.process.exitcode is not None]  # a child may keep its sentinel open
+            return wait([worker.connection, *sentinels], _INTERVAL) or ended
+
+        def describe() -> str:
+            return f"{dataset.name(int(worker.current[0]))}, in process {worker.process.pid}"
+
         while True:
-            ready = wait([worker.connection, *sentinels], _INTERVAL)
-            if not ready:
-                poll()
-            elif worker.connection not in ready:
+            ready = _await(find_ready, poll, describe)
+            if worker.connection not in ready:
                 return self._report_death()
             else:
                 try:
@@ -189,7 +216,7 @@ class Processes:
         """Closes all processes, as one of them has ended."""
         processes = [worker.process for worker in self._workers]
         ended = wait([process.sentinel for process in processes], _PATIENCE)
-        number = next((n for n, process in enumerate(processes) if process.sentinel in ended), 0)
+        number = next((n for n, p in enumerate(processes) if p.sentinel in ended or p.exitcode is not None), 0)
         processes[number].join(_PATIENCE)
         code = processes[number].exitcode or 0
         self.close()
@@ -210,9 +237,16 @@ def _end(workers: list[_Worker]) -> None:
     for worker in workers:
         worker.process.join(max(deadline - time.monotonic(), 0))
         worker.process.kill()
-        worker.process.join(_PATIENCE)
+    deadline = time.monotonic() + _PATIENCE
+    for worker in workers:
+        worker.process.join(max(deadline - time.monotonic(), 0))
         worker.connection.close()
     workers.clear()
+
+
+def _arrays(memory: Any, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the two arrays in the memory that a process shares: `current` and `slots` of _Worker."""
+    return np.frombuffer(memory, np.int64, 1), np.frombuffer(memory, np.uint8, offset=8).reshape(shape)
 
 
 def _work(reader: SampleReader, connection: Connection, memory: Any, shape: tuple[int, ...]) -> None:
@@ -221,12 +255,12 @@ def _work(reader: SampleReader, connection: Connection, memory: Any, shape: tupl
         signal.signal(signum, signal.SIG_IGN)
     cv2.setNumThreads(0)  # the processes are the parallelism
     torch.set_num_threads(1)
-    slots = np.frombuffer(memory, np.uint8).reshape(shape)
+    reader.current, slots = _arrays(memory, shape)
     tasks: SimpleQueue[tuple[int, int, list[SampleKey]]] = SimpleQueue()
     Thread(target=_take_tasks, args=(connection, tasks), daemon=True).start()
     while True:
         run, slot, keys = tasks.get()
-        result = reader.read(keys, slots[slot])
+        result = _read(reader, keys, slots[slot])
         tensors = vars(result.batch).items() if result.batch is not None else ()
         columns = {name: t.numpy() for name, t in tensors if name != "images" and t is not None}
         result.batch = None

@@ -48,6 +48,8 @@ class SampleReader:
     on_broken: OnBroken = "raise"
     max_pixels: int = MAX_PIXELS
     spatial_targets: bool = False
+    # (1,) Index of the sample that is being read, for those who wait; a reader process shares its own.
+    current: np.ndarray = field(default_factory=lambda: np.zeros(1, np.int64))
 
     def check_sizes(self) -> None:
         """Raises UserError if the transforms leave images of 3:2 and 2:3, and some of the data set, in another size."""
@@ -70,6 +72,7 @@ class SampleReader:
         try:
             images = np.empty((len(keys), *self.size, self.channels), np.uint8) if out is None else out
             for key in keys:
+                self.current[0] = key.index
                 if sample := self._read_or_skip(key, result.broken):
                     images[len(indices)], target = sample
                     indices.append(key.index)

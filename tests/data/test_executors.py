@@ -1,9 +1,11 @@
 """Readers in a thread and in processes: order, interruption, failure, and their end."""
 
 import faulthandler
+import logging
 import multiprocessing
 import os
 import queue
+import re
 import signal
 import subprocess
 import sys
@@ -130,6 +132,18 @@ def test_poll_is_called_while_waiting_and_may_stop_it(executor):
     made.close()
 
 
+@EXECUTORS
+def test_a_sample_that_takes_long_is_named(executor, monkeypatch, caplog):
+    monkeypatch.setattr("data.executors._SLOW", 0.1)
+    monkeypatch.setattr("data.executors._INTERVAL", 0.05)
+    logging.getLogger("strata").propagate = True
+    made = make(lambda i: time.sleep(0.4 * (i == 11)), executor())
+    assert len(list(made.batches())) == 5  # it is waited for
+    made.close()
+    (message,) = [record.getMessage() for record in caplog.records]
+    assert re.fullmatch("calls/11(, in process [0-9]+)?: still being read after 0.1 s", message)
+
+
 def test_two_loaders_never_read_in_two_threads_at_once():
     inside, most = [], []
 
@@ -143,6 +157,10 @@ def test_two_loaders_never_read_in_two_threads_at_once():
     for _ in range(5):
         next(one), next(other)
     assert max(most) == 1
+
+
+def interrupt(i):
+    raise KeyboardInterrupt
 
 
 class BadTransform:
@@ -159,6 +177,7 @@ def test_an_error_of_the_users_code_keeps_its_frames(executor):
     for made, line, frame in (
         (make(fail_in_here, executor()), "calls/19: no such frame", "fail_in_here"),
         (make(lambda i: sys.exit(f"exit at {i}"), executor()), "calls/0: exit at 0", "SystemExit"),
+        (make(interrupt, executor()), "Calls: KeyboardInterrupt", "interrupt"),
         (make(executor=executor(), transforms=[BadTransform()]), "calls/0: KeyError 'b'", "in __call__"),
     ):
         with pytest.raises(UserCodeError) as caught:
@@ -179,6 +198,13 @@ def kill_self(signum: int) -> Callable[[int], None]:
     return kill
 
 
+def leave_a_child(i):
+    if i == 20:
+        if os.fork() == 0:
+            time.sleep(6)
+        os._exit(7)
+
+
 @pytest.mark.parametrize(
     ("end", "message"),
     [
@@ -186,6 +212,7 @@ def kill_self(signum: int) -> Callable[[int], None]:
         (kill_self(signal.SIGBUS), "was killed by SIGBUS; /dev/shm is full"),
         (kill_self(signal.SIGUSR1), "was killed by SIGUSR1; set DATALOADER.NUM_WORKERS to 0"),
         (lambda i: os._exit(7), "ended with exit code 7; set DATALOADER.NUM_WORKERS to 0"),
+        (leave_a_child, "ended with exit code 7"),
     ],
 )
 def test_a_process_that_dies_is_noticed_at_once(processes, end, message):
