@@ -20,9 +20,10 @@ _JUNK = {"__macosx", "thumbs.db", "desktop.ini"}
 
 
 def walk_files(folder: Path, relative: str = "", inside: tuple[str, ...] = ()) -> Iterator[str]:
-    """Yields all regular files below a folder, as paths that begin with `relative`, and links whose target is gone.
+    """Yields all files below a folder, as paths that begin with `relative`; links back to a parent are cut.
 
-    Links back to a parent are cut. `inside` are the real paths of its parents, worked out for the first folder.
+    Named pipes, and links whose target is gone, are among them: whoever reads one says so. `inside` are the real paths
+    of the folder's parents, worked out for the first one.
     """
     real = os.path.realpath(folder)
     inside = inside or tuple(map(str, Path(real).parents))
@@ -33,11 +34,9 @@ def walk_files(folder: Path, relative: str = "", inside: tuple[str, ...] = ()) -
             if is_junk(entry.name):
                 continue
             path = os.path.join(relative, entry.name)
-            if entry.is_symlink() and not os.path.exists(entry.path):
-                yield path
-            elif entry.is_dir():
+            if os.path.isdir(entry.path):  # not entry.is_dir(), which raises for a link to itself
                 yield from walk_files(Path(entry.path), path, (*inside, real))
-            elif entry.is_file():
+            else:
                 yield path
 
 

@@ -1,5 +1,6 @@
 """Bytes -> uint8 pixels, in the same way for training, testing and inference."""
 
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
@@ -13,6 +14,8 @@ from utils.errors import UserError, one_line, printable
 
 # The default of DATASETS.MAX_PIXELS: Pillow's own limit.
 MAX_PIXELS = 178_956_970
+# What a file may be, by the letter that `ls -l` shows; opening such a one may block for ever.
+_SPECIAL = {"p": "a named pipe", "s": "a socket", "c": "a device", "b": "a device", "d": "a folder"}
 Box = tuple[int, int, int, int]  # (top, left, height, width) in pixels
 
 
@@ -28,9 +31,11 @@ class EncodedImage:
 
     @classmethod
     def open(cls, path: Path) -> "EncodedImage":
-        """Reads a file. Raises BrokenImage if that fails."""
+        """Reads a file. Raises BrokenImage if that fails; anything but a regular file is not even opened."""
         name = printable(path)
         try:
+            if kind := _SPECIAL.get(stat.filemode(path.stat().st_mode)[0]):
+                raise BrokenImage(f"{name}: {kind}, expected a regular file; remove it, or the line that names it")
             return cls(path.read_bytes(), name)
         except OSError as error:
             raise BrokenImage(f"{name}: cannot read the image: {error.strerror}") from error

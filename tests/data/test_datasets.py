@@ -2,6 +2,7 @@
 
 import gzip
 import logging
+import os
 from pathlib import Path
 from unicodedata import normalize
 
@@ -108,6 +109,16 @@ def photos(tmp_path: Path) -> Path:
     (tmp_path / ".ipynb_checkpoints").mkdir()
     (tmp_path / "cat" / "loop").symlink_to(tmp_path / "cat")
     return tmp_path
+
+
+def test_what_cannot_be_opened_is_not_left_out(photos):
+    os.mkfifo(photos / "dog/pipe.png")
+    (photos / "dog/gone.png").symlink_to("nowhere.png")
+    dataset = ImageFolder(photos, "train")
+    assert len(dataset) == 7
+    for i, problem in ((4, "gone.png: cannot read the image: No such file"), (5, "pipe.png: a named pipe")):
+        with pytest.raises(BrokenImage, match=problem):
+            dataset[i]
 
 
 def test_image_folder(photos, caplog):

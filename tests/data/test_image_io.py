@@ -1,7 +1,10 @@
 """Odd files, read in one way everywhere."""
 
 import io
+import os
+import socket
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import cv2
@@ -208,3 +211,17 @@ def test_the_fast_way_and_pillow_agree():
                 if image.mode in ("RGB", "L") and not image.has_transparency_data:
                     theirs = np.asarray(image.convert("RGB")).astype(int)
                     assert np.abs(EncodedImage(odd.data, odd.name).read(3) - theirs).max() <= 4
+
+
+def test_what_may_block_is_not_opened(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # the path of a socket must be short
+    os.mkfifo("pipe.png")
+    with socket.socket(socket.AF_UNIX) as made:
+        made.bind("socket.png")
+    for path, kind in (("pipe.png", "a named pipe"), ("socket.png", "a socket"), ("/dev/zero", "a device")):
+        link = Path(f"{kind}.png")
+        link.symlink_to(path)
+        for name in (path, link):
+            with pytest.raises(BrokenImage, match=f"^{name}: {kind}, expected a regular file"):
+                EncodedImage.open(Path(name))
+    assert EncodedImage.open(Path("/proc/self/stat")).data  # regular, though its size is 0
