@@ -31,13 +31,17 @@ def find_or_download(
     Its data set `torchvision_name` is called with `root` and `arguments`. Raises `error`, with a `hint` at another
     source, if that fails.
     """
-    if found := find_files(folders, names):
+    unfinished = root / f".{torchvision_name}.unfinished"  # a download that was stopped leaves parts of files
+    if not unfinished.exists() and (found := find_files(folders, names)):
         return found
     import torchvision
 
     problem = "torchvision has put other files there"
     try:
+        root.mkdir(parents=True, exist_ok=True)
+        unfinished.touch()
         getattr(torchvision.datasets, torchvision_name)(str(root), download=True, **(arguments or {}))
+        unfinished.unlink()
     except (OSError, RuntimeError, HTTPException) as failure:
         problem = one_line(failure)
     if found := find_files(folders, names):

@@ -20,7 +20,7 @@ from data.datasets.cifar import CIFAR10, CIFAR100
 from data.datasets.idx import EMNIST, KMNIST
 from data.datasets.voc import CLASSES, VOC
 from data.registry import DATASETS, MissingSplit
-from utils.errors import UserError
+from utils.errors import Interrupted, UserError
 from utils.registry import call
 
 RNG = np.random.default_rng(0)
@@ -101,6 +101,24 @@ def test_a_download_that_breaks_off(tmp_path, monkeypatch, error):
     monkeypatch.setattr(torchvision.datasets, "CIFAR100", download)
     with pytest.raises(UserError, match="the download failed \\((File not found|IncompleteRead)"):
         CIFAR100(tmp_path, "train")
+
+
+def test_a_download_that_is_stopped_begins_again(tmp_path, monkeypatch):
+    folder = tmp_path / "KMNIST" / "raw"
+
+    def stopped(root, download):
+        write_idx(folder, "train")
+        half = folder / "train-labels-idx1-ubyte.gz"
+        half.write_bytes(half.read_bytes()[:20])
+        raise Interrupted(15)
+
+    monkeypatch.setattr(torchvision.datasets, "KMNIST", stopped)
+    with pytest.raises(Interrupted):
+        KMNIST(tmp_path, "train")
+    monkeypatch.setattr(torchvision.datasets, "KMNIST", lambda root, download: write_idx(folder, "train"))
+    assert len(KMNIST(tmp_path, "train")) == 6
+    monkeypatch.setattr(torchvision.datasets, "KMNIST", None)
+    assert len(KMNIST(tmp_path, "train")) == 6
 
 
 def test_a_download_of_something_else_is_an_error(tmp_path, monkeypatch):
