@@ -8,8 +8,8 @@ PY := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-models test-workers test-leaves lint format
-test test-leaves: export OMP_NUM_THREADS = 1
+.PHONY: help install demo test test-models test-workers test-leaves test-odd lint format
+test test-leaves test-odd: export OMP_NUM_THREADS = 1
 
 help: ## print this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-13s %s\n", $$1, $$2}'
@@ -44,6 +44,9 @@ test-workers: $(INSTALLED) ## read the same pixels with every kind and number of
 
 test-leaves: $(INSTALLED) ## delete every leaf in turn: all else imports, trains and collects its tests
 	$(PY) -m pytest -n $(JOBS) --dist worksteal tests/batteries/leaves.py
+
+test-odd: $(INSTALLED) ## stop trainings and tools in whatever can block: they end, and resume exactly
+	$(PY) -m pytest -n $(JOBS) --dist worksteal tests/batteries/odd.py
 
 lint: $(INSTALLED) ## check style, types, sizes and which folder imports which
 	$(PY) -m ruff format --check .
