@@ -7,7 +7,7 @@ from typing import Any
 
 from config import CfgNode
 from data.executors import Executor, Inline, Processes
-from data.held_out import SplitOptions, Splits, divide
+from data.held_out import SplitOptions, Splits, divide, is_column
 from data.loaders import Loader
 from data.mixing import BatchTransforms
 from data.reading import OnBroken, SampleReader, Weights
@@ -40,7 +40,9 @@ def build_split(cfg: CfgNode, split: str, classes: list[str] | None = None) -> D
     """
     where = f"DATASETS.NAME {cfg.DATASETS.NAME}"
     factory = DATASETS.get(cfg.DATASETS.NAME, "DATASETS.NAME")
-    given = {"classes": classes} if classes and accepts(factory, "classes") else {}
+    given: dict[str, Any] = {"classes": classes} if classes and accepts(factory, "classes") else {}
+    if is_column(group := cfg.DATASETS.GROUP) and accepts(factory, "group"):
+        given["group"] = group
     root = Path(os.path.expanduser(cfg.DATASETS.ROOT))
     dataset = call(factory, cfg.DATASETS.arguments(), "DATASETS", root=root, split=split, **given)
     for member in ("__len__", "__getitem__", "name"):

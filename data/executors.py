@@ -90,7 +90,7 @@ class Inline:
                 tasks.put(batch_keys)
                 pending += 1
             while pending:
-                result = _await(get, poll, lambda: reader.dataset.name(int(reader.current[0])))
+                result = _await(get, poll, lambda: printable(reader.dataset.name(int(reader.current[0]))))
                 if (following := next(keys, None)) is None:
                     pending -= 1
                 else:

@@ -69,11 +69,10 @@ def divide(source: Dataset, own_val: Dataset | None, options: SplitOptions, reco
     if lost := int((is_val & ~present).sum()):
         log.warning("left out %d of %d validation images, which are missing", lost, is_val.sum())
     val = Subset(own_val or source, rows[is_val & present]) if is_val.any() else None
-    changed = rows[is_train & present & (found.fingerprints[rows] != record.fingerprints)]
-    missing = int((is_train & ~present).sum())
-    return Splits(
-        Subset(source, rows[is_train & present]), val, record, missing, [source.name(i) for i in changed.tolist()]
-    )
+    is_left = is_train & present
+    changed = rows[is_left][found.fingerprints[rows[is_left]] != record.fingerprints[is_left]]
+    relabelled = [source.name(i) for i in changed.tolist()]
+    return Splits(Subset(source, rows[is_left]), val, record, int((is_train & ~present).sum()), relabelled)
 
 
 class _Identities(NamedTuple):
@@ -146,6 +145,11 @@ def sample_names(dataset: Dataset) -> list[str]:
     return names
 
 
+def is_column(group: str) -> bool:
+    """Whether DATASETS.GROUP can only be the name of a column."""
+    return bool(group) and group != _BY_CONTENT and "(?P<group>" not in group
+
+
 def group_names(dataset: Dataset, group: str) -> Sequence[str] | None:
     """Returns the name of each sample's group (n,), None if there are no groups.
 
@@ -164,7 +168,7 @@ def group_names(dataset: Dataset, group: str) -> Sequence[str] | None:
             raise UserError(f"DATASETS.GROUP {group}: matches no name; correct it for names such as {names[0]}")
         return [match["group"] if match else name for match, name in zip(matches, names, strict=True)]
     groups = getattr(dataset, "groups", None)
-    if group and groups is None:
+    if is_column(group) and groups is None:
         expected = "content, a pattern with (?P<group>...), or a column of a CSV file"
         raise UserError(f"DATASETS.GROUP {group}: expected {expected}")
     return groups

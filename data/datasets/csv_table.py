@@ -26,8 +26,9 @@ class CsvTable(FileDataset):
     with `multilabel`, or if any row has several, targets are float32 (n, classes), a label may be empty, and
     rows of the same image are joined. For regression `targets` names columns of numbers instead, and targets are
     float32 (n, columns). The columns `split` (train, val or test, default train) and `weight` (of an image in the
-    loss, default 1) are optional; `columns` maps these names to those in the file. `classes` are the training set's.
-    `missing` are the files that do not exist. Raises UserError with the line of a mistake.
+    loss, default 1) are optional; `columns` maps these names to those in the file, and `group` names the column of
+    DATASETS.GROUP. `classes` are the training set's: training images of others are ignored. `missing` are the files
+    that do not exist. Raises UserError with the line of a mistake.
     """
 
     def __init__(
@@ -40,15 +41,18 @@ class CsvTable(FileDataset):
         columns: Mapping[str, str] | None = None,
         suffix: str = "",
         multilabel: bool = False,
+        group: str = "",
     ):
         table = root / file
         self.target_names = [targets] if isinstance(targets, str) else list(targets)
-        rows = read_table(table, self.target_names, columns or {})
+        rows = read_table(table, self.target_names, columns or {}, group)
         self.multilabel = multilabel or any(len(row.labels) > 1 for row in rows)
         own = [row._replace(path=row.path + suffix) for row in rows if row.split == split]
         if not own:
             raise MissingSplit(f"{table}: no rows of the {split} split")
         own = _join_repeated(own, table, self.multilabel)
+        if classes is not None and split == "train":
+            own = _of_classes(own, table, classes)
         files = ((row, os.path.join(table.parent, row.path)) for row in own)
         self.missing = [f"{table}:{row.line}: {path}" for row, path in files if not os.path.isfile(path)]
         if self.target_names:
@@ -60,6 +64,7 @@ class CsvTable(FileDataset):
         super().__init__(table.parent, (row.path for row in own), values)
         weights = [row.weight for row in own]
         self.weights = None if None in weights else np.array(weights, np.float32)
+        self.groups = [row.group for row in own] if group else None
 
 
 class Row(NamedTuple):
@@ -69,16 +74,18 @@ class Row(NamedTuple):
     values: list[float]  # the numbers of the target columns
     split: str
     weight: float | None
+    group: str
 
 
-def read_table(table: Path, targets: Sequence[str], columns: Mapping[str, str]) -> list[Row]:
+def read_table(table: Path, targets: Sequence[str], columns: Mapping[str, str], group: str = "") -> list[Row]:
     """Reads the rows of a table, with labels unless it has target columns. Raises UserError with the line."""
     try:
         content = table.read_bytes().decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{table}: cannot read the table: {one_line(error)}; expected CSV in UTF-8") from error
     lines = csv.reader(io.StringIO(content, newline=""), strict=True)
-    needed, ours = ["path", *(targets or ["label"])], {theirs: name for name, theirs in columns.items()}
+    needed = ["path", *(targets or ["label"])]
+    ours = {theirs: name for name, theirs in columns.items()}
     if unknown := columns.keys() - {*needed, "split", "weight"}:
         raise UserError(f"DATASETS.columns {min(unknown)}: no such column; expected {','.join(needed)},split,weight")
     try:
@@ -88,7 +95,13 @@ def read_table(table: Path, targets: Sequence[str], columns: Mapping[str, str]) 
             expected = ",".join(columns.get(name, name) for name in needed)
             problem = f"no column '{missing[0]}', found {','.join(found) or 'nothing'}"
             raise ValueError(f"{problem}; expected {expected}, or set DATASETS.columns")
-        return [_row(header, cells, lines.line_num, targets) for cells in lines if cells]
+        if group and group not in found:
+            raise ValueError(f"no column '{group}', found {','.join(found)}; correct DATASETS.GROUP")
+        return [
+            _row(header, cells, lines.line_num, targets)._replace(group=cells[found.index(group)] if group else "")
+            for cells in lines
+            if cells
+        ]
     except (csv.Error, ValueError) as error:
         raise UserError(f"{table}:{lines.line_num}: {one_line(error)}") from error
 
@@ -109,7 +122,7 @@ def _row(columns: Sequence[str], texts: Sequence[str], line: int, target_names: 
     if not 0 <= weight < math.inf:
         raise ValueError(f"weight {weight}, expected a number from 0 up")
     values = [_number(name, cells[name]) for name in target_names]
-    return Row(line, cells["path"], labels, values, split, weight if "weight" in columns else None)
+    return Row(line, cells["path"], labels, values, split, weight if "weight" in columns else None, group="")
 
 
 def _number(column: str, text: str) -> float:
@@ -142,6 +155,15 @@ def _join_repeated(rows: list[Row], table: Path, multilabel: bool) -> list[Row]:
         get_logger("data").warning(message, table, len(repeated), where, len(joined))
     dropped = {row.line for _, *others in joined for row in others}
     return [row for row in rows if row.line not in dropped]
+
+
+def _of_classes(rows: list[Row], table: Path, classes: Sequence[str]) -> list[Row]:
+    """Returns the rows without those that have another class, and logs how many those are."""
+    known = {*map(nfc, classes)}
+    kept = [row for row in rows if known.issuperset(map(nfc, row.labels))]
+    if ignored := len(rows) - len(kept):
+        get_logger("data").warning("%s: ignored %d images of classes that the network does not have", table, ignored)
+    return kept
 
 
 def _label_targets(rows: Sequence[Row], table: Path, classes: Sequence[str], has_several: bool) -> np.ndarray:

@@ -291,3 +291,33 @@ def test_numbers_that_are_none_name_the_line(table, cell):
     assert str(caught.value).startswith(f"{root}/labels.csv:3: age '{cell}', expected a finite number")
     with pytest.raises(UserError, match="labels.csv:1: no column 'size', found path,age; expected path,age,size"):
         CsvTable(root, "train", targets=["age", "size"])
+
+
+def test_groups_are_a_column(table, tmp_path):
+    """Two images of each patient, in classes that alternate: a hold-out or a fold has both or none."""
+    for i in range(10):
+        (tmp_path / f"{i}.png").write_bytes((tmp_path / "images/1.png").read_bytes())
+    lines = [f"{i}.png,{'cat' if i % 2 else 'dog'},p{i // 2}" for i in range(10)]
+    root = table("\n".join(["path,label,patient", *lines]))
+    words = ["DATASETS.NAME", "csv", "DATASETS.ROOT", str(root), "DATASETS.GROUP", "patient"]
+    assert CsvTable(root, "train", group="patient").groups == [f"p{i // 2}" for i in range(10)]
+    assert CsvTable(root, "train").groups is None
+    for seed in range(5):
+        cfg = load_config(None, [*words, "DATASETS.VAL_RATIO", "0.4", "DATASETS.SPLIT_SEED", str(seed)])
+        splits = build_train_and_val(cfg)
+        sides = [{part.indices[i] // 2 for i in range(len(part))} for part in (splits.train, splits.val)]
+        assert not sides[0] & sides[1] and len(splits.val) % 2 == 0
+    with pytest.raises(UserError, match=r"labels.csv:1: no column 'doctor', found path,label,patient; correct DATASETS"):
+        build_split(load_config(None, [*words, "DATASETS.GROUP", "doctor"]), "train")
+
+
+def test_a_class_that_was_added_is_ignored_by_the_run(table, caplog):
+    root = table("path,label\nimages/1.png,cat\nimages/2.png,dog\nimages/3.png,eel\n")
+    with caplog.at_level(logging.WARNING):
+        train = CsvTable(root, "train", ["cat", "dog"])
+    assert train.targets.tolist() == [0, 1] and "ignored 1 images of classes that the network does not" in caplog.text
+    several = table("path,label\nimages/1.png,cat|eel\nimages/2.png,dog|cat\n")
+    assert CsvTable(several, "train", ["cat", "dog"]).targets.tolist() == [[1, 1]]
+    root = table("path,label,split\nimages/1.png,cat,train\nimages/2.png,dog,train\nimages/3.png,eel,test\n")
+    with pytest.raises(UserError, match="class 'eel' is not in the training set"):
+        CsvTable(root, "test", ["cat", "dog"])

@@ -255,3 +255,11 @@ def test_one_name_for_all_images_cannot_be_divided():
         UserError, match=r"VAL_RATIO divides 9 images \(1 different names or groups\) into 9 for training and 0"
     ):
         divide(Named(["image"] * 9, [0] * 9), None, HOLD_OUT, None)
+
+
+def test_a_validation_set_of_its_own_may_be_the_larger_one():
+    source, own = Named("abc", [0, 1, 2]), Named("defghij", [0, 1, 2, 3, 0, 1, 2])
+    splits = divide(source, own, HOLD_OUT, None)
+    assert names_of(splits.train) == list("abc") and names_of(splits.val) == list("defghij")
+    source.targets = np.array([0, 1, 3])
+    assert divide(source, own, HOLD_OUT, splits.record).relabelled == ["c"]

@@ -124,7 +124,7 @@ def test_a_prediction_that_is_stopped_keeps_its_rows(start, tool, tmp_path):
     lines = [stopped.stdout.readline()]
     stopped.terminate()
     lines += stopped.stdout
-    assert stopped.wait() == -signal.SIGTERM and "Traceback" not in stopped.stderr.read()
+    assert stopped.wait() == 128 + signal.SIGTERM and "Traceback" not in stopped.stderr.read()
     printed = [json.loads(line)["file"] for line in lines]
     rows = [row["file"] for row in csv.DictReader((tmp_path / "predictions/predictions.csv").open())]
     assert 0 < len(printed) <= len(rows) < 600 and printed == rows[: len(printed)]
