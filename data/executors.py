@@ -31,7 +31,7 @@ import torch
 from data.reading import ReadResult, SampleReader
 from data.samplers import SampleKey
 from utils.contracts import Batch, Dataset
-from utils.errors import UserCodeError, UserError, one_line
+from utils.errors import UserCodeError, UserError, one_line, printable
 from utils.logger import get_logger
 
 _INTERVAL = 0.2  # seconds between two calls of `poll` while waiting
@@ -192,7 +192,7 @@ class Processes:
             return wait([worker.connection, *sentinels], _INTERVAL) or ended
 
         def describe() -> str:
-            return f"{dataset.name(int(worker.current[0]))}, in process {worker.process.pid}"
+            return f"{printable(dataset.name(int(worker.current[0])))}, in process {worker.process.pid}"
 
         while True:
             ready = _await(find_ready, poll, describe)

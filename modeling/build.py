@@ -9,7 +9,7 @@ from torch import nn
 from config import CfgNode
 from config.node import plain
 from layers.normalize import Normalize
-from modeling.head import replace_head
+from modeling.head import limit_head, replace_head
 from modeling.libraries import build_network, network_facts, pretrained_weights
 from modeling.losses import ClassWeights, WithAuxiliaryHeads
 from modeling.registry import LOSSES
@@ -55,10 +55,11 @@ def build_model(cfg: CfgNode, spec: InputSpec, num_outputs: int) -> nn.Module:
 
 
 def load_initial_weights(cfg: CfgNode, model: nn.Module, spec: InputSpec, names: list[str]) -> None:
-    """Loads the weights of MODEL.PRETRAINED or MODEL.WEIGHTS, and logs which tensors match.
+    """Limits the weights of a fresh head, loads those of MODEL.PRETRAINED or MODEL.WEIGHTS, logs which tensors match.
 
     Of the head only the rows of those outputs that have one of the `names` in the file too, if it has names.
     """
+    limit_head(model, len(names))
     if cfg.MODEL.PRETRAINED:
         state, source = pretrained_weights(cfg.MODEL.NAME, spec), f"pretrained {cfg.MODEL.NAME}"
     elif cfg.MODEL.WEIGHTS:

@@ -1,5 +1,8 @@
 """The head of a network: the linear layers that compute the outputs."""
 
+from contextlib import suppress
+
+import torch
 from torch import nn
 
 from utils.errors import UserError
@@ -41,3 +44,16 @@ def replace_head(model: nn.Module, num_outputs: int, hidden: int, dropout: float
     layers: list[nn.Module] = [nn.Linear(linear.in_features, hidden), nn.ReLU(inplace=True)] if hidden else []
     layers += [nn.Dropout(dropout)] if dropout else []
     setattr(model.get_submodule(parent), child, Head(*layers, nn.Linear(hidden or linear.in_features, num_outputs)))
+
+
+@torch.no_grad()
+def limit_head(model: nn.Module, num_outputs: int) -> None:
+    """Scales fresh weights of the head down to the deviation of torch's own Linear, if theirs is far larger.
+
+    EfficientNet's grow as classes get fewer: with ten of them the first loss would be three times ln(10).
+    """
+    with suppress(UserError):  # a network without such a head
+        head = model.get_submodule(find_head(model, num_outputs))
+        if isinstance(head, nn.Linear):
+            usual, found = (3 * head.in_features) ** -0.5, float(head.weight.std())
+            head.weight *= usual / found if found > 1.5 * usual else 1

@@ -307,7 +307,7 @@ def test_groups_are_a_column(table, tmp_path):
         splits = build_train_and_val(cfg)
         sides = [{part.indices[i] // 2 for i in range(len(part))} for part in (splits.train, splits.val)]
         assert not sides[0] & sides[1] and len(splits.val) % 2 == 0
-    with pytest.raises(UserError, match=r"labels.csv:1: no column 'doctor', found path,label,patient; correct DATASETS"):
+    with pytest.raises(UserError, match=r"labels.csv:1: no column 'doctor', found path,label,patient; correct"):
         build_split(load_config(None, [*words, "DATASETS.GROUP", "doctor"]), "train")
 
 

@@ -391,3 +391,21 @@ def test_a_network_can_be_built_without_drawing_its_weights():
     bare.load_state_dict(drawn.state_dict())
     images = torch.rand(1, 3, 32, 32)
     assert torch.equal(bare.eval()(images), drawn.eval()(images))
+
+
+@pytest.mark.parametrize("name", ["efficientnet_b0", "timm/efficientnet_lite0", "resnet18", "mobilenet_v3_small"])
+def test_a_fresh_head_begins_near_the_loss_of_guessing(name):
+    """The weights of EfficientNet's head are drawn wider the fewer its classes: far from it with five."""
+    if name.startswith("timm/"):
+        pytest.importorskip("timm", reason="timm is not installed")
+    cfg = load_config(None, ["MODEL.NAME", name, "INPUT.SIZE", "[64,64]"])
+    torch.manual_seed(0)
+    spec = build_input_spec(cfg, {})
+    model = build_model(cfg, spec, 5)
+    before = model.get_submodule(find_head(model, 5)).weight.detach().clone()
+    load_initial_weights(cfg, model, spec, list("abcde"))
+    after = model.get_submodule(find_head(model, 5)).weight.detach()
+    assert float(after.std()) <= 1.5 * (3 * after.shape[1]) ** -0.5
+    assert torch.allclose(after / after.norm(), before / before.norm())
+    if "efficientnet" not in name:
+        assert torch.equal(after, before)
