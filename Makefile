@@ -8,8 +8,8 @@ PY := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-models test-workers test-leaves test-odd lint format
-test test-leaves test-odd: export OMP_NUM_THREADS = 1
+.PHONY: help install demo test test-models test-workers test-leaves test-odd test-defaults lint format
+test test-leaves test-odd test-defaults: export OMP_NUM_THREADS = 1
 
 help: ## print this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-13s %s\n", $$1, $$2}'
@@ -47,6 +47,9 @@ test-leaves: $(INSTALLED) ## delete every leaf in turn: all else imports, trains
 
 test-odd: $(INSTALLED) ## stop trainings and tools in whatever can block: they end, and resume exactly
 	$(PY) -m pytest -n $(JOBS) --dist worksteal tests/batteries/odd.py
+
+test-defaults: $(INSTALLED) ## train 42 small experiments at five learning rates each: the default one suits them all
+	$(PY) -m pytest -s tests/batteries/defaults.py
 
 lint: $(INSTALLED) ## check style, types, sizes and which folder imports which
 	$(PY) -m ruff format --check .

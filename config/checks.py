@@ -60,7 +60,7 @@ _SHARED = {
     "SEED DATASETS.SPLIT_SEED": (lambda v: 0 <= v < 2**63, "an integer from 0 to 2**63 - 1"),
     "MODEL.WEIGHTS_MIN_MATCH DATASETS.MAX_SKIPPED": _FRACTION,
     "MODEL.HEAD.DROPOUT DATASETS.VAL_RATIO SOLVER.EMA": _BELOW_1,
-    "SOLVER.BASE_LR SOLVER.HEAD_LR_MULT": _POSITIVE,
+    "SOLVER.HEAD_LR_MULT": _POSITIVE,
     "SOLVER.CLIP.NORM SOLVER.CLIP.VALUE": (_FINITE[0], f"{_FINITE[1]}; 0 disables clipping"),
     "SOLVER.FREEZE TEST.METRICS": (lambda v: all(isinstance(item, str) for item in v), "a list of names"),
 }
@@ -125,6 +125,8 @@ def _conflicts(cfg: CfgNode) -> Iterator[tuple[str, str]]:
         yield "SOLVER.SCHEDULER.WARMUP_EPOCHS", f"{found}, expected less than SOLVER.MAX_EPOCHS {solver.MAX_EPOCHS}"
     if cfg.MODEL.PRETRAINED and cfg.MODEL.WEIGHTS:
         yield "MODEL.WEIGHTS", "conflicts with MODEL.PRETRAINED true; remove one of them"
+    if not solver.BASE_LR and solver.OPTIMIZER.NAME != "AdamW":
+        yield "SOLVER.BASE_LR", f"found 0, expected a number above 0 for {solver.OPTIMIZER.NAME}, such as 0.1 for SGD"
     for key in ("MEAN", "STD"):
         if channels and data[key] is not None and len(data[key]) != channels:
             yield f"INPUT.{key}", f"found {len(data[key])} numbers, expected one for each of INPUT.CHANNELS {channels}"

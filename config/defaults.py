@@ -98,10 +98,10 @@ def default_config() -> CfgNode:
     c.SOLVER.MAX_EPOCHS = 15
     # Images per optimizer step.
     c.SOLVER.BATCH_SIZE = 64
-    # Peak learning rate, which the schedule scales.
-    c.SOLVER.BASE_LR = 0.1
+    # Peak learning rate, which the schedule scales; 0: 0.001 * sqrt(BATCH_SIZE / 32), for AdamW alone.
+    c.SOLVER.BASE_LR = 0.0
     # Weight decay of all parameters except normalisation layers and biases.
-    c.SOLVER.WEIGHT_DECAY = 5.0e-4
+    c.SOLVER.WEIGHT_DECAY = 0.05
     # Learning-rate multiplier of the head, the last linear layers.
     c.SOLVER.HEAD_LR_MULT = 1.0
     # Learning-rate multiplier per layer of distance from the head (layer-wise decay); 1: none.
@@ -128,7 +128,7 @@ def default_config() -> CfgNode:
     # Decay of an exponential moving average of the weights, such as 0.9998, used for evaluation; 0: no average.
     c.SOLVER.EMA = 0.0
     # A class of torch.optim, or timm/NAME: timm/lion, timm/lookahead_radam; lr and weight_decay are keys of SOLVER.
-    c.SOLVER.OPTIMIZER = CfgNode({"NAME": "SGD", "momentum": 0.9, "nesterov": True})
+    c.SOLVER.OPTIMIZER = CfgNode({"NAME": "AdamW"})
     c.SOLVER.SCHEDULER = CfgNode()
     # A schedule of solver/lr_scheduler.py: constant, step, multi_step, cosine, one_cycle, warmup_stable_decay, ...
     c.SOLVER.SCHEDULER.NAME = "one_cycle"

@@ -89,6 +89,7 @@ class Trainer:
                         self._call("after_step")
                         self.at_step_boundary = True
                         self.poll()
+                    self._call("before_evaluate")
                     self._call("evaluate")
                     self.at_step_boundary = False
                     self.progress.epoch, self.progress.samples_seen = self.epoch + 1, 0

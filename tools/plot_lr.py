@@ -15,12 +15,12 @@ def main(argv: Sequence[str]) -> None:
     if args.output.suffix not in (".png", ".pdf", ".svg"):
         raise UserError(f"--output {args.output}: found '{args.output.suffix}', expected a .png, .pdf or .svg file")
 
-    from solver.build import schedule_factor
+    from solver.build import base_lr, schedule_factor
     from utils.plotting import learning_rate, render
 
     steps = args.steps_per_epoch or steps_per_epoch(cfg)
     factor = schedule_factor(cfg, steps)
-    rates = [cfg.SOLVER.BASE_LR * factor(step) for step in range(cfg.SOLVER.MAX_EPOCHS * steps)]
+    rates = [base_lr(cfg) * factor(step) for step in range(cfg.SOLVER.MAX_EPOCHS * steps)]
     title = f"{cfg.EXPERIMENT.NAME}: {cfg.SOLVER.SCHEDULER.NAME}, {steps} steps per epoch"
     figure = learning_rate([step / steps for step in range(len(rates))], rates, title)
     args.output.write_bytes(render(figure, args.output.suffix[1:]))

@@ -141,6 +141,7 @@ class Loader(Protocol):
     """The batches of a split, epoch by epoch; see data/loaders.py. `broken` maps corrupt samples to the reason."""
 
     broken: dict[int, str]
+    batch_size: int
 
     @property
     def dataset(self) -> Dataset: ...

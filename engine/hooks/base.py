@@ -29,6 +29,9 @@ class Hook:
     def after_step(self, trainer: Trainer) -> None:
         """Called after each step: counters and learning rate have moved, the weights if `trainer.result.updated`."""
 
+    def before_evaluate(self, trainer: Trainer) -> None:
+        """Called at the end of an epoch, in training mode; repeated if a run stops in it or in `evaluate`."""
+
     def evaluate(self, trainer: Trainer) -> None:
         """Called at the end of an epoch. Must not change saved state: a run stopped here repeats the evaluation."""
 
