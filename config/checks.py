@@ -125,8 +125,6 @@ def _conflicts(cfg: CfgNode) -> Iterator[tuple[str, str]]:
         yield "SOLVER.SCHEDULER.WARMUP_EPOCHS", f"{found}, expected less than SOLVER.MAX_EPOCHS {solver.MAX_EPOCHS}"
     if cfg.MODEL.PRETRAINED and cfg.MODEL.WEIGHTS:
         yield "MODEL.WEIGHTS", "conflicts with MODEL.PRETRAINED true; remove one of them"
-    if not solver.BASE_LR and solver.OPTIMIZER.NAME != "AdamW":
-        yield "SOLVER.BASE_LR", f"found 0, expected a number above 0 for {solver.OPTIMIZER.NAME}, such as 0.1 for SGD"
     for key in ("MEAN", "STD"):
         if channels and data[key] is not None and len(data[key]) != channels:
             yield f"INPUT.{key}", f"found {len(data[key])} numbers, expected one for each of INPUT.CHANNELS {channels}"

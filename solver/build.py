@@ -10,8 +10,9 @@ from torch import nn
 from config import CfgNode
 from solver.groups import learning_rates, other_groups, parameter_groups
 from solver.lr_scheduler import Schedule, check_factor, with_warmup
-from solver.optimizers import make_optimizer
+from solver.optimizers import find_optimizer, make_optimizer
 from solver.registry import SCHEDULES, in_steps
+from utils.errors import UserError
 from utils.registry import call
 
 
@@ -24,10 +25,11 @@ def build_optimizer(
     on their device already; `fused` allows fused kernels on a GPU. Raises UserError for an unknown optimizer or
     invalid arguments.
     """
+    name, arguments = cfg.SOLVER.OPTIMIZER.NAME, cfg.SOLVER.OPTIMIZER.arguments()
+    find_optimizer(name)  # a misspelt name is reported before its missing learning rate
     lr, weight_decay = base_lr(cfg), cfg.SOLVER.WEIGHT_DECAY
     rates = learning_rates(model, lr, head, cfg.SOLVER.HEAD_LR_MULT, cfg.SOLVER.LAYER_DECAY)
     groups = parameter_groups(model, rates, weight_decay) + other_groups(others, lr)
-    name, arguments = cfg.SOLVER.OPTIMIZER.NAME, cfg.SOLVER.OPTIMIZER.arguments()
     return make_optimizer(name, groups, arguments, lr, weight_decay, fused)
 
 
@@ -35,8 +37,10 @@ def base_lr(cfg: CfgNode) -> float:
     """Returns the peak learning rate: SOLVER.BASE_LR, or AdamW's default for the batch size.
 
     Adam's rate goes with the root of the batch size: S. Malladi et al., 2022, arXiv:2205.10287. With 0.001 for 32
-    images no network diverges and most are near their best: tests/batteries/defaults.py.
+    images no network of tests/batteries/defaults.py diverges. Raises UserError if another optimizer has no rate.
     """
+    if not cfg.SOLVER.BASE_LR and (name := cfg.SOLVER.OPTIMIZER.NAME) != "AdamW":
+        raise UserError(f"SOLVER.BASE_LR: found 0, expected a number above 0 for {name}, such as 0.1 for SGD")
     return cfg.SOLVER.BASE_LR or 0.001 * math.sqrt(cfg.SOLVER.BATCH_SIZE / 32)
 
 

@@ -12,6 +12,7 @@ from utils.errors import UserError, did_you_mean
 from utils.registry import call, translate
 
 _KEY = "SOLVER.OPTIMIZER"
+_LOOKAHEAD = "timm/lookahead_"
 Factory = Callable[..., Optimizer]
 
 _UNSUITABLE = {
@@ -37,13 +38,13 @@ def make_optimizer(
     timm/lookahead_NAME is timm/NAME with `add_lookahead`. `fused` allows a fused kernel if all parameters are on a GPU.
     Raises UserError for a name that is unknown or unsuitable, and for `arguments` that the class does not accept.
     """
-    base = name.replace("timm/lookahead_", "timm/", 1)
-    factory = _find(base)
+    factory = find_optimizer(name)
+    has_lookahead = name.startswith(_LOOKAHEAD)
     given: dict[str, object] = {"lr": lr, "weight_decay": weight_decay}
     free = inspect.signature(factory).parameters.keys() - arguments.keys()
     on_gpu = all(parameter.is_cuda for group in groups for parameter in group["params"])
     # Lookahead would count the steps that a fused optimizer skips by itself when fp16 overflows.
-    if fused and on_gpu and free >= {"fused", "foreach", "differentiable"} and name == base:
+    if fused and on_gpu and free >= {"fused", "foreach", "differentiable"} and not has_lookahead:
         given["fused"] = True
     optimizer = call(factory, arguments, _KEY, groups, **given)
     # One step with a throw-away parameter, because some values fail only then.
@@ -53,13 +54,14 @@ def make_optimizer(
         call(factory, arguments, _KEY, [probe], **given).step()
     except Exception as error:  # the classes are a library's: the argument is at fault
         translate(error, f"{_KEY}: {type(optimizer).__name__}", is_refusal=True)
-    if name != base:
+    if has_lookahead:
         add_lookahead(optimizer)
     return optimizer
 
 
-def _find(name: str) -> Factory:
-    """Returns the class of that name, with the defaults of its library."""
+def find_optimizer(name: str) -> Factory:
+    """Returns the class of that name, without Lookahead, with the defaults of its library. Raises UserError."""
+    name = name.replace(_LOOKAHEAD, "timm/", 1)
     library = "timm" if name.startswith("timm/") else "torch.optim"
     classes = _timm_classes() if library == "timm" else _torch_classes()
     packages = {n: f"it needs the package {c.split('.')[0]}" for n, c in classes.items() if isinstance(c, str)}

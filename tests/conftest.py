@@ -87,6 +87,10 @@ TOY = [
     "8",
     "SOLVER.MAX_EPOCHS",
     "3",
+    "SOLVER.OPTIMIZER.NAME",
+    "SGD",
+    "SOLVER.BASE_LR",
+    "0.1",
     "LOG.PERIOD",
     "2",
 ]

@@ -29,7 +29,8 @@ def changed(one: dict, other: dict) -> set[str]:
 
 
 def test_the_head_alone_then_everything(make_trainer):
-    trainer, snapshots = make_trainer("SOLVER.FREEZE_EPOCHS", "2", "SOLVER.MAX_EPOCHS", "3"), Snapshots()
+    words = "SOLVER.FREEZE_EPOCHS 2 SOLVER.MAX_EPOCHS 3 SOLVER.OPTIMIZER.momentum 0.9".split()
+    trainer, snapshots = make_trainer(*words), Snapshots()
     trainer.hooks.append(snapshots)
     states = []
 

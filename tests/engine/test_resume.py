@@ -70,7 +70,7 @@ def records(run: Path) -> list[dict]:
 
 
 VARIANTS = {
-    "sgd": (),
+    "sgd": ("SOLVER.OPTIMIZER.momentum", "0.9", "SOLVER.OPTIMIZER.nesterov", "true"),
     "adamw": (
         "SOLVER.OPTIMIZER.NAME",
         "AdamW",

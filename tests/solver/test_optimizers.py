@@ -161,7 +161,7 @@ def test_arguments_and_groups_of_timm():
     optimizer = build_optimizer(load_config(None, [*words, "SOLVER.BASE_LR", "0.1"]), model, head="1")
     assert type(optimizer).__name__ == "SGDP" and optimizer.defaults["momentum"] == 0.5
     found = [(group["lr"], group["weight_decay"], len(group["params"])) for group in optimizer.param_groups]
-    assert found == [(0.1, 5e-4, 1), (0.1, 0.0, 1), (0.1 * 3, 5e-4, 1), (0.1 * 3, 0.0, 1)]
+    assert found == [(0.1, 0.05, 1), (0.1, 0.0, 1), (0.1 * 3, 0.05, 1), (0.1 * 3, 0.0, 1)]
 
 
 class OnGpu(nn.Parameter):
@@ -232,7 +232,7 @@ def test_a_state_is_loaded_under_the_settings_of_the_optimizer_that_loads_it():
 def test_mistakes(words, message):
     if words.startswith("timm"):
         pytest.importorskip("timm", reason="timm is not installed")
-    cfg = load_config(None, ["SOLVER.OPTIMIZER.NAME", *words.split()])
+    cfg = load_config(None, ["SOLVER.BASE_LR", "0.1", "SOLVER.OPTIMIZER.NAME", *words.split()])
     with pytest.raises(UserError) as error:
         build_optimizer(cfg, nn.Linear(2, 2))
     assert message in str(error.value) and "\n" not in str(error.value)

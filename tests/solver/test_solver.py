@@ -10,7 +10,7 @@ from torch.optim import lr_scheduler as theirs
 from config import CfgNode, load_config
 from config.defaults import default_config
 from modeling.build import build_input_spec, build_model
-from solver.build import build_optimizer, build_schedule, schedule_factor
+from solver.build import base_lr, build_optimizer, build_schedule, schedule_factor
 from solver.groups import describe_groups, learning_rates, parameter_groups
 from solver.lr_scheduler import Schedule
 from solver.registry import SCHEDULES, Steps
@@ -400,7 +400,7 @@ def test_the_groups_in_a_table():
 
 def test_the_groups_are_logged_once_at_the_start(make_trainer, caplog):
     caplog.set_level("INFO", "strata")
-    make_trainer("SOLVER.SCHEDULER.NAME", "cosine", "SOLVER.HEAD_LR_MULT", "2")
+    make_trainer("SOLVER.SCHEDULER.NAME", "cosine", "SOLVER.HEAD_LR_MULT", "2", "SOLVER.BASE_LR", "0.1")
     lines = [record.getMessage() for record in caplog.records]
     start = next(i for i, line in enumerate(lines) if line.startswith("learning rate"))
     assert [line.split()[0] for line in lines[start + 1 : start + 5]] == ["0.1", "0.1", "0.2", "0.2"]
@@ -413,13 +413,22 @@ def test_the_groups_are_logged_once_at_the_start(make_trainer, caplog):
         (["SOLVER.OPTIMIZER.NAME", "AdamV"], "SOLVER.OPTIMIZER.NAME 'AdamV': no such optimizer.*did you mean 'Adam"),
         (["SOLVER.OPTIMIZER.NAME", "LBFGS"], "LBFGS cannot be used here: it needs several"),
         (["SOLVER.OPTIMIZER.NAME", "Rprop"], "Rprop cannot be used here: it needs the gradient"),
-        (["SOLVER.OPTIMIZER.beta", "1"], "SOLVER.OPTIMIZER.beta: SGD takes no such argument"),
-        (["SOLVER.OPTIMIZER.momentum", "-1"], "SOLVER.OPTIMIZER: SGD: Invalid momentum"),
-        (["SOLVER.OPTIMIZER.momentum", "high"], "SOLVER.OPTIMIZER: SGD: "),
-        (["SOLVER.OPTIMIZER.differentiable", "true"], "SOLVER.OPTIMIZER: SGD: "),
-        (["SOLVER.OPTIMIZER.NAME", "Adam", "SOLVER.OPTIMIZER.capturable", "true"], "SOLVER.OPTIMIZER: Adam: "),
+        (["SOLVER.OPTIMIZER.NAME", "SGD"], "SOLVER.BASE_LR: found 0, expected a number above 0 for SGD, such as 0.1"),
+        (["SOLVER.OPTIMIZER.beta", "1"], "SOLVER.OPTIMIZER.beta: AdamW takes no such argument"),
+        (["SOLVER.OPTIMIZER.betas", "[2, 0]"], "SOLVER.OPTIMIZER: AdamW: Invalid beta"),
+        (["SOLVER.OPTIMIZER.eps", "high"], "SOLVER.OPTIMIZER: AdamW: "),
+        (["SOLVER.OPTIMIZER.differentiable", "true"], "SOLVER.OPTIMIZER: AdamW: "),
+        (["SOLVER.OPTIMIZER.capturable", "true"], "SOLVER.OPTIMIZER: AdamW: "),
     ],
 )
 def test_mistakes_in_the_optimizer(overrides, message):
     with pytest.raises(UserError, match=message):
         build_optimizer(load_config(None, overrides), network())
+
+
+@pytest.mark.parametrize(("batch_size", "rate"), [(32, 0.001), (128, 0.002), (8, 0.0005)])
+def test_the_default_rate_grows_with_the_root_of_the_batch_size(batch_size, rate):
+    words = ["SOLVER.BATCH_SIZE", str(batch_size)]
+    optimizer = build_optimizer(load_config(None, words), network())
+    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([rate] * len(optimizer.param_groups))
+    assert base_lr(load_config(None, [*words, "SOLVER.BASE_LR", "0.3"])) == 0.3

@@ -222,7 +222,7 @@ def test_print_config_and_help(start):
     began = time.monotonic()
     printed, helped = start("train_net", "--print-config", "SOLVER.BASE_LR", "3"), start("train_net", "--help")
     out, err = printed.communicate()
-    assert "  BASE_LR: 3.0  # default: 0.1" in out.splitlines() and err == ""
+    assert "  BASE_LR: 3.0  # default: 0.0" in out.splitlines() and err == ""
     assert "KEY VALUE" in helped.communicate()[0]
     assert time.monotonic() - began < 30  # no training
 

@@ -28,7 +28,7 @@ QUICK = ["SOLVER.MAX_EPOCHS", "1", "MODEL.width", "4", "MODEL.DEVICE", "cpu"]
         ("OUTPUT_DIR bad.yml", "OUTPUT_DIR"),
         ("INPUT.SIZE [4,4]", "INPUT.SIZE: found [4, 4], resnet9 takes at least [8, 8]"),
         ("INPUT.TRAIN_TRANSFORMS [HFlop]", "INPUT.TRAIN_TRANSFORMS 'HFlop': no such transform; did you mean 'HFlip'"),
-        ("SOLVER.OPTIMIZER.betas [0.9,0.9]", "SOLVER.OPTIMIZER.betas: SGD takes no such argument"),
+        ("SOLVER.OPTIMIZER.momentum 0.9", "SOLVER.OPTIMIZER.momentum: AdamW takes no such argument"),
         ("SOLVER.BASE_LR 1e30 LOG.PERIOD 1", "the training loss is"),
     ],
 )
