@@ -3,7 +3,7 @@
 The exit code is 1 if there are errors: corrupt images, and equal images with different labels or in two splits.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,59 +18,46 @@ if TYPE_CHECKING:
     from data.check import Record
     from utils.contracts import Dataset
 
-# Limits of what is shown: findings of a kind; classes in the table; rows and columns of images in samples.png.
-_FINDINGS, _CLASSES, _ROWS, _COLUMNS = 5, 30, 20, 10
+_FINDINGS, _CLASSES, _SAMPLES = 5, 30, 160  # shown at most: of a kind, in the table, in samples.png
 
 
 def main(argv: Sequence[str]) -> int:
     args, cfg = parse_experiment(argv, __doc__, "data_check")
-    from data.check import (
-        SEVERITY,
-        class_members,
-        class_warning,
-        flag_groups,
-        flag_issues,
-        mean_std,
-        scan,
-        wide_warning,
-    )
+    from data import check
     from data.held_out import group_names
     from utils.atomic_file import write_csv
 
     channels, datasets, max_pixels = image_channels(cfg), build_own_splits(cfg), cfg.DATASETS.MAX_PIXELS
     records = {}
     for split, dataset in datasets.items():
-        records[split] = list(progress_bar(scan(dataset, split, channels, max_pixels), len(dataset)))
+        records[split] = list(progress_bar(check.scan(dataset, split, channels, max_pixels), len(dataset)))
     whole = list(chain(*records.values()))
-    flag_issues(whole)
+    check.flag_issues(whole)
     groups = {split: group_names(dataset, cfg.DATASETS.GROUP) for split, dataset in datasets.items()}
-    flag_groups(records, {split: names for split, names in groups.items() if names is not None})
+    check.flag_groups(records, {split: names for split, names in groups.items() if names is not None})
     args.output.mkdir(parents=True, exist_ok=True)
     write_csv(args.output / "images.csv", table_rows(whole))
 
-    print_splits(records, SEVERITY)
+    print_splits(records, check.SEVERITY)
     usable = [record for record in records["train"] if record.digest]
-    samples = {f"train: {len(records['train']):,} images": usable}
     has_masks = any(getattr(record.target, "ndim", 0) > 1 for record in usable)
     classes = [] if has_masks else list(getattr(datasets["train"], "classes", ()))
     if classes:
-        members = {split: class_members(records[split], len(classes)) for split in records}
+        members = {split: check.class_members(records[split], len(classes)) for split in records}
         counts = {split: [len(images) for images in members[split]] for split in records}
         print_classes(counts, classes)
-        pairs = zip(classes, members["train"], strict=True)
-        samples = {f"{name}: {len(images):,} images": images for name, images in pairs}
-    print_findings(whole, SEVERITY)
+    print_findings(whole, check.SEVERITY)
     for split in records if classes else ():
-        if warning := class_warning(counts[split], classes):
+        if warning := check.class_warning(counts[split], classes):
             print(f"{split}: {warning}")
     if usable:
-        mean, std = (", ".join(f"{value:.4f}" for value in values) for values in mean_std(usable))
+        mean, std = (", ".join(f"{value:.4f}" for value in values) for values in check.mean_std(usable))
         print(f'training set: INPUT.MEAN "[{mean}]" INPUT.STD "[{std}]"')
-        if warning := wide_warning(usable):
+        if warning := check.wide_warning(usable):
             print(f"training set: {warning}")
-    draw_samples(args.output / "samples.png", datasets["train"], samples, channels, max_pixels)
+        draw_samples(args.output / "samples.png", datasets["train"], usable, channels, max_pixels)
     print(f"one row per image in {args.output / 'images.csv'}, samples of the training set in samples.png")
-    return int(any(SEVERITY.get(record.status) == "error" for record in whole))
+    return int(any(check.SEVERITY.get(record.status) == "error" for record in whole))
 
 
 def table_rows(records: "Iterable[Record]") -> Iterator[tuple]:
@@ -81,28 +68,16 @@ def table_rows(records: "Iterable[Record]") -> Iterator[tuple]:
         yield r.split, r.name, r.label, r.height, r.width, r.channels, r.status, reason
 
 
-def draw_samples(
-    path: Path, dataset: "Dataset", samples: "Mapping[str, Sequence[Record]]", channels: int, max_pixels: int
-) -> None:
-    """Writes an image with a row of samples under each title."""
-    import numpy as np
-
+def draw_samples(path: Path, dataset: "Dataset", records: "Sequence[Record]", channels: int, max_pixels: int) -> None:
+    """Draws samples at even distances of the images sorted by label."""
     from data.image_io import to_pixels
-    from utils.drawing import grid, write_png
+    from utils.drawing import COLUMNS, grid, write_png
 
-    rows = []
-    for title in evenly_spaced([title for title, records in samples.items() if records], _ROWS):
-        indices = [record.index for record in evenly_spaced(samples[title], _COLUMNS)]
-        images = (to_pixels(dataset[i][0], channels, max_pixels) for i in indices)
-        rows.append(grid(images, _COLUMNS, (112, 112), title))
-    if rows:
-        write_png(path, np.concatenate(rows))
-
-
-def evenly_spaced(items: Sequence, limit: int) -> list:
-    """Returns at most `limit` of the items, at even distances."""
-    count = min(len(items), limit)
-    return [items[number * len(items) // count] for number in range(count)]
+    interval = -(-len(records) // _SAMPLES)
+    samples = sorted(records, key=lambda record: record.label)[::interval]
+    images = (to_pixels(dataset[record.index][0], channels, max_pixels) for record in samples)
+    title = f"{len(samples):,} of {len(records):,} training images, by label"
+    write_png(path, grid(images, COLUMNS, (112, 112), title, [record.label for record in samples]))
 
 
 def print_splits(records: "dict[str, list[Record]]", kinds: Iterable[str]) -> None:
