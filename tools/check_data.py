@@ -8,7 +8,6 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import _path  # noqa: F401
 from _common import build_own_splits, image_channels, parse_experiment
 
 from utils.cli import print_table, progress_bar, run
@@ -22,7 +21,7 @@ _FINDINGS, _CLASSES, _SAMPLES = 5, 30, 160  # shown at most: of a kind, in the t
 
 
 def main(argv: Sequence[str]) -> int:
-    args, cfg = parse_experiment(argv, __doc__, "data_check")
+    output, cfg = parse_experiment(argv, __doc__, "data_check")
     from data import check
     from data.held_out import group_names
     from utils.atomic_file import write_csv
@@ -35,8 +34,8 @@ def main(argv: Sequence[str]) -> int:
     check.flag_issues(whole)
     groups = {split: group_names(dataset, cfg.DATASETS.GROUP) for split, dataset in datasets.items()}
     check.flag_groups(records, {split: names for split, names in groups.items() if names is not None})
-    args.output.mkdir(parents=True, exist_ok=True)
-    write_csv(args.output / "images.csv", table_rows(whole))
+    output.mkdir(parents=True, exist_ok=True)
+    write_csv(output / "images.csv", table_rows(whole))
 
     print_splits(records, check.SEVERITY)
     usable = [record for record in records["train"] if record.digest]
@@ -55,8 +54,8 @@ def main(argv: Sequence[str]) -> int:
         print(f'training set: INPUT.MEAN "[{mean}]" INPUT.STD "[{std}]"')
         if warning := check.wide_warning(usable):
             print(f"training set: {warning}")
-        draw_samples(args.output / "samples.png", datasets["train"], usable, channels, max_pixels)
-    print(f"one row per image in {args.output / 'images.csv'}, samples of the training set in samples.png")
+        draw_samples(output / "samples.png", datasets["train"], usable, channels, max_pixels)
+    print(f"one row per image in {output / 'images.csv'}, samples of the training set in samples.png")
     return int(any(check.SEVERITY.get(record.status) == "error" for record in whole))
 
 

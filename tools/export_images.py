@@ -10,7 +10,6 @@ from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import _path  # noqa: F401
 from _common import build_own_splits, image_channels, parse_experiment
 
 from config import CfgNode
@@ -22,16 +21,16 @@ if TYPE_CHECKING:
 
 
 def main(argv: Sequence[str]) -> None:
-    args, cfg = parse_experiment(argv, __doc__, "exported")
-    if args.output.exists() and (not args.output.is_dir() or any(args.output.iterdir())):
-        raise UserError(f"--output {args.output}: not an empty folder; name another one")
+    output, cfg = parse_experiment(argv, __doc__, "exported")
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise UserError(f"--output {output}: not an empty folder; name another one")
     from data.build import dataset_defaults
 
     channels, datasets = image_channels(cfg), build_own_splits(cfg)
     check(cfg, datasets["train"], channels)
     for split, dataset in datasets.items():
-        export(dataset, args.output / split, channels, cfg.DATASETS.MAX_PIXELS)
-    words = ["DATASETS.NAME", "image_folder", "DATASETS.ROOT", str(args.output), "INPUT.CHANNELS", str(channels)]
+        export(dataset, output / split, channels, cfg.DATASETS.MAX_PIXELS)
+    words = ["DATASETS.NAME", "image_folder", "DATASETS.ROOT", str(output), "INPUT.CHANNELS", str(channels)]
     if size := dataset_defaults(cfg).get("size"):
         words += ["INPUT.SIZE", str(list(size))]
     print("to train on them:", shlex.join(["python", "tools/train_net.py", *words]))
