@@ -16,7 +16,7 @@ from matplotlib.figure import Figure  # not pyplot, which looks for a display
 
 Curve = tuple[Sequence[float], Sequence[float]]  # epochs, values
 _WIDTH, _HEIGHT, _DPI = 5.2, 3.4, 160
-_MAX_BARS = 40  # classes are labelled, and bars drawn, up to this number
+_MAX_BARS = 40  # classes are labelled up to this number
 _MAX_CELLS = 20  # a confusion matrix of up to this many classes shows its numbers
 MAX_CURVES = 10  # precision-recall curves are drawn for up to this many classes
 _GRAY = "0.55"
@@ -82,15 +82,14 @@ def learning_rate(epochs: Sequence[float], rates: Sequence[float], title: str) -
 
 
 @_style()
-def confusion_matrix(counts: np.ndarray, classes: Sequence[str], normalised: bool) -> Figure:
-    """Confusion matrix (classes, classes), rows the true classes; `normalised`: each row divided by its sum."""
-    title = "share of the true class" if normalised else "images"
+def confusion_matrix(counts: np.ndarray, classes: Sequence[str]) -> Figure:
+    """Confusion matrix (classes, classes), rows the true classes: images as numbers, shares of a row as colours."""
+    title = "images; colour: share of the true class"
     figure, axes = _axes(height=_WIDTH, title=title, xlabel="predicted", ylabel="true")
     shares = counts / counts.sum(axis=1, keepdims=True).clip(min=1)
-    shown = shares if normalised else counts
     has_numbers = len(classes) <= _MAX_CELLS
-    norm = PowerNorm(1 if has_numbers else 0.5, vmin=0, vmax=1 if normalised else None)  # small values stay visible
-    image = axes.imshow(shown, cmap="Blues", norm=norm, interpolation="nearest")
+    norm = PowerNorm(1 if has_numbers else 0.5, vmin=0, vmax=1)  # small shares stay visible
+    image = axes.imshow(shares, cmap="Blues", norm=norm, interpolation="nearest")
     axes.spines[:].set_visible(False)
     if len(classes) <= _MAX_BARS:
         axes.set_xticks(range(len(classes)), [_short(name) for name in classes], rotation=90)
@@ -99,9 +98,8 @@ def confusion_matrix(counts: np.ndarray, classes: Sequence[str], normalised: boo
     if has_numbers:
         size = min(9, 90 / len(classes))
         for row, column in np.argwhere(counts):
-            text = f"{shares[row, column]:.2f}".lstrip("0") if normalised else f"{counts[row, column]:g}"
-            color = "white" if 2 * shown[row, column] > shown.max() else "black"
-            axes.text(column, row, text, ha="center", va="center", fontsize=size, color=color)
+            color = "white" if shares[row, column] > 0.5 else "black"
+            axes.text(column, row, f"{counts[row, column]:g}", ha="center", va="center", fontsize=size, color=color)
     else:
         figure.colorbar(image, shrink=0.7)
     return figure
@@ -133,22 +131,6 @@ def precision_recall(curves: Mapping[str, tuple[np.ndarray, np.ndarray, float]],
     axes.set(xlim=(0, 1), ylim=(0, 1.02))
     axes.grid(alpha=0.3)
     figure.legend(loc="outside lower center", ncols=2, fontsize=8)
-    return figure
-
-
-@_style()
-def class_bars(classes: Sequence[str], values: np.ndarray, title: str) -> Figure:
-    """A score in 0..1 for each class, (classes,), in ascending order; the lowest ones if there are many classes."""
-    order = np.argsort(values, kind="stable")[:_MAX_BARS]
-    shown = "" if len(order) == len(classes) else f": {len(order)} lowest of {len(classes)}"
-    figure, axes = _axes(height=0.8 + 0.19 * len(order), title=title + shown)
-    axes.barh(range(len(order)), values[order])
-    axes.set_yticks(range(len(order)), [_short(classes[label]) for label in order], fontsize=8)
-    axes.invert_yaxis()
-    for place, label in enumerate(order):
-        color = "white" if values[label] > 0.1 else "black"
-        axes.text(0.01, place, f"{values[label]:.3f}", va="center", fontsize=7, color=color)
-    axes.set(xlim=(0, 1), ymargin=0.01)
     return figure
 
 

@@ -84,7 +84,7 @@ class TensorBoard(Hook):
         drawn = grid(map(result.read_image, indices), COLUMNS, _CELL, "target, then prediction", words)
         self.writer.add_image("val/samples", drawn[..., ::-1].copy(), step, dataformats="HWC")
         if isinstance(predictions, SingleLabel) and len(result.names) <= _MAX_CLASSES:
-            figure = plotting.confusion_matrix(predictions.confusion, result.names, normalised=True)
+            figure = plotting.confusion_matrix(predictions.confusion, result.names)
             self.writer.add_figure("val/confusion_matrix", figure, step)
 
 

@@ -26,7 +26,7 @@ TOY = [
     "2",
 ]
 TRAINING = {"learning_curves", "learning_rate", "class_histogram", "first_batch"}
-RESULTS = {"confusion_matrix", "confusion_matrix_normalised", "reliability", "precision_recall", "per_class"}
+RESULTS = {"confusion_matrix", "reliability", "precision_recall"}
 
 
 def images(report: Path) -> set[str]:

@@ -17,15 +17,11 @@ _PAIRS = 20  # most frequently confused pairs
 
 @REPORT_PARTS.register(tasks=("classification",), order=10)
 def confusion(result: SplitResult, page: Page) -> None:
-    """Adds the confusion matrix of up to 1,000 classes, in images and by row, and the pairs confused most often."""
+    """Adds the confusion matrix of up to 1,000 classes, and the pairs confused most often."""
     assert isinstance(result.predictions, SingleLabel)
     if len(result.names) <= _MAX_CLASSES:
-        for name, caption, normalised in (
-            ("confusion_matrix", "Confusion matrix, in images", False),
-            ("confusion_matrix_normalised", "Confusion matrix, each row divided by its sum", True),
-        ):
-            data = plotting.render(plotting.confusion_matrix(result.predictions.confusion, result.names, normalised))
-            page.images.append(Image(name, caption, data))
+        figure = plotting.confusion_matrix(result.predictions.confusion, result.names)
+        page.images.append(Image("confusion_matrix", "Confusion matrix", plotting.render(figure)))
     if pairs := confused_pairs(result.predictions):
         page.tables["Most frequent confusions"] = [("target", "prediction", "images", "share of target"), *pairs]
 
@@ -54,15 +50,13 @@ def calibration(result: SplitResult, page: Page) -> None:
 
 @REPORT_PARTS.register(tasks=("classification", "multilabel"), order=30)
 def per_class(result: SplitResult, page: Page) -> None:
-    """Adds precision-recall curves, F1 by class, the table of classes, and per_class.csv."""
+    """Adds precision-recall curves, the table of classes, and per_class.csv."""
     predictions = result.predictions
     assert isinstance(predictions, LabelPredictions)
     if curves := _precision_recall(predictions):
         figure = plotting.precision_recall(curves, int(np.isfinite(predictions.average_precisions).sum()))
         page.images.append(Image("precision_recall", "Precision-recall curves", plotting.render(figure)))
     columns = predictions.per_class
-    figure = plotting.class_bars(result.names, np.nan_to_num(columns["f1"]), "F1")
-    page.images.append(Image("per_class", "F1 by class", plotting.render(figure)))
     worst = worst_classes(predictions, _ROWS)
     is_all = len(worst) == len(result.names)
     title = "Classes" if is_all else f"The {len(worst)} classes with the lowest F1, of {len(result.names)}"
