@@ -7,21 +7,20 @@ import numpy as np
 from config import CfgNode
 from config.loader import dump_overrides
 from data.build import build_batch_transforms, build_eval_loader, build_train_and_val, build_train_loader
-from data.subset import class_counts
 from engine.build_inference import build_metrics, build_trained_task, image_reader, prepare_checkpoint, resolve_device
-from engine.checkpoint import Checkpoint, Resolved, load_checkpoint
+from engine.checkpoint import Checkpoint, load_checkpoint
 from engine.inference import SplitResult, Watch, evaluate
-from engine.predictions import LabelPredictions
 from engine.report.page import Image, Page
 from engine.report.training import read_history, run_metadata, training_images
-from engine.report.writer import check_finite, kept_images, write_index, write_split_report
+from engine.report.writer import check_finite, write_index, write_split_report
 from engine.tasks.base import find_task
 from utils.contracts import Batch, Dataset, InputSpec, class_names
-from utils.drawing import COLUMNS, encode_png, grid, thumbnail_size
+from utils.drawing import COLUMNS, grid, thumbnail_size, write_png
 from utils.labels import target_text
 from utils.run_folder import RunFolder, run_of
 
-_DATA_IMAGES = {"class_histogram": "Images of each class", "first_batch": "The first batch, as the network sees it"}
+_FIRST_BATCH = "images/first_batch.png"  # in a run's report
+_SAMPLES = 32  # shown of it at most
 
 
 def score_checkpoint(
@@ -46,17 +45,15 @@ def report_folder(checkpoint: Path, split: str) -> Path:
     return run.report / (split if checkpoint.name == run.best.name else f"{split}-{checkpoint.stem}")
 
 
-def report_on_split(
-    folder: Path, checkpoint: Checkpoint, cfg: CfgNode, result: SplitResult, data_images: list[Image] | None = None
-) -> None:
-    """Writes the report on a test, and the run's index, which leads to it; without `data_images` it keeps its own."""
+def report_on_split(folder: Path, checkpoint: Checkpoint, cfg: CfgNode, result: SplitResult) -> None:
+    """Writes the report on a test, and the run's index, which leads to it."""
     run = run_of(checkpoint.source)
     history = read_history(run.metrics) if run else []
     chosen = f"{checkpoint.source}, saved after epoch {checkpoint.epoch}"
     facts = {"checkpoint": chosen, "data set": f"{cfg.DATASETS.NAME} in {cfg.DATASETS.ROOT}"}
     write_split_report(folder, _title(cfg), result, checkpoint.source, {**facts, **run_metadata(run, history)})
     if run is not None and folder.parent == run.report:
-        _write_index(run, cfg, checkpoint.epoch, data_images or kept_images(run.report, _DATA_IMAGES))
+        _write_index(run, cfg, checkpoint.epoch)
 
 
 def report_on_training(run: RunFolder, now: CfgNode, watch: Watch = lambda batches, total: batches) -> Path:
@@ -69,12 +66,14 @@ def report_on_training(run: RunFolder, now: CfgNode, watch: Watch = lambda batch
     cfg.DATASETS.ROOT, cfg.MODEL.DEVICE = now.DATASETS.ROOT, now.MODEL.DEVICE
     cfg.DATALOADER, cfg.TEST = now.DATALOADER, now.TEST
     splits = build_train_and_val(cfg, checkpoint.splits, checkpoint.classes)
-    images = _draw_data(cfg, checkpoint.resolved, splits.train, splits.val)
+    is_spatial = find_task(checkpoint.resolved.task).spatial_targets
+    first_batch, *_ = draw_first_batch(cfg, checkpoint.resolved.input, splits.train, is_spatial)
+    write_png(run.report / _FIRST_BATCH, first_batch)
     if splits.val is None:
-        _write_index(run, cfg, checkpoint.epoch, images)
+        _write_index(run, cfg, checkpoint.epoch)
     else:
         result = score_checkpoint(checkpoint, cfg, "val", splits.val, watch)
-        report_on_split(report_folder(checkpoint.source, "val"), checkpoint, cfg, result, images)
+        report_on_split(report_folder(checkpoint.source, "val"), checkpoint, cfg, result)
     return run.report / "index.html"
 
 
@@ -82,10 +81,13 @@ def _title(cfg: CfgNode) -> str:
     return f"{cfg.MODEL.NAME} on {cfg.DATASETS.NAME}"
 
 
-def _write_index(run: RunFolder, cfg: CfgNode, epoch: int, data_images: list[Image]) -> None:
-    history = read_history(run.metrics)
+def _write_index(run: RunFolder, cfg: CfgNode, epoch: int) -> None:
+    history, first_batch = read_history(run.metrics), run.report / _FIRST_BATCH
     page = Page(_title(cfg), str(run))
-    page.images = [*training_images(history, epoch), *data_images]
+    page.images = training_images(history, epoch)
+    if first_batch.is_file():
+        caption = "The first batch, as the network sees it"
+        page.images.append(Image(first_batch.stem, caption, first_batch.read_bytes()))
     page.facts = {"best epoch": str(epoch), **run_metadata(run, history)}
     kept = run.overrides.is_file()
     page.config = run.overrides.read_text(encoding="utf-8", errors="replace") if kept else dump_overrides(cfg)
@@ -93,30 +95,17 @@ def _write_index(run: RunFolder, cfg: CfgNode, epoch: int, data_images: list[Ima
 
 
 def draw_first_batch(
-    cfg: CfgNode, spec: InputSpec, dataset: Dataset, count: int, spatial_targets: bool = False
+    cfg: CfgNode, spec: InputSpec, dataset: Dataset, spatial_targets: bool
 ) -> tuple[np.ndarray, Batch, dict[int, str]]:
-    """Returns an image of the first `count` samples of the first batch, BGR, that batch, and which are corrupt."""
+    """Returns an image of the first batch, BGR, that batch, and which are corrupt."""
     cfg = cfg.clone()
     cfg.DATALOADER.NUM_WORKERS = 0  # for a single batch
     loader, classes = build_train_loader(cfg, dataset, spec, spatial_targets=spatial_targets), class_names(dataset)
     batch = next(loader.batches())
     if mix := build_batch_transforms(cfg, len(classes)):
         batch = mix(batch, 0, 0)
-    images = batch.images.byte().permute(0, 2, 3, 1).numpy()[:count].copy()  # (N, C, H, W) -> (N, H, W, C)
+    images = batch.images.byte().permute(0, 2, 3, 1).numpy()[:_SAMPLES].copy()  # (N, C, H, W) -> (N, H, W, C)
     loader.close()
-    labels = [target_text(target, classes) for target in batch.targets.numpy()[:count]]
+    labels = [target_text(target, classes) for target in batch.targets.numpy()[:_SAMPLES]]
     title = f"{cfg.DATASETS.NAME}: {len(images)} of {len(batch)} images of the first batch, {spec.size}"
     return grid(images, COLUMNS, thumbnail_size(spec.size), title, labels), batch, loader.broken
-
-
-def _draw_data(cfg: CfgNode, resolved: Resolved, train_set: Dataset, val_set: Dataset | None) -> list[Image]:
-    """Returns images of what the network was trained on."""
-    from utils import plotting
-
-    spatial = find_task(resolved.task).spatial_targets
-    drawn = {"first_batch": encode_png(draw_first_batch(cfg, resolved.input, train_set, 32, spatial)[0])}
-    if issubclass(find_task(resolved.task).predictions_type, LabelPredictions):
-        sets = {"train": train_set, "val": val_set}
-        counts = {f"{name}: {len(s):,} images": class_counts(s) for name, s in sets.items() if s is not None}
-        drawn["class_histogram"] = plotting.render(plotting.class_histogram(resolved.names, counts))
-    return [Image(name, caption, drawn[name]) for name, caption in _DATA_IMAGES.items() if name in drawn]

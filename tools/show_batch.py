@@ -7,7 +7,7 @@ from _common import parse_experiment
 from utils.cli import run
 from utils.errors import printable
 
-_SAMPLES, _DRAWS = 32, 16
+_DRAWS = 16
 
 
 def main(argv: Sequence[str]) -> None:
@@ -25,7 +25,7 @@ def main(argv: Sequence[str]) -> None:
     spec = build_input_spec(cfg, dataset_defaults(cfg))
     dataset = build_train_and_val(cfg).train
     is_spatial = has_spatial_targets(dataset)
-    above, batch, broken = draw_first_batch(cfg, spec, dataset, _SAMPLES, is_spatial)
+    above, batch, broken = draw_first_batch(cfg, spec, dataset, is_spatial)
     indices = batch.indices.tolist()
     index = next((i for i in indices if i not in broken), indices[0])
     # As if the image came first in epochs 0, 1, 2, ..., so that the first of these draws is the one in the batch.
@@ -35,7 +35,7 @@ def main(argv: Sequence[str]) -> None:
     title = f"{name} ({target_text(dataset[index][1], getattr(dataset, 'classes', ()))})"
     below = grid(draws, COLUMNS, thumbnail_size(spec.size), f"{title} under {_DRAWS} augmentations")
     write_png(output, np.concatenate([above, below]))
-    print(f"{output}: {min(_SAMPLES, len(batch))} images of the first batch, and {_DRAWS} augmentations of {name}")
+    print(f"{output}: the first batch, and {_DRAWS} augmentations of {name}")
 
 
 if __name__ == "__main__":

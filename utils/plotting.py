@@ -135,27 +135,6 @@ def precision_recall(curves: Mapping[str, tuple[np.ndarray, np.ndarray, float]],
 
 
 @_style()
-def class_histogram(classes: Sequence[str], counts: Mapping[str, np.ndarray]) -> Figure:
-    """Name of a split -> its number of images per class, (classes,); sorted by the first split."""
-    order = np.argsort(-next(iter(counts.values())), kind="stable")
-    figure, axes = _axes(ylabel="images")
-    width = 0.8 / len(counts)
-    for number, (label, values) in enumerate(counts.items()):
-        places = np.arange(len(order)) + (number - (len(counts) - 1) / 2) * width
-        if len(classes) > _MAX_BARS:
-            axes.step(range(len(order)), values[order], label=label)
-        else:
-            axes.bar(places, values[order], width, label=label)
-    if len(classes) > _MAX_BARS:
-        axes.set(xlabel=f"{len(classes)} classes, by size")
-    else:
-        axes.set_xticks(range(len(order)), [_short(classes[label]) for label in order], rotation=90, fontsize=8)
-    axes.set(ylim=(0, None))
-    figure.legend(loc="outside upper right", ncols=len(counts))
-    return figure
-
-
-@_style()
 def scatter(targets: np.ndarray, predictions: np.ndarray, name: str) -> Figure:
     """Predicted against true values of one output, each (n,); points on the dashed diagonal are exact."""
     figure, axes = _axes(height=_WIDTH, title=_plain(name), xlabel="true", ylabel="predicted")

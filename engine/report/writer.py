@@ -9,7 +9,7 @@ import numpy as np
 
 from engine.inference import SplitResult
 from engine.registry import REPORT_PARTS
-from engine.report.page import Image, Page, render
+from engine.report.page import Page, render
 from engine.report.tables import prediction_table, to_json, write_outputs
 from engine.tasks.base import task_family
 from utils.atomic_file import write_csv, write_file
@@ -79,9 +79,3 @@ def write_page(folder: Path, page: Page) -> None:
     for old in set((folder / "images").glob("*.png")) - files.keys():
         old.unlink(missing_ok=True)
     write_file(folder / "index.html", render(page))
-
-
-def kept_images(folder: Path, captions: Mapping[str, str]) -> list[Image]:
-    """Returns the images of an earlier page that are still wanted, by name."""
-    files = {name: folder / "images" / f"{name}.png" for name in captions}
-    return [Image(name, captions[name], file.read_bytes()) for name, file in files.items() if file.is_file()]

@@ -25,7 +25,7 @@ TOY = [
     "LOG.PERIOD",
     "2",
 ]
-TRAINING = {"learning_curves", "learning_rate", "class_histogram", "first_batch"}
+TRAINING = {"learning_curves", "learning_rate", "first_batch"}
 RESULTS = {"confusion_matrix", "reliability", "precision_recall"}
 
 
