@@ -3,15 +3,14 @@
 import functools
 import os
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from config import checks, grammar
 from config.defaults import default_config
 from config.grammar import Setting
-from config.node import CfgNode, differences, is_argument, leaves, plain
+from config.node import CfgNode, differences, is_argument, leaves
 from utils.errors import UserError
 
 COMMAND_LINE = "command line"
@@ -22,7 +21,7 @@ _CAPITALS = re.compile(r"[A-Z][A-Z0-9_]*(\.[A-Z0-9_]+)*")
 def load_config(file: str | os.PathLike | None = None, overrides: Sequence[str] = ()) -> CfgNode:
     """Defaults, then `file` with its `_BASE_`s, then KEY VALUE `overrides`; checked and frozen. Raises UserError."""
     sources = [] if file is None else list(_read(Path(file), ()))
-    return _build(default_config(), sources, overrides, "default" if file is None else Path(file).stem)
+    return _build(sources, overrides, "default" if file is None else Path(file).stem)
 
 
 def load_text(text: str, where: str, overrides: Sequence[str] = (), accept_renamed: bool = False) -> CfgNode:
@@ -33,16 +32,12 @@ def load_text(text: str, where: str, overrides: Sequence[str] = (), accept_renam
     settings = grammar.parse(text, where, default_config())
     if accept_renamed:
         settings = [replace(s, key=checks.RENAMED.get(s.key, s.key)) for s in settings if s.value not in _OLD_DEFAULTS]
-    return _build(default_config(), [settings], overrides)
+    return _build([settings], overrides)
 
 
-def merge_dict(cfg: CfgNode, changes: Mapping[str, Any]) -> CfgNode:
-    """A frozen copy of `cfg` with a nested dict of changes, under the same rules as a file."""
-    return _build(cfg.clone(), [grammar.parse(grammar.flow(plain(changes)), "changes", default_config())])
-
-
-def _build(cfg: CfgNode, sources: list[list[Setting]], overrides: Sequence[str] = (), name: str = "") -> CfgNode:
-    """Applies the sources to `cfg`, then the overrides; checks the result, names the experiment if need be, freezes."""
+def _build(sources: list[list[Setting]], overrides: Sequence[str], name: str = "") -> CfgNode:
+    """Defaults, then the sources, then the overrides; checks the result, names the experiment if need be, freezes."""
+    cfg = default_config()
     pairs = zip(overrides[::2], overrides[1::2], strict=True)
     from_pairs = [Setting(key, *grammar.parse_value(text), COMMAND_LINE) for key, text in pairs]
     origins: dict[str, str] = {}
@@ -101,11 +96,6 @@ def split_overrides(argv: Sequence[str], options: Collection[str] = ()) -> tuple
                 raise UserError(f'{COMMAND_LINE}: {word} {value}: the list does not end; quote it: {word} "[a, b]"')
             pairs += [word, value]
     return words, pairs
-
-
-def output_dir(overrides: Sequence[str]) -> str:
-    """OUTPUT_DIR as set by KEY VALUE pairs, else its default; all other pairs are ignored."""
-    return dict(zip(overrides[::2], overrides[1::2], strict=True)).get("OUTPUT_DIR") or default_config().OUTPUT_DIR
 
 
 def dump_overrides(cfg: CfgNode) -> str:

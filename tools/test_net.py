@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import _path  # noqa: F401
 
-from config import CfgNode
-from config.loader import output_dir, split_overrides
+from config import CfgNode, load_config
+from config.loader import split_overrides
 from config.node import is_argument
 from utils.cli import ArgumentParser, batch_bar, print_table, run
 from utils.errors import UserError
@@ -34,7 +34,7 @@ def main(argv: Sequence[str]) -> None:
     from engine.resume import find_checkpoint
     from utils.run_folder import run_of
 
-    path = find_checkpoint(Path(os.path.expanduser(args.run or output_dir(overrides))))
+    path = find_checkpoint(Path(os.path.expanduser(args.run or load_config(None, overrides).OUTPUT_DIR)))
     checkpoint, cfg = prepare_checkpoint(load_checkpoint(path), overrides)
     data_keys = [key for key in overrides[::2] if key.startswith("DATASETS.")]
     other_data = any(key == "DATASETS.NAME" or is_argument(key) for key in data_keys)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from config import grammar, load_config, load_text, merge_dict
+from config import grammar, load_config, load_text
 from config.changes import check_test_overrides, compare
 from config.checks import RENAMED
 from config.defaults import default_config
@@ -182,13 +182,6 @@ def test_frozen_means_frozen():
         assert (other.SEED, cfg.SEED) == (3, 0)
 
 
-def test_merge_dict_is_checked_like_a_file():
-    cfg = load_config()
-    assert merge_dict(cfg, {"SOLVER": {"BASE_LR": 1}}).SOLVER.BASE_LR == 1.0
-    with pytest.raises(UserError, match="unknown key SOLVER.BASE_L;"):
-        merge_dict(cfg, {"SOLVER": {"BASE_L": 1}})
-
-
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=12),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
@@ -209,7 +202,7 @@ def test_what_is_dumped_is_what_is_read(value):
 def test_dump_is_a_fixed_point(arguments, name):
     if "/" in name or name in (".", "..") or not name.isprintable():
         name = "x"
-    cfg = merge_dict(load_config(), {"MODEL": {"NAME": "other", **arguments}, "EXPERIMENT": {"NAME": name}})
+    cfg = load_text(grammar.flow({"MODEL": {"NAME": "other", **arguments}, "EXPERIMENT": {"NAME": name}}), "x")
     again = load_text(cfg.dump(), "x")
     assert again == cfg and again.dump() == cfg.dump()
     assert load_text(dump_overrides(cfg), "x").dump() == cfg.dump()
