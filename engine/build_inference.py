@@ -58,7 +58,7 @@ def override_input(cfg: CfgNode, saved: InputSpec, changed: Collection[str], def
     fields = [name for name in vars(saved) if f"INPUT.{name.upper()}" in changed]
     if not fields:
         return saved
-    fresh = build_input_spec(cfg, {**saved.to_dict(), **defaults})
+    fresh = build_input_spec(cfg, {**vars(saved), **defaults})
     return dataclasses.replace(saved, **{name: getattr(fresh, name) for name in fields})
 
 

@@ -45,11 +45,8 @@ class Resolved:
     device: str = "cpu"
     amp: str = "off"
 
-    def to_dict(self) -> State:
-        return {**asdict(self), "input": self.input.to_dict()}
-
     def to_yaml(self) -> str:
-        return yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True)
+        return yaml.safe_dump(asdict(self), sort_keys=False, allow_unicode=True)
 
     @classmethod
     def from_dict(cls, values: State) -> "Resolved":
@@ -113,7 +110,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
 
     Raises OSError, and UserError for a state that could not be loaded again.
     """
-    header = {key: getattr(checkpoint, key) for key in _HEADER} | {"resolved": checkpoint.resolved.to_dict()}
+    header = {key: getattr(checkpoint, key) for key in _HEADER} | {"resolved": asdict(checkpoint.resolved)}
     header["splits"] = checkpoint.splits and checkpoint.splits.to_dict()
     content = _storable({**header, **checkpoint.state}, "")
     with atomic_write(path, "wb") as file:

@@ -1,7 +1,7 @@
 """Types that several layers share: what a data set offers, a batch of it, what a network is fed."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
@@ -90,12 +90,9 @@ class InputSpec:
     train_transforms: tuple[Entry, ...] = ()
     test_transforms: tuple[Entry, ...] = ()
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, with lists in place of tuples."""
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
-
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "InputSpec":
+        """The inverse of `asdict`; older checkpoints have lists in place of tuples."""
         fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
         return cls(**fields)
 

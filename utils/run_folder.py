@@ -1,5 +1,6 @@
 """The folder of a run: its files, its lock, and finding the newest run."""
 
+import fcntl
 import os
 import time
 from collections.abc import Iterator
@@ -49,10 +50,6 @@ class RunFolder:
 
         Warns where the file system has no locks.
         """
-        try:
-            import fcntl
-        except ImportError:  # not a POSIX system: runs are not locked there
-            return
         self._lock = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
         try:
             fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -83,12 +80,9 @@ def create_run(parent: Path) -> RunFolder:
     while True:
         path = parent / (stamp if number == 1 else f"{stamp}_{number}")
         try:
-            parent.mkdir(parents=True, exist_ok=True)
-            path.mkdir()
+            path.mkdir(parents=True)
             return open_run(path)
         except FileExistsError:
-            if not parent.is_dir():
-                raise UserError(f"OUTPUT_DIR: {parent} is a file, expected a folder") from None
             number += 1
         except OSError as error:
             raise UserError(f"OUTPUT_DIR: cannot create {path}: {error.strerror}") from error
