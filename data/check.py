@@ -17,7 +17,7 @@ from data.image_io import MAX_PIXELS, EncodedImage, to_pixels
 from data.subset import Target
 from utils.contracts import Dataset, class_names
 from utils.errors import UserError, printable
-from utils.labels import class_indices, label_text
+from utils.labels import class_indices, target_text
 
 # Status of an image -> error or warning, the most severe first.
 SEVERITY = dict.fromkeys(("corrupt", "conflicting labels", "leaked"), "error")
@@ -67,8 +67,7 @@ def _read(dataset: Dataset, split: str, i: int, channels: int, max_pixels: int) 
         source, target = dataset[i]
         record.target = target
         if np.ndim(target) <= 1:
-            classes = class_names(dataset)
-            record.label = label_text(target, classes) if classes else "|".join(f"{v:g}" for v in np.ravel(target))
+            record.label = target_text(target, class_names(dataset))
         pixels = np.ascontiguousarray(to_pixels(source, channels, max_pixels))
     except UserError as error:
         record.add("corrupt", str(error).split(f"{printable(record.name)}: ", 1)[-1])

@@ -12,7 +12,7 @@ import torch
 from data.image_io import MAX_PIXELS, BrokenImage, EncodedImage, Source, size_of, to_pixels
 from data.samplers import SampleKey, stream
 from data.subset import Target, strata_of
-from utils.contracts import Batch, Dataset, Transforms, targets_of
+from utils.contracts import Batch, Dataset, Transform, targets_of
 from utils.errors import UserCodeError, UserError, one_line, printable
 
 Sample = tuple[np.ndarray, Target]  # pixels uint8 (H, W, C), target
@@ -40,7 +40,7 @@ class SampleReader:
     """
 
     dataset: Dataset
-    transforms: Transforms
+    transforms: Sequence[Transform]
     size: tuple[int, int]
     channels: int
     seed: int

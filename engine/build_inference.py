@@ -20,6 +20,7 @@ from engine.tasks.base import Metrics, Task, find_task, task_family
 from modeling.build import build_criterion, build_input_spec, build_model, build_normalize, loss_task
 from modeling.weights import NoRandomInit
 from utils.contracts import Dataset, InputSpec
+from utils.drawing import visible
 from utils.errors import UserError, did_you_mean
 from utils.labels import nfc
 from utils.registry import call
@@ -156,10 +157,7 @@ def image_reader(dataset: Dataset, max_pixels: int) -> Callable[[int], np.ndarra
 
     def read(index: int) -> np.ndarray:
         source, _ = dataset[index]
-        if not isinstance(source, np.ndarray):
-            return to_pixels(source, 3, max_pixels)
-        pixels = source[..., np.newaxis] if source.ndim == 2 else source
-        return pixels[..., : 3 if pixels.shape[2] >= 3 else 1]
+        return visible(np.atleast_3d(source)) if isinstance(source, np.ndarray) else to_pixels(source, 3, max_pixels)
 
     return read
 

@@ -28,12 +28,12 @@ def main(argv: Sequence[str]) -> None:
 def all_names() -> list[str]:
     """Returns every value that MODEL.NAME accepts."""
     import timm
-    import torchvision
 
+    from modeling import torchvision_models
     from modeling.registry import MODELS
 
-    library = [f"torchvision/{name}" for name in torchvision.models.list_models(module=torchvision.models)]
-    return [*MODELS.names(), *library, *(f"timm/{name}" for name in timm.list_models())]
+    libraries = {"torchvision": torchvision_models.names(), "timm": timm.list_models()}
+    return [*MODELS.names(), *(f"{library}/{name}" for library, names in libraries.items() for name in names)]
 
 
 def describe(cfg: CfgNode) -> None:

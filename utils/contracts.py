@@ -1,6 +1,6 @@
 """Types that several layers share: what a data set offers, a batch of it, what a network is fed."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Protocol
 
@@ -153,6 +153,3 @@ class Transform(Protocol):
     """An image transform: uint8 (H, W, C) in, uint8 out; `rng` is its only source of randomness."""
 
     def __call__(self, image: Any, rng: Any, /) -> Any: ...
-
-
-Transforms = Sequence[Transform]

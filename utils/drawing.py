@@ -83,13 +83,13 @@ def text_width(line: str) -> int:
     return cv2.getTextSize(_ascii(line), _FONT, _SCALE, 1)[0][0] + 2 * _INDENT
 
 
-def _visible(image: np.ndarray) -> np.ndarray:
-    """The channels of an image that are shown: the first three, or else the first, (H, W, 3 or 1)."""
+def visible(image: np.ndarray) -> np.ndarray:
+    """Returns the channels of an image (H, W, C) that are shown: the first three, or else the first, (H, W, 3 or 1)."""
     return np.ascontiguousarray(image[..., : 3 if image.shape[2] >= 3 else 1])
 
 
 def _bgr(image: np.ndarray) -> np.ndarray:
-    image = _visible(image)
+    image = visible(image)
     return cv2.cvtColor(image, cv2.COLOR_GRAY2BGR if image.shape[2] == 1 else cv2.COLOR_RGB2BGR)
 
 
@@ -98,7 +98,7 @@ def _tile(image: np.ndarray, cell: Sequence[int]) -> np.ndarray:
     scale = min(cell[0] / image.shape[0], cell[1] / image.shape[1])
     scale = int(scale) if scale > 1 else scale
     height, width = (max(round(length * scale), 1) for length in image.shape[:2])
-    image = _visible(image) if image.shape[2] < 3 else _bgr(image)
+    image = visible(image) if image.shape[2] < 3 else _bgr(image)
     image = cv2.resize(image, (width, height), interpolation=cv2.INTER_NEAREST if scale >= 1 else cv2.INTER_AREA)
     top, left = (cell[0] - height) // 2, (cell[1] - width) // 2
     borders = (top + _GAP, cell[0] - height - top + _GAP, left + _GAP, cell[1] - width - left + _GAP)
