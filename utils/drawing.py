@@ -44,20 +44,18 @@ def overlay_cam(image: np.ndarray, cam: np.ndarray) -> np.ndarray:
 def grid(
     images: Iterable[np.ndarray], columns: int, cell: Sequence[int], title: str, labels: Sequence[Label] | None = None
 ) -> np.ndarray:
-    """Draws images in rows of `columns`, each fitted into a cell of (height, width), under a title.
+    """Draws images in rows of `columns`, each fitted into a cell of (height, width), under a title: BGR (H, W, 3).
 
-    Labels stand above the images and have the same number of lines. All images must have the same number of
-    channels; the result is gray, uint8 (H, W, 1), if theirs is 1 or 2, else BGR.
+    Labels stand above the images and have the same number of lines.
     """
     tiles = [_tile(image, cell) for image in images]
-    channels = tiles[0].shape[2]
     if labels is not None:
         lines = [[label] if isinstance(label, str) else label for label in labels]
-        banners = [_banner(label, cell[1] + 2 * _GAP, channels) for label in lines]
+        banners = [_banner(label, cell[1] + 2 * _GAP) for label in lines]
         tiles = [np.concatenate(pair) for pair in zip(banners, tiles, strict=True)]
     tiles += [np.full_like(tiles[0], 255)] * (-len(tiles) % columns)
     rows = [np.hstack(tiles[start : start + columns]) for start in range(0, len(tiles), columns)]
-    return np.concatenate([_banner([title], rows[0].shape[1], channels), *rows])
+    return np.concatenate([_banner([title], rows[0].shape[1]), *rows])
 
 
 def thumbnail_size(size: Sequence[int]) -> tuple[int, int]:
@@ -98,17 +96,16 @@ def _tile(image: np.ndarray, cell: Sequence[int]) -> np.ndarray:
     scale = min(cell[0] / image.shape[0], cell[1] / image.shape[1])
     scale = int(scale) if scale > 1 else scale
     height, width = (max(round(length * scale), 1) for length in image.shape[:2])
-    image = visible(image) if image.shape[2] < 3 else _bgr(image)
-    image = cv2.resize(image, (width, height), interpolation=cv2.INTER_NEAREST if scale >= 1 else cv2.INTER_AREA)
+    interpolation = cv2.INTER_NEAREST if scale >= 1 else cv2.INTER_AREA
+    image = cv2.resize(_bgr(image), (width, height), interpolation=interpolation)
     top, left = (cell[0] - height) // 2, (cell[1] - width) // 2
     borders = (top + _GAP, cell[0] - height - top + _GAP, left + _GAP, cell[1] - width - left + _GAP)
-    tile = cv2.copyMakeBorder(image, *borders, cv2.BORDER_CONSTANT, value=_WHITE)
-    return tile.reshape(*tile.shape[:2], -1)  # OpenCV drops a single channel
+    return cv2.copyMakeBorder(image, *borders, cv2.BORDER_CONSTANT, value=_WHITE)
 
 
-def _banner(lines: Sequence[str], width: int, channels: int = 3) -> np.ndarray:
+def _banner(lines: Sequence[str], width: int) -> np.ndarray:
     """Lines of text, black on white; a line longer than `width` ends in two dots."""
-    banner = np.full((_LINE * len(lines) + 10, width, channels), 255, np.uint8)
+    banner = np.full((_LINE * len(lines) + 10, width, 3), 255, np.uint8)
     for number, line in enumerate(lines, start=1):
         cuts = (line, *(f"{line[:end]}.." for end in range(len(line) - 1, 0, -1)))
         shown = next((cut for cut in cuts if text_width(cut) <= width), "")

@@ -11,11 +11,12 @@ from utils.drawing import COLUMNS, annotate, grid, overlay_cam, thumbnail_size, 
 def test_a_grid_shows_each_image_in_its_place(channels):
     images = np.random.default_rng(0).integers(0, 256, (5, 4, 6, channels), dtype=np.uint8)
     drawn = grid(images, 3, (8, 12), "title", ["a", "图片", "a label that is far too long", "", "e\nf"])
-    assert drawn.shape[1:] == (3 * 16, 1 if channels < 3 else 3)
+    assert drawn.shape[1:] == (3 * 16, 3)
     title = len(drawn) - 2 * (8 + 4 + 30)
     for i, image in enumerate(images):
         top, left = title + 30 + 2 + 42 * (i // 3), 2 + 16 * (i % 3)
-        enlarged = image.repeat(2, axis=0).repeat(2, axis=1)[..., : drawn.shape[2]]  # the first or the first three
+        rgb = np.repeat(image[..., :1], 3, axis=2) if channels < 3 else image[..., :3]
+        enlarged = rgb.repeat(2, axis=0).repeat(2, axis=1)
         shown = drawn[top : top + 8, left : left + 12, ::-1]  # BGR -> RGB
         assert np.array_equal(shown, enlarged)
     assert (drawn[-12:, 2 * 16 :] == 255).all()  # there is no sixth image
