@@ -51,7 +51,8 @@ def sam_stops_in_the_middle_of_an_epoch():
     assert trainer.step > 0
     trainer.train()
 
-PLAIN = "SOLVER.AMP off SOLVER.OPTIMIZER.NAME SGD SOLVER.BASE_LR 0.1 SOLVER.WEIGHT_DECAY 0 SOLVER.SCHEDULER.NAME constant "
+SGD = "SOLVER.OPTIMIZER.NAME SGD SOLVER.BASE_LR 0.1 SOLVER.WEIGHT_DECAY 0 "
+PLAIN = SGD + "SOLVER.AMP off SOLVER.SCHEDULER.NAME constant "
 
 def sam_follows_the_paper(scaler=None, micro_batches=1):
     trainer = build(f"sam_step_{micro_batches}_{scaler is None}", f"{PLAIN}{SAM}SOLVER.MICRO_BATCHES {micro_batches}")
