@@ -30,12 +30,10 @@ import torch
 
 from data.reading import ReadResult, SampleReader
 from data.samplers import SampleKey
-from utils.contracts import Batch, Dataset
-from utils.errors import UserCodeError, UserError, one_line, printable
-from utils.logger import get_logger
+from utils.contracts import Batch
+from utils.errors import UserCodeError, UserError, one_line
 
 _INTERVAL = 0.2  # seconds between two calls of `poll` while waiting
-_SLOW = 30.0  # seconds of waiting after which the sample that takes so long is named
 _PATIENCE = 1.0  # seconds that a process has to end by itself
 _HINTS = {
     -signal.SIGKILL: "the machine may be out of memory: lower DATALOADER.NUM_WORKERS",
@@ -47,27 +45,13 @@ Results = Generator[ReadResult, None, None]
 T = TypeVar("T")
 
 
-def _await(get: Callable[[], T], poll: Poll, describe: Callable[[], str]) -> T:
+def _await(get: Callable[[], T], poll: Poll) -> T:
     """Calls `get`, which waits for at most _INTERVAL, until it finds something, and `poll` in between."""
-    slow_at = time.monotonic() + _SLOW
     while True:
         with suppress(Empty):
             if found := get():
                 return found
         poll()
-        if time.monotonic() > slow_at:
-            get_logger("data").warning("%s: still being read after %g s", describe(), _SLOW)
-            slow_at = math.inf
-
-
-def _read(reader: SampleReader, keys: list[SampleKey], out: np.ndarray | None = None) -> ReadResult:
-    """Reads a batch. Whatever is raised is in the result: a reader that ended would be waited for."""
-    try:
-        return reader.read(keys, out)
-    except BaseException as error:
-        failure = UserCodeError(f"{type(reader.dataset).__name__}: {one_line(error)}")
-        failure.__cause__ = error
-        return ReadResult(error=failure)
 
 
 class Inline:
@@ -90,7 +74,7 @@ class Inline:
                 tasks.put(batch_keys)
                 pending += 1
             while pending:
-                result = _await(get, poll, lambda: printable(reader.dataset.name(int(reader.current[0]))))
+                result = _await(get, poll)
                 if (following := next(keys, None)) is None:
                     pending -= 1
                 else:
@@ -105,7 +89,7 @@ class Inline:
     def _read(self, reader: SampleReader, tasks: SimpleQueue, results: SimpleQueue) -> None:
         for keys in iter(tasks.get, None):
             with self._read_lock:
-                results.put(_read(reader, keys))
+                results.put(reader.read(keys))
 
     def close(self) -> None:
         """Does nothing: the thread ends with its run."""
@@ -114,8 +98,7 @@ class Inline:
 class _Worker(NamedTuple):
     process: BaseProcess
     connection: Connection
-    current: np.ndarray  # of its reader, shared with the process
-    slots: np.ndarray  # uint8 (slots, batch size, H, W, C), shared too
+    slots: np.ndarray  # uint8 (slots, batch size, H, W, C), shared with the process
 
 
 class Processes:
@@ -151,7 +134,7 @@ class Processes:
             send(batch_keys)
         while pending:
             try:
-                result = self._receive(*pending.popleft(), run, poll, reader.dataset)
+                result = self._receive(*pending.popleft(), run, poll)
             except BaseException:  # an interrupt may have left half a message in a pipe
                 self.close()
                 raise
@@ -168,13 +151,13 @@ class Processes:
             for _ in range(self.count):
                 # Forked processes inherit memory that takes no place in /dev/shm, which is small in many containers.
                 is_fork = context.get_start_method() == "fork"
-                size = math.prod(shape) + 8
+                size = math.prod(shape)
                 memory = mmap(-1, size) if is_fork else context.RawArray("B", size)
                 ours, theirs = context.Pipe()
                 process = context.Process(target=_work, args=(reader, theirs, memory, shape), daemon=True)
                 process.start()
                 theirs.close()
-                self._workers.append(_Worker(process, ours, *_arrays(memory, shape)))
+                self._workers.append(_Worker(process, ours, _slots(memory, shape)))
         except Exception as error:
             self.close()
             raise UserError(
@@ -182,7 +165,7 @@ class Processes:
                 f"{one_line(error)}; set NUM_WORKERS to 0 or WORKER_KIND to fork, shorten TMPDIR, or raise ulimit -n"
             ) from error
 
-    def _receive(self, number: int, slot: int, run: int, poll: Poll, dataset: Dataset) -> ReadResult:
+    def _receive(self, number: int, slot: int, run: int, poll: Poll) -> ReadResult:
         """Waits for the batch in a slot of a process."""
         worker = self._workers[number]
         sentinels = [worker.process.sentinel for worker in self._workers]
@@ -191,26 +174,23 @@ class Processes:
             ended = [w for w in self._workers if w.process.exitcode is not None]  # a child may keep its sentinel open
             return wait([worker.connection, *sentinels], _INTERVAL) or ended
 
-        def describe() -> str:
-            return f"{printable(dataset.name(int(worker.current[0])))}, in process {worker.process.pid}"
-
         while True:
-            ready = _await(find_ready, poll, describe)
+            ready = _await(find_ready, poll)
             if worker.connection not in ready:
                 return self._report_death()
-            else:
-                try:
-                    reply_run, result, columns, frames = worker.connection.recv()
-                except (EOFError, OSError):
-                    return self._report_death()
-                if reply_run == run:  # else of an earlier run, which was left
-                    if columns:
-                        tensors = {name: torch.from_numpy(column) for name, column in columns.items()}
-                        images = torch.from_numpy(worker.slots[slot, : len(tensors["indices"])])
-                        result.batch = Batch(images.permute(0, 3, 1, 2), **tensors)  # (N, H, W, C) -> (N, C, H, W)
-                    if frames:
-                        result.error.__cause__ = ReaderTraceback(frames)
-                    return result
+            try:
+                reply_run, result, columns, frames = worker.connection.recv()
+            except (EOFError, OSError):
+                return self._report_death()
+            if reply_run != run:  # of an earlier run, which was left
+                continue
+            if columns:
+                tensors = {name: torch.from_numpy(column) for name, column in columns.items()}
+                images = torch.from_numpy(worker.slots[slot, : len(tensors["indices"])])
+                result.batch = Batch(images.permute(0, 3, 1, 2), **tensors)  # (N, H, W, C) -> (N, C, H, W)
+            if frames:
+                result.error.__cause__ = ReaderTraceback(frames)
+            return result
 
     def _report_death(self) -> ReadResult:
         """Closes all processes, as one of them has ended."""
@@ -244,9 +224,8 @@ def _end(workers: list[_Worker]) -> None:
     workers.clear()
 
 
-def _arrays(memory: Any, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the two arrays in the memory that a process shares: `current` and `slots` of _Worker."""
-    return np.frombuffer(memory, np.int64, 1), np.frombuffer(memory, np.uint8, offset=8).reshape(shape)
+def _slots(memory: Any, shape: tuple[int, ...]) -> np.ndarray:
+    return np.frombuffer(memory, np.uint8).reshape(shape)
 
 
 def _work(reader: SampleReader, connection: Connection, memory: Any, shape: tuple[int, ...]) -> None:
@@ -255,12 +234,12 @@ def _work(reader: SampleReader, connection: Connection, memory: Any, shape: tupl
         signal.signal(signum, signal.SIG_IGN)
     cv2.setNumThreads(0)  # the processes are the parallelism
     torch.set_num_threads(1)
-    reader.current, slots = _arrays(memory, shape)
+    slots = _slots(memory, shape)
     tasks: SimpleQueue[tuple[int, int, list[SampleKey]]] = SimpleQueue()
     Thread(target=_take_tasks, args=(connection, tasks), daemon=True).start()
     while True:
         run, slot, keys = tasks.get()
-        result = _read(reader, keys, slots[slot])
+        result = reader.read(keys, slots[slot])
         tensors = vars(result.batch).items() if result.batch is not None else ()
         columns = {name: t.numpy() for name, t in tensors if name != "images" and t is not None}
         result.batch = None

@@ -13,7 +13,7 @@ from data.image_io import MAX_PIXELS, BrokenImage, EncodedImage, Source, size_of
 from data.samplers import SampleKey, stream
 from data.subset import Target, strata_of
 from utils.contracts import Batch, Dataset, Transform, targets_of
-from utils.errors import UserCodeError, UserError, one_line, printable
+from utils.errors import Interrupted, UserCodeError, UserError, one_line, printable
 
 Sample = tuple[np.ndarray, Target]  # pixels uint8 (H, W, C), target
 # Treatment of a corrupt image: stop, read another sample in its place, or leave it out of the batch.
@@ -48,8 +48,6 @@ class SampleReader:
     on_broken: OnBroken = "raise"
     max_pixels: int = MAX_PIXELS
     spatial_targets: bool = False
-    # (1,) Index of the sample that is being read, for those who wait; a reader process shares its own.
-    current: np.ndarray = field(default_factory=lambda: np.zeros(1, np.int64))
 
     def check_sizes(self) -> None:
         """Raises UserError if the transforms leave images of 3:2 and 2:3, and some of the data set, in another size."""
@@ -64,7 +62,10 @@ class SampleReader:
             raise result.error
 
     def read(self, keys: Sequence[SampleKey], out: np.ndarray | None = None) -> ReadResult:
-        """Reads a batch, its pixels into `out`, uint8 (at least N, H, W, C), if given. An error is in the result."""
+        """Reads a batch, its pixels into `out`, uint8 (at least N, H, W, C), if given.
+
+        Whatever is raised is in the result: a reader that ended would be waited for.
+        """
         result = ReadResult()
         indices: list[int] = []
         targets: list[Target] = []
@@ -72,7 +73,6 @@ class SampleReader:
         try:
             images = np.empty((len(keys), *self.size, self.channels), np.uint8) if out is None else out
             for key in keys:
-                self.current[0] = key.index
                 if sample := self._read_or_skip(key, result.broken):
                     images[len(indices)], target = sample
                     indices.append(key.index)
@@ -81,7 +81,9 @@ class SampleReader:
                 result.batch = collate(images[: len(indices)], targets, indices, self.weights)
         except UserError as error:
             result.error = error
-        except (Exception, SystemExit) as error:  # from the code of a data set or transform
+        except Interrupted:
+            raise
+        except BaseException as error:  # from the code of a data set or transform
             with suppress(Exception):  # which may fail too
                 name = printable(self.dataset.name(key.index))
             result.error = UserCodeError(f"{name}: {one_line(error)}")
