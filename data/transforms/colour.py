@@ -5,7 +5,6 @@ a flat, gray or blurred image, and more than 1 exaggerates. Results are rounded,
 """
 
 import math
-from collections.abc import Callable
 
 import cv2
 import numpy as np
@@ -14,7 +13,6 @@ from data.registry import TRANSFORMS
 from data.transforms.arguments import POSITIVE, Numbers, Pair, colour_channels, interval, probability
 
 _GRAY = np.array([0.299, 0.587, 0.114])  # weights of red, green and blue (ITU-R BT.601)
-_VALUES = np.arange(256)
 
 
 def adjust_brightness(image: np.ndarray, factor: float) -> np.ndarray:
@@ -50,50 +48,16 @@ def adjust_sharpness(image: np.ndarray, factor: float) -> np.ndarray:
     return result
 
 
-def posterize(image: np.ndarray, bits: int) -> np.ndarray:
-    """Keeps the highest `bits` bits."""
-    return image & np.uint8(256 - (1 << (8 - bits)))
+def with_pillow(image: np.ndarray, name: str, *arguments: float) -> np.ndarray:
+    """Applies a function of PIL.ImageOps."""
+    from PIL import Image, ImageOps
 
-
-def solarize(image: np.ndarray, threshold: float) -> np.ndarray:
-    """Inverts values from `threshold` on."""
-    return _look_up(image, np.where(threshold <= _VALUES, 255 - _VALUES, _VALUES))
-
-
-def autocontrast(image: np.ndarray) -> np.ndarray:
-    """Stretches each channel from its darkest and brightest value to 0 and 255."""
-
-    def stretched(counts: np.ndarray) -> np.ndarray:
-        low, high = np.flatnonzero(counts)[[0, -1]]
-        scale = np.float32(high - low) * np.float32(1 / 255)
-        return _VALUES if low == high else np.clip((_VALUES - low).astype(np.float32) / scale, 0, 255)
-
-    return _by_histogram(image, stretched)
-
-
-def equalize(image: np.ndarray) -> np.ndarray:
-    """Equalizes the histogram of each channel, by Pillow's rule."""
-
-    def equalized(counts: np.ndarray) -> np.ndarray:
-        step = (counts.sum() - counts[np.flatnonzero(counts)[-1]]) // 255
-        return _VALUES if step == 0 else np.minimum((counts.cumsum() - counts + step // 2) // step, 255)
-
-    return _by_histogram(image, equalized)
+    picture = Image.fromarray(image[..., 0] if image.shape[2] == 1 else image)
+    return np.asarray(getattr(ImageOps, name)(picture, *arguments)).reshape(image.shape)
 
 
 def _blend(image: np.ndarray, gray: float, factor: float) -> np.ndarray:
-    return _look_up(image, np.rint(np.clip(_VALUES * factor + gray * (1 - factor), 0, 255)))
-
-
-def _by_histogram(image: np.ndarray, table_of: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    """Looks values up in a table for each channel, computed from its histogram (256,)."""
-    counts = [cv2.calcHist([image], [c], None, [256], [0, 256]).ravel() for c in range(image.shape[2])]
-    return _look_up(image, np.stack([table_of(of_channel.astype(int)) for of_channel in counts], axis=1))
-
-
-def _look_up(image: np.ndarray, table: np.ndarray) -> np.ndarray:
-    """Replaces values by a table (256,) or, for each channel, (256, C)."""
-    return cv2.LUT(image, table.astype(np.uint8).reshape(1, 256, -1)).reshape(image.shape)
+    return cv2.addWeighted(image, factor, image, 0, gray * (1 - factor)).reshape(image.shape)
 
 
 @TRANSFORMS.register()

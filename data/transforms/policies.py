@@ -32,10 +32,10 @@ def operations(size: Size) -> dict[str, Operation]:
         "Color": (lambda x, m, fill: colour.adjust_saturation(x, 1 + m), 0, 0.9, 0.99),
         "Contrast": (lambda x, m, fill: colour.adjust_contrast(x, 1 + m), 0, 0.9, 0.99),
         "Sharpness": (lambda x, m, fill: colour.adjust_sharpness(x, 1 + m), 0, 0.9, 0.99),
-        "Posterize": (lambda x, m, fill: colour.posterize(x, round(m)), 8, 4, 2),
-        "Solarize": (lambda x, m, fill: colour.solarize(x, m), 255, 0, 0),
-        "AutoContrast": (lambda x, m, fill: colour.autocontrast(x), 0, 0, 0),
-        "Equalize": (lambda x, m, fill: colour.equalize(x), 0, 0, 0),
+        "Posterize": (lambda x, m, fill: colour.with_pillow(x, "posterize", round(m)), 8, 4, 2),
+        "Solarize": (lambda x, m, fill: colour.with_pillow(x, "solarize", m), 255, 0, 0),
+        "AutoContrast": (lambda x, m, fill: colour.with_pillow(x, "autocontrast"), 0, 0, 0),
+        "Equalize": (lambda x, m, fill: colour.with_pillow(x, "equalize"), 0, 0, 0),
     }
 
 

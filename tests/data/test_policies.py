@@ -38,7 +38,7 @@ TORCHVISIONS = {
     "Sharpness": (lambda image, m: F.adjust_sharpness(image, 1 + m), 0.8),
     "Posterize": (lambda image, m: F.posterize(image, round(m)), 0),
     "Solarize": (F.solarize, 0),
-    "AutoContrast": (lambda image, m: F.autocontrast(image), 0),
+    "AutoContrast": (lambda image, m: F.autocontrast(image), 1),
     "Equalize": (lambda image, m: F.equalize(image), 0),
 }
 # The magnitudes of the papers, for an image of 100 by 200; shares of 331 pixels in RandAugment's.
