@@ -1,6 +1,5 @@
 """Pascal VOC: photographs, each with the classes of the objects in it."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -15,7 +14,6 @@ CLASSES = (
     "aeroplane bicycle bird boat bottle bus car cat chair cow "
     "diningtable dog horse motorbike person pottedplant sheep sofa train tvmonitor"
 ).split()
-_MARKS = {"1": 1, "-1": 0, "0": -1}  # present, absent, only difficult ones (ignored)
 
 
 @DATASETS.register("voc")
@@ -23,7 +21,7 @@ class VOC(FileDataset):
     """M. Everingham et al., The Pascal visual object classes challenge, IJCV 2010. Several labels an image.
 
     VOC<year> is searched in torchvision's place and in `root`, else downloaded by torchvision. Targets are float32
-    (n, 20). Raises UserError for a list or an annotation that is missing or damaged.
+    (n, 20), -1 (ignored) where all objects are difficult. Raises UserError for a missing or damaged annotation.
     """
 
     classes = CLASSES
@@ -31,13 +29,9 @@ class VOC(FileDataset):
     def __init__(self, root: Path, split: str, year: int = 2007):
         images = _list_of_images(root, split, str(year))
         folder = images.parents[2]
-        names = [words[0] for words in _lines(images)]
-        lists = [images.with_name(f"{name}_{split}.txt") for name in CLASSES]
-        if all(path.is_file() for path in lists):
-            targets = np.stack([_from_list(path, names) for path in lists], axis=1)
-        else:
-            rows = [_from_xml(folder / "Annotations" / f"{name}.xml") for name in names]
-            targets = np.array(rows, np.float32).reshape(len(names), len(CLASSES))
+        names = images.read_text().split()
+        rows = [_read_annotation(folder / "Annotations" / f"{name}.xml") for name in names]
+        targets = np.array(rows, np.float32).reshape(len(names), len(CLASSES))
         super().__init__(folder / "JPEGImages", (f"{name}.jpg" for name in names), targets)
 
 
@@ -53,22 +47,8 @@ def _list_of_images(root: Path, split: str, year: str) -> Path:
     raise MissingSplit(f"no {names[0]} in {', '.join(map(str, folders))}")
 
 
-def _lines(path: Path) -> list[list[str]]:
-    return [line.split() for line in path.read_text().splitlines() if line.strip()]
-
-
-def _from_list(path: Path, names: Sequence[str]) -> np.ndarray:
-    """Returns the targets (n,) of one class, from its list of images, each marked 1, -1 or 0."""
-    try:
-        marks = dict(_lines(path))
-        return np.array([_MARKS[marks[name]] for name in names], np.float32)
-    except (OSError, ValueError, KeyError) as error:
-        expected = f"expected 1, -1 or 0 after each image's name ({one_line(error)})"
-        raise UserError(f"{path}: {expected}; get the file again") from error
-
-
-def _from_xml(path: Path) -> np.ndarray:
-    """Returns the targets (classes,) of one image, from the objects annotated in it."""
+def _read_annotation(path: Path) -> np.ndarray:
+    """Returns the targets (classes,) of one image, from the objects in it: 1, or -1 if all of a class are difficult."""
     targets = np.zeros(len(CLASSES), np.float32)
     try:
         for node in ElementTree.parse(path).iterfind("object"):
