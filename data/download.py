@@ -22,14 +22,12 @@ def find_or_download(
     folders: Sequence[Path],
     names: Sequence[str],
     torchvision_name: str,
-    hint: str = "",
     error: type[UserError] = UserError,
     arguments: Mapping[str, str] | None = None,
 ) -> list[Path]:
     """Returns the files `names` from one of `folders`, else downloaded and checked by torchvision.
 
-    Its data set `torchvision_name` is called with `root` and `arguments`. Raises `error`, with a `hint` at another
-    source, if that fails.
+    Its data set `torchvision_name` is called with `root` and `arguments`. Raises `error` if that fails.
     """
     unfinished = root / f".{torchvision_name}.unfinished"  # a download that was stopped leaves parts of files
     if not unfinished.exists() and (found := find_files(folders, names)):
@@ -48,5 +46,5 @@ def find_or_download(
         return found
     raise error(
         f"DATASETS.NAME: {torchvision_name}: no {', '.join(names)} in {', '.join(map(str, folders))}, and the download "
-        f"failed ({problem}): put them into {folders[0]},{hint} or allow the download"
+        f"failed ({problem}): put them into {folders[0]}, or allow the download"
     )

@@ -23,7 +23,6 @@ class IdxImages(ArrayDataset):
     classes: list[str]
     arguments: dict[str, str] = {}  # of torchvision's class
     system_folder: Path | None = None  # Debian's
-    hint = ""  # at Debian's package
     prefixes = {"train": "train", "test": "t10k"}  # of the file names
     first_label = 0  # of the first class
 
@@ -33,7 +32,7 @@ class IdxImages(ArrayDataset):
             raise MissingSplit(f"{name} has no validation set of its own")
         folders = [root / name / "raw", root, *([self.system_folder] if self.system_folder else [])]
         files = [f"{self.prefixes[split]}-{kind}-ubyte" for kind in ("images-idx3", "labels-idx1")]
-        images, labels = find_or_download(root, folders, files, name, self.hint, arguments=self.arguments)
+        images, labels = find_or_download(root, folders, files, name, arguments=self.arguments)
         targets = read_idx(labels, ndim=1).astype(np.int64) - self.first_label
         super().__init__(read_idx(images, ndim=3)[..., np.newaxis], targets, self.classes, split, labels.parent)
 
@@ -71,7 +70,6 @@ class FashionMNIST(IdxImages):
 
     classes = "T-shirt/top|Trouser|Pullover|Dress|Coat|Sandal|Shirt|Sneaker|Bag|Ankle boot".split("|")
     system_folder = Path("/usr/share/datasets/fashion-mnist")
-    hint = " install Debian's package dataset-fashion-mnist,"
 
 
 @DATASETS.register("kmnist", **_PRESET, mean=(0.1918,), std=(0.3483,), train_transforms=[_CROP_2])

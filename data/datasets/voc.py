@@ -41,7 +41,7 @@ def _list_of_images(root: Path, split: str, year: str) -> Path:
     names = [f"VOC{year}/ImageSets/Main/{split}.txt"]
     if split == "train" or (split, year) == ("test", "2007"):  # what can be downloaded
         error = UserError if split == "train" else MissingSplit
-        return find_or_download(root, folders, names, "VOCDetection", "", error, {"year": year, "image_set": split})[0]
+        return find_or_download(root, folders, names, "VOCDetection", error, {"year": year, "image_set": split})[0]
     if found := find_files(folders, names):
         return found[0]
     raise MissingSplit(f"no {names[0]} in {', '.join(map(str, folders))}")
