@@ -11,7 +11,7 @@ from config.node import plain
 from layers.normalize import Normalize
 from modeling.head import limit_head, replace_head
 from modeling.libraries import build_network, network_facts, pretrained_weights
-from modeling.losses import ClassWeights, WithAuxiliaryHeads
+from modeling.losses import ClassWeights
 from modeling.registry import LOSSES
 from modeling.weights import load_matching, match_head, read_weights
 from utils.contracts import InputSpec
@@ -108,9 +108,7 @@ def build_criterion(
     weights = arguments.get("class_weights")
     if isinstance(weights, list | tuple) and num_outputs not in (0, len(weights)):
         raise UserError(f"LOSS.class_weights: found {len(weights)} numbers for {num_outputs} classes; give one each")
-    criterion = call(LOSSES.get(name, "LOSS.NAME"), arguments, "LOSS")
-    auxiliary = network_facts(cfg.MODEL.NAME).auxiliary
-    return WithAuxiliaryHeads(criterion, auxiliary) if auxiliary else criterion
+    return call(LOSSES.get(name, "LOSS.NAME"), arguments, "LOSS")
 
 
 def _statistics(cfg: CfgNode, key: str, channels: int, default: tuple[float, ...]) -> tuple[float, ...]:

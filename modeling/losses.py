@@ -16,23 +16,6 @@ from utils.errors import UserError, require
 ClassWeights = Sequence[float] | None
 
 
-class WithAuxiliaryHeads(nn.Module):
-    """A loss for networks that return (outputs, auxiliary outputs, ...) in training, and a tensor in evaluation mode.
-
-    The losses of the auxiliary heads are added times `weight`.
-    """
-
-    def __init__(self, criterion: nn.Module, weight: float):
-        super().__init__()
-        self.criterion, self.weight = criterion, weight
-
-    def forward(self, outputs: torch.Tensor | Sequence[torch.Tensor | None], batch: Batch) -> torch.Tensor:
-        if isinstance(outputs, torch.Tensor):
-            return self.criterion(outputs, batch)
-        main, *others = (self.criterion(head, batch) for head in outputs if head is not None)
-        return main + self.weight * sum(others)
-
-
 class MeanLoss(nn.Module):
     """Base class: the mean over a batch of the samples' losses, each times its weight in `batch.weights`.
 

@@ -9,7 +9,7 @@ from utils.registry import Registry
 # A model is a factory called as `factory(num_classes=..., in_channels=..., **arguments)`: the width of the output, the
 # channels of the images, the lower-case keys beside MODEL.NAME. It returns an nn.Module that maps normalised images
 # float32 (N, in_channels, H, W) to outputs (N, num_classes), or to whatever else the task expects, such as
-# (N, num_classes, H, W). In training a network with auxiliary heads returns (outputs, auxiliary outputs, ...). An
+# (N, num_classes, H, W). In training it may return (outputs, auxiliary outputs, ...) to a loss that takes them. An
 # optional method `no_weight_decay()` returns names, or patterns, of parameters without decay. Keyword arguments of
 # `register` are the fields of `NetworkFacts`.
 MODELS = Registry[nn.Module]("model", "modeling")
@@ -34,4 +34,3 @@ class NetworkFacts:
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
     min_size: tuple[int, int] = (1, 1)  # smallest (height, width) accepted
     in_channels: int = 0  # the only number of channels accepted; 0: any
-    auxiliary: float = 0.0  # weight of the losses of auxiliary heads

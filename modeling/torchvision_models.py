@@ -14,8 +14,8 @@ from utils.errors import UserError, did_you_mean, one_line
 if TYPE_CHECKING:
     from torchvision.models import WeightsEnum
 
-# Weights of the auxiliary losses, as in the papers (arXiv:1409.4842, arXiv:1512.00567).
-_AUXILIARY = {"googlenet": 0.3, "inception_v3": 0.4}
+# Networks with auxiliary heads, which are left out: their losses helped before there was batch norm.
+_AUXILIARY = ("googlenet", "inception_v3")
 
 
 def facts(name: str) -> NetworkFacts:
@@ -24,10 +24,8 @@ def facts(name: str) -> NetworkFacts:
     transform = weights.transforms()
     # The metadata of transformers give the size that the weights were trained with.
     min_size = (32, 32) if name.startswith(("vit_", "swin_", "maxvit_")) else weights.meta.get("min_size", (1, 1))
-    if name == "inception_v3":  # required by its auxiliary head in training
-        min_size = (299, 299)
     size, mean, std = (transform.crop_size[0],) * 2, tuple(transform.mean), tuple(transform.std)
-    return NetworkFacts(size, mean, std, min_size, in_channels=3, auxiliary=_AUXILIARY.get(name, 0.0))
+    return NetworkFacts(size, mean, std, min_size, in_channels=3)
 
 
 def build(name: str, num_outputs: int, spec: InputSpec, arguments: Mapping[str, object]) -> nn.Module:
@@ -37,7 +35,7 @@ def build(name: str, num_outputs: int, spec: InputSpec, arguments: Mapping[str, 
     given: dict[str, object] = {}
     if name in _AUXILIARY:
         # Their weights were trained with another normalisation, which they apply themselves.
-        given = {"init_weights": True, "transform_input": True}
+        given = {"aux_logits": False, "init_weights": True, "transform_input": True}
     elif name.startswith("vit_"):
         given = {"image_size": spec.size[0]}
         if spec.size[0] != spec.size[1]:
@@ -61,7 +59,7 @@ def pretrained(name: str, spec: InputSpec) -> dict[str, torch.Tensor]:
 
     weights = _weights(name)
     file = os.path.join(torch.hub.get_dir(), "checkpoints", os.path.basename(weights.url))
-    auxiliary = {"aux_logits": True} if name in _AUXILIARY else {}
+    auxiliary = {"aux_logits": False} if name in _AUXILIARY else {}
     try:  # through the library's own network, which translates the names in its older files
         state = torchvision.models.get_model(name, weights=weights, **auxiliary).state_dict()
     except Exception as error:  # from the connection, the file system or a corrupt file
