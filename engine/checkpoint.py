@@ -20,7 +20,7 @@ from utils.run_folder import RunFolder
 
 VERSION = 2
 _KEYS = {1: {"model", "config", "classes", "input"}, 2: {"version", "model", "config", "classes", "resolved"}}
-_HEADER = ("version", "config", "classes", "resolved", "splits", "at_step_boundary")
+_HEADER = ("version", "config", "classes", "resolved", "splits")
 
 _PLAIN = (str, int, float, bool, bytes, type(None))
 
@@ -60,7 +60,7 @@ class Checkpoint:
     `splits` tells what was trained on and what was held out; None in a file of version 1.
 
     `state` is what the `Checkpointables` of the trainer saved, by name; of a file of version 1 it is `model` and
-    `ema` alone, which cannot be resumed. It is exact `at_step_boundary`, but not after a crash within a step.
+    `ema` alone, which cannot be resumed.
     """
 
     config: str
@@ -68,7 +68,6 @@ class Checkpoint:
     resolved: Resolved
     state: State
     splits: SplitRecord | None = None
-    at_step_boundary: bool = True
     version: int = VERSION
     source: Path = Path("checkpoint")
 

@@ -62,7 +62,7 @@ class Trainer:
         self.optimizer = self.train_step.optimizer
         self.schedule = self.train_step.schedule
         self.progress = Progress(dataset_size=len(self.train_loader.dataset))
-        self.at_step_boundary = True  # whether the state is exact, and may be resumed
+        self.at_step_boundary = True  # whether the state is exact, and may be saved
         self.result: StepResult | None = None  # of the newest step
         self.is_mixed = False  # whether the images of that step were mixed
         self.evaluation: SplitResult | None = None  # the newest one of the validation set

@@ -62,7 +62,8 @@ class Checkpoints(Hook):
             self._save(trainer)
             log.info("saved %s at epoch %.2f, step %d", self.run.last, trainer.epochs_done, trainer.step)
         elif not isinstance(error, UserError):
-            self._save_crash(trainer)
+            lost = trainer.step - self.saved_step
+            log.error("failed within step %d; a resume repeats %d steps", trainer.step, lost)
 
     def _save(self, trainer: Trainer, names: Sequence[Path] = (), must: bool = True) -> None:
         """Saves; unless it `must`, a full disk is tolerated during the training: it may have room next time."""
@@ -79,31 +80,17 @@ class Checkpoints(Hook):
 
     def _write(self, trainer: Trainer, names: Sequence[Path]) -> None:
         """Saves as `last`, which becomes `previous`, and gives the new file these further names."""
-        checkpoint = self._checkpoint(trainer)
-        if bad := first_nonfinite(checkpoint.state["model"]):
+        state = trainer.checkpointables.state_dict()
+        if bad := first_nonfinite(state["model"]):
             hint = f"lower SOLVER.BASE_LR or add warm-up; {self.run.last} was saved at step {self.saved_step}"
             place = f"epoch {trainer.epochs_done:.2f}, step {trainer.step}"
             raise UserError(f"the weights are NaN or Inf ({bad}) at {place}: {hint}")
         if self.run.last.exists():
             link_over(self.run.last, self.run.previous)
-        save_checkpoint(self.run.last, checkpoint)
+        save_checkpoint(self.run.last, Checkpoint(self.config, self.classes, self.resolved, state, self.splits))
         for path in names if self.run.previous.exists() else (*names, self.run.previous):
             link_over(self.run.last, path)
         self._note_saved(trainer)
 
     def _note_saved(self, trainer: Trainer) -> None:
         self.saved_step, self.saved_best = trainer.step, (trainer.progress.best, trainer.progress.best_loss)
-
-    def _save_crash(self, trainer: Trainer) -> None:
-        path = self.run.weights / "crash.pth"
-        try:
-            save_checkpoint(path, self._checkpoint(trainer))
-        except Exception as error:  # the first error is the one to report
-            log.warning("cannot save %s: %s", path, one_line(error))
-            return
-        lost = trainer.step - self.saved_step
-        log.error("failed within step %d; a resume repeats %d steps; crash state: %s", trainer.step, lost, path)
-
-    def _checkpoint(self, trainer: Trainer) -> Checkpoint:
-        state = trainer.checkpointables.state_dict()
-        return Checkpoint(self.config, self.classes, self.resolved, state, self.splits, trainer.at_step_boundary)

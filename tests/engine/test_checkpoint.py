@@ -39,7 +39,7 @@ def path(tmp_path):
 def test_what_is_saved_is_loaded(path):
     checkpoint = load_checkpoint(path)
     assert torch.equal(checkpoint.state["model"]["w"], torch.arange(5000.0)) and checkpoint.classes == ["a"]
-    assert checkpoint.resolved == RESOLVED and checkpoint.at_step_boundary and checkpoint.source == path
+    assert checkpoint.resolved == RESOLVED and checkpoint.source == path
     content = torch.load(path, weights_only=True)
     assert content["version"] == 2 and content["model"].keys() == {"w"} and content["config"] == "SEED: 0"
 
