@@ -18,7 +18,6 @@ from engine.precision import set_arithmetic
 from engine.registry import METRICS
 from engine.tasks.base import Metrics, Task, find_task, task_family
 from modeling.build import build_criterion, build_input_spec, build_model, build_normalize, loss_task
-from modeling.weights import NoRandomInit
 from utils.contracts import Dataset, InputSpec
 from utils.drawing import visible
 from utils.errors import UserError, did_you_mean
@@ -77,8 +76,7 @@ def build_task(cfg: CfgNode, resolved: Resolved, teacher: torch.nn.Module | None
 def build_trained_task(checkpoint: Checkpoint, cfg: CfgNode, device: torch.device) -> Task:
     """Builds the task of a prepared checkpoint with its weights, in evaluation mode on a device."""
     set_arithmetic(cfg.SOLVER.TF32, cfg.SOLVER.DETERMINISTIC)
-    with NoRandomInit():
-        task = build_task(cfg, checkpoint.resolved)
+    task = build_task(cfg, checkpoint.resolved)
     load_model_state(task.model, checkpoint.weights, str(checkpoint.source), assign=True)
     if "task" in checkpoint.state:
         load_model_state(task.without_model(), checkpoint.state["task"], str(checkpoint.source))

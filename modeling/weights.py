@@ -4,14 +4,13 @@ import math
 import re
 import zipfile
 from argparse import Namespace
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path, PosixPath
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
-from torch.overrides import TorchFunctionMode
 
 from utils.atomic_file import check_archive
 from utils.errors import UserError, one_line
@@ -26,22 +25,6 @@ _PLAIN_GLOBALS: list[Any] = [Namespace, PosixPath, np.ndarray, np.dtype, *map(ty
 _function: Any
 for _function in (np.float64().__reduce__()[0], np.zeros(0).__reduce__()[0]):
     _PLAIN_GLOBALS += [(_function, f"numpy.{core}.multiarray.{_function.__name__}") for core in ("core", "_core")]
-
-
-class NoRandomInit(TorchFunctionMode):
-    """Context manager that skips random initialisation, most of the time of building, where weights are loaded next."""
-
-    # Methods of tensors, and those functions of torch.nn.init that are dispatched before they call one.
-    _FILLING = (
-        *(torch.Tensor.normal_, torch.Tensor.uniform_, torch.Tensor.erfinv_),
-        *(nn.init.normal_, nn.init.uniform_, nn.init.kaiming_uniform_),
-    )
-
-    def __torch_function__(
-        self, function: Callable, types: object, args: tuple = (), kwargs: dict[str, Any] | None = None
-    ) -> object:
-        kwargs = kwargs or {}
-        return (args or tuple(kwargs.values()))[0] if function in self._FILLING else function(*args, **kwargs)
 
 
 def read_weights(path: str, own: Mapping[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], list[str]]:

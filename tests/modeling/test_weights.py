@@ -15,7 +15,7 @@ from torch import nn
 from config import load_config
 from modeling.build import build_input_spec, build_model, load_initial_weights
 from modeling.head import find_head, replace_head
-from modeling.weights import NoRandomInit, load_matching, read_weights
+from modeling.weights import load_matching, read_weights
 from utils.errors import UserError
 
 
@@ -374,23 +374,6 @@ def test_arguments_that_the_program_sets_are_refused(name):
     cfg = load_config(None, ["MODEL.NAME", name, "MODEL.num_classes", "4"])
     with pytest.raises(UserError, match="MODEL.num_classes: set automatically; remove it"):
         build_model(cfg, build_input_spec(cfg, {}), 3)
-
-
-def test_a_network_can_be_built_without_drawing_its_weights():
-    """Nothing is drawn from the generator, and what is not random is as it should be."""
-    cfg = load_config(None, ["MODEL.NAME", "resnet18"])
-    spec = build_input_spec(cfg, {})
-    before = torch.get_rng_state()
-    with NoRandomInit():
-        bare = build_model(cfg, spec, 3)
-        assert torch.empty(3).fill_(2).tolist() == [2, 2, 2]
-    assert torch.equal(before, torch.get_rng_state())
-    drawn = build_model(cfg, spec, 3)
-    assert not torch.equal(before, torch.get_rng_state()) and bare.state_dict().keys() == drawn.state_dict().keys()
-    assert bare.bn1.running_var.tolist() == drawn.bn1.running_var.tolist()
-    bare.load_state_dict(drawn.state_dict())
-    images = torch.rand(1, 3, 32, 32)
-    assert torch.equal(bare.eval()(images), drawn.eval()(images))
 
 
 @pytest.mark.parametrize("name", ["efficientnet_b0", "timm/efficientnet_lite0", "resnet18", "mobilenet_v3_small"])
