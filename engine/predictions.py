@@ -12,8 +12,6 @@ from utils.contracts import is_soft
 from utils.errors import UserError
 from utils.labels import class_indices, label_text
 
-_BLOCK = 2**20  # outputs in float64 at a time, because all of them take twice their memory
-
 
 @dataclass
 class Predictions:
@@ -133,11 +131,7 @@ class LabelPredictions(Predictions):
     def scores_of(self, label: int) -> tuple[np.ndarray, np.ndarray]:
         """(is positive, predicted probability) of the samples whose label is known, for one class."""
         known = self.labels[:, label] >= 0
-        return self.labels[known, label] > 0, self.probabilities(self.outputs[:, label])[known]
-
-    def probabilities(self, outputs: np.ndarray) -> np.ndarray:
-        """Returns the probabilities in float64 of some outputs of each sample, (N,) or (N, some)."""
-        return self.activation(torch.from_numpy(outputs).double()).numpy()
+        return self.labels[known, label] > 0, self.values[known, label]
 
     @cached_property
     def per_class(self) -> dict[str, np.ndarray]:
@@ -180,20 +174,11 @@ class SingleLabel(LabelPredictions):
 
     @cached_property
     def confidence(self) -> np.ndarray:  # type: ignore[override]
-        return self.probabilities(self.outputs.max(axis=1))
+        return self.values.max(axis=1)
 
     @property
     def truth_and_guess(self) -> tuple[np.ndarray, np.ndarray]:  # type: ignore[override]
         return self.target_classes, self.predicted_classes
-
-    @cached_property
-    def _log_sums(self) -> np.ndarray:
-        """float64 (N,): the logarithm of each row's sum of exponentials."""
-        outputs = torch.from_numpy(self.outputs).split(max(_BLOCK // len(self.names), 1))
-        return torch.cat([part.double().logsumexp(dim=1) for part in outputs]).numpy()
-
-    def probabilities(self, outputs: np.ndarray) -> np.ndarray:
-        return np.exp(outputs.T - self._log_sums).T
 
     @cached_property
     def confusion(self) -> np.ndarray:
@@ -239,7 +224,6 @@ class MultiLabel(LabelPredictions):
     @cached_property
     def confidence(self) -> np.ndarray:  # type: ignore[override]
         """float64 (N,): the maximum over the incorrect labels, or else the minimum over all labels."""
-        margins = np.abs(self.outputs)  # the sigmoid of which is the probability of the more probable value
-        least = margins.min(axis=1, where=self.labels >= 0, initial=np.inf)
-        most = margins.max(axis=1, where=self._mistakes, initial=0)
-        return self.probabilities(np.where(self.correct, least, most))
+        certainty = np.maximum(self.values, 1 - self.values)  # the probability of the more probable value
+        least = certainty.min(axis=1, where=self.labels >= 0, initial=1)
+        return np.where(self.correct, least, certainty.max(axis=1, where=self._mistakes, initial=0))

@@ -32,7 +32,7 @@ def prediction_table(result: SplitResult) -> Iterator[Sequence[str]]:
     if isinstance(predictions, LabelPredictions):
         yield "file", "target", "prediction", "probability", "top_k"
         best = torch.from_numpy(predictions.outputs).topk(min(_TOP_K, len(names)), dim=1)
-        probabilities = predictions.probabilities(best.values.numpy())
+        probabilities = np.take_along_axis(predictions.values, best.indices.numpy(), axis=1)
         for i, (file, labels) in enumerate(zip(files, best.indices.tolist(), strict=True)):
             values = probabilities[i].tolist()
             top = top_text([(names[label], value) for label, value in zip(labels, values, strict=True)])
