@@ -253,16 +253,8 @@ def load_model_state(model: torch.nn.Module, state: dict[str, torch.Tensor], sou
 
     With `assign` the network takes the tensors themselves, not copies.
     """
-    own = model.state_dict()
-    for name in own:
-        if name in state and own[name].shape != state[name].shape:
-            found, expected = list(state[name].shape), list(own[name].shape)
-            hint = "name the model and the data set that it was trained with"
-            raise UserError(f"{source}: {name} has the shape {found}, expected {expected}; {hint}")
-    if own.keys() != state.keys():
-        missing, unexpected = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
-        raise UserError(
-            f"{source}: {len(missing)} tensors are missing and {len(unexpected)} unexpected "
-            f"(such as {(missing + unexpected)[0]}); name the model that it was trained with"
-        )
-    model.load_state_dict(state, assign=assign)
+    try:
+        model.load_state_dict(state, assign=assign)
+    except RuntimeError as error:
+        hint = "name the model and the data set that it was trained with"
+        raise UserError(f"{source}: {one_line(error)[:300]}; {hint}") from error

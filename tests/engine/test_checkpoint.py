@@ -134,9 +134,9 @@ def test_nonfinite_is_found():
 
 def test_weights_that_do_not_fit_say_what_does_not():
     model = torch.nn.Linear(3, 2)
-    with pytest.raises(UserError, match=r"x.pth: weight has the shape \[4, 3\], expected \[2, 3\]"):
+    with pytest.raises(UserError, match=r"x.pth: .*size mismatch for weight: .*\[4, 3\].*\[2, 3\].*; name the model"):
         load_model_state(model, torch.nn.Linear(3, 4).state_dict(), "x.pth")
-    with pytest.raises(UserError, match=r"1 tensors are missing and 0 unexpected \(such as bias\)"):
+    with pytest.raises(UserError, match=r'x.pth: .*Missing key.*: "bias"\.; name the model'):
         load_model_state(model, torch.nn.Linear(3, 2, bias=False).state_dict(), "x.pth")
 
 
