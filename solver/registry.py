@@ -12,10 +12,8 @@ from utils.registry import Registry
 # Type of a schedule's argument that is a length: epochs in YAML and as a default, steps in the function.
 Steps = NewType("Steps", int)
 
-# A schedule is a pure function `schedule(step, total_steps, **arguments) -> float`: the factor on BASE_LR for the
-# optimizer step number `step`, 0 <= step < total_steps; the arguments are the lower-case keys beside
-# SOLVER.SCHEDULER.NAME. With a warm-up, `step` and `total_steps` count from its end. The factor must be finite and
-# not negative. Arguments annotated with `Steps` or `list[Steps]` are converted from epochs.
+# A schedule is a pure function `schedule(step, total_steps, **arguments) -> float`, the factor on BASE_LR: see
+# docs/extending.md. With a warm-up, `step` and `total_steps` count from its end.
 SCHEDULES = Registry[float]("schedule", "solver")
 
 

@@ -7,10 +7,7 @@ from engine.trainer import Trainer
 class Hook:
     """Called by the trainer around its steps; every method does nothing unless overridden.
 
-    A hook may read `trainer.epoch`, `trainer.step`, `trainer.epochs_done` and `trainer.progress`; after a step
-    `trainer.result` (a StepResult: loss, outputs, targets, indices, lr, updated); after an evaluation
-    `trainer.metrics` (name -> number), `trainer.evaluation` (a SplitResult) and `trainer.is_best`; and
-    `trainer.last_record`, the newest record of the training log. `trainer.stop(reason)` ends the training after the
+    docs/extending.md lists what a hook may read of the trainer. `trainer.stop(reason)` ends the training after the
     epoch. What must survive a stop is in `state_dict`: plain values and tensors.
     """
 
