@@ -4,12 +4,7 @@ from collections.abc import Callable
 
 from torch import nn
 
-_ACTIVATIONS: dict[str, Callable[..., nn.Module]] = {"relu": nn.ReLU, "hardswish": nn.Hardswish, "silu": nn.SiLU}
-
-
-def activation(name: str) -> nn.Module:
-    """Returns an in-place activation: relu, hardswish (arXiv:1905.02244) or silu (arXiv:1606.08415)."""
-    return _ACTIVATIONS[name](inplace=True)
+Activation = Callable[..., nn.Module]  # a class with the argument `inplace`
 
 
 def init_convolutions(model: nn.Module) -> None:
@@ -35,8 +30,8 @@ class ConvNormAct(nn.Sequential):
         stride: int = 1,
         groups: int = 1,
         norm: Callable[[int], nn.Module] = nn.BatchNorm2d,
-        act: str | None = "relu",
+        act: Activation | None = nn.ReLU,
     ):
         padding = (kernel_size - 1) // 2
         conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, groups=groups, bias=False)
-        super().__init__(conv, norm(out_channels), *([activation(act)] if act else []))
+        super().__init__(conv, norm(out_channels), *([act(inplace=True)] if act else []))

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from layers.conv_layer import ConvNormAct, activation
+from layers.conv_layer import Activation, ConvNormAct
 
 
 class SqueezeExcitation(nn.Module):
@@ -17,11 +17,11 @@ class SqueezeExcitation(nn.Module):
     `scale_act` maps factors to 0..1: nn.Sigmoid, in MobileNetV3 nn.Hardsigmoid. J. Hu et al., 2017, arXiv:1709.01507.
     """
 
-    def __init__(self, channels: int, squeezed: int, act: str, scale_act: type[nn.Module]):
+    def __init__(self, channels: int, squeezed: int, act: Activation, scale_act: type[nn.Module]):
         super().__init__()
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.fc1, self.fc2 = nn.Conv2d(channels, squeezed, 1), nn.Conv2d(squeezed, channels, 1)
-        self.activation, self.scale_activation = activation(act), scale_act()
+        self.activation, self.scale_activation = act(inplace=True), scale_act()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         scale = self.fc2(self.activation(self.fc1(self.avgpool(x))))  # (N, C, 1, 1)
@@ -58,7 +58,7 @@ class MBBlock(nn.Module):
         out_channels: int,
         kernel_size: int,
         stride: int,
-        act: str,
+        act: Activation,
         se: nn.Module | None = None,
         norm: Callable[[int], nn.Module] = nn.BatchNorm2d,
         drop_path: float = 0.0,

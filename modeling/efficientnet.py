@@ -57,18 +57,19 @@ class EfficientNet(nn.Module):
         # The weights of B5 to B7 were trained with TensorFlow's settings of batch norm.
         norm = partial(nn.BatchNorm2d, eps=0.001, momentum=0.01) if width >= 1.6 else nn.BatchNorm2d
         channels = make_divisible(32 * width)
-        features: list[nn.Module] = [ConvNormAct(in_channels, channels, 3, 2, norm=norm, act="silu")]
+        features: list[nn.Module] = [ConvNormAct(in_channels, channels, 3, 2, norm=norm, act=nn.SiLU)]
         total, done = sum(math.ceil(blocks * depth) for *_, blocks in _STAGES), 0
         for expansion, kernel_size, stride, base_channels, blocks in _STAGES:
             stage = []
             for i in range(math.ceil(blocks * depth)):
                 expanded, out_channels = make_divisible(channels * expansion), make_divisible(base_channels * width)
-                se = SqueezeExcitation(expanded, max(1, channels // 4), "silu", nn.Sigmoid)
+                se = SqueezeExcitation(expanded, max(1, channels // 4), nn.SiLU, nn.Sigmoid)
                 own_stride, drop = stride if i == 0 else 1, drop_path * done / total
-                stage.append(MBBlock(channels, expanded, out_channels, kernel_size, own_stride, "silu", se, norm, drop))
+                block = MBBlock(channels, expanded, out_channels, kernel_size, own_stride, nn.SiLU, se, norm, drop)
+                stage.append(block)
                 channels, done = out_channels, done + 1
             features.append(nn.Sequential(*stage))
-        features.append(ConvNormAct(channels, 4 * channels, 1, norm=norm, act="silu"))
+        features.append(ConvNormAct(channels, 4 * channels, 1, norm=norm, act=nn.SiLU))
         self.features = nn.Sequential(*features)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         head = nn.Linear(4 * channels, num_classes)

@@ -9,43 +9,43 @@ from functools import partial
 import torch
 from torch import nn
 
-from layers.conv_layer import ConvNormAct, activation, init_convolutions
+from layers.conv_layer import Activation, ConvNormAct, init_convolutions
 from layers.mb_block import MBBlock, SqueezeExcitation, make_divisible
 from modeling.registry import MODELS
 
 _norm = partial(nn.BatchNorm2d, eps=0.001, momentum=0.01)
 
 # A row of tables 1 and 2: kernel size, expanded and output channels, squeeze and excitation, activation, stride.
-Block = tuple[int, int, int, bool, str, int]
+Block = tuple[int, int, int, bool, Activation, int]
 _LARGE: list[Block] = [
-    (3, 16, 16, False, "relu", 1),
-    (3, 64, 24, False, "relu", 2),
-    (3, 72, 24, False, "relu", 1),
-    (5, 72, 40, True, "relu", 2),
-    (5, 120, 40, True, "relu", 1),
-    (5, 120, 40, True, "relu", 1),
-    (3, 240, 80, False, "hardswish", 2),
-    (3, 200, 80, False, "hardswish", 1),
-    (3, 184, 80, False, "hardswish", 1),
-    (3, 184, 80, False, "hardswish", 1),
-    (3, 480, 112, True, "hardswish", 1),
-    (3, 672, 112, True, "hardswish", 1),
-    (5, 672, 160, True, "hardswish", 2),
-    (5, 960, 160, True, "hardswish", 1),
-    (5, 960, 160, True, "hardswish", 1),
+    (3, 16, 16, False, nn.ReLU, 1),
+    (3, 64, 24, False, nn.ReLU, 2),
+    (3, 72, 24, False, nn.ReLU, 1),
+    (5, 72, 40, True, nn.ReLU, 2),
+    (5, 120, 40, True, nn.ReLU, 1),
+    (5, 120, 40, True, nn.ReLU, 1),
+    (3, 240, 80, False, nn.Hardswish, 2),
+    (3, 200, 80, False, nn.Hardswish, 1),
+    (3, 184, 80, False, nn.Hardswish, 1),
+    (3, 184, 80, False, nn.Hardswish, 1),
+    (3, 480, 112, True, nn.Hardswish, 1),
+    (3, 672, 112, True, nn.Hardswish, 1),
+    (5, 672, 160, True, nn.Hardswish, 2),
+    (5, 960, 160, True, nn.Hardswish, 1),
+    (5, 960, 160, True, nn.Hardswish, 1),
 ]
 _SMALL: list[Block] = [
-    (3, 16, 16, True, "relu", 2),
-    (3, 72, 24, False, "relu", 2),
-    (3, 88, 24, False, "relu", 1),
-    (5, 96, 40, True, "hardswish", 2),
-    (5, 240, 40, True, "hardswish", 1),
-    (5, 240, 40, True, "hardswish", 1),
-    (5, 120, 48, True, "hardswish", 1),
-    (5, 144, 48, True, "hardswish", 1),
-    (5, 288, 96, True, "hardswish", 2),
-    (5, 576, 96, True, "hardswish", 1),
-    (5, 576, 96, True, "hardswish", 1),
+    (3, 16, 16, True, nn.ReLU, 2),
+    (3, 72, 24, False, nn.ReLU, 2),
+    (3, 88, 24, False, nn.ReLU, 1),
+    (5, 96, 40, True, nn.Hardswish, 2),
+    (5, 240, 40, True, nn.Hardswish, 1),
+    (5, 240, 40, True, nn.Hardswish, 1),
+    (5, 120, 48, True, nn.Hardswish, 1),
+    (5, 144, 48, True, nn.Hardswish, 1),
+    (5, 288, 96, True, nn.Hardswish, 2),
+    (5, 576, 96, True, nn.Hardswish, 1),
+    (5, 576, 96, True, nn.Hardswish, 1),
 ]
 
 
@@ -57,16 +57,16 @@ class MobileNetV3(nn.Module):
     ):
         super().__init__()
         channels = 16
-        features: list[nn.Module] = [ConvNormAct(in_channels, channels, 3, 2, norm=_norm, act="hardswish")]
+        features: list[nn.Module] = [ConvNormAct(in_channels, channels, 3, 2, norm=_norm, act=nn.Hardswish)]
         for kernel_size, expanded, out_channels, has_se, act, stride in blocks:
-            se = SqueezeExcitation(expanded, make_divisible(expanded // 4), "relu", nn.Hardsigmoid) if has_se else None
+            se = SqueezeExcitation(expanded, make_divisible(expanded // 4), nn.ReLU, nn.Hardsigmoid) if has_se else None
             features.append(MBBlock(channels, expanded, out_channels, kernel_size, stride, act, se, norm=_norm))
             channels = out_channels
-        features.append(ConvNormAct(channels, 6 * channels, 1, norm=_norm, act="hardswish"))
+        features.append(ConvNormAct(channels, 6 * channels, 1, norm=_norm, act=nn.Hardswish))
         self.features = nn.Sequential(*features)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         first, last = nn.Linear(6 * channels, hidden), nn.Linear(hidden, num_classes)
-        self.classifier = nn.Sequential(first, activation("hardswish"), nn.Dropout(dropout), last)
+        self.classifier = nn.Sequential(first, nn.Hardswish(inplace=True), nn.Dropout(dropout), last)
         init_convolutions(self)
         for linear in (first, last):
             nn.init.normal_(linear.weight, 0, 0.01)
