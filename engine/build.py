@@ -48,7 +48,6 @@ from modeling.dry_run import cpu_bf16_support, dry_run
 from modeling.head import find_head
 from modeling.losses import balanced_weights
 from solver.build import build_optimizer, build_schedule
-from solver.groups import describe_groups
 from utils.contracts import Dataset, output_names, targets_of
 from utils.errors import UserError, did_you_mean
 from utils.logger import get_logger
@@ -261,5 +260,7 @@ def _log_summary(cfg: CfgNode, trainer: Trainer, resolved: Resolved, val_set: Da
         log.warning("%s: the two corrections multiply, and rare classes may count too much; set one", found)
     size = "x".join(map(str, (resolved.input.channels, *resolved.input.size)))
     log.info("%s: %s, input %s, on %s, AMP %s", cfg.MODEL.NAME, parameters, size, resolved.device, resolved.amp)
-    for line in describe_groups(trainer.optimizer.param_groups, trainer.schedule.base_lrs):
-        log.info("%s", line)
+    for group, rate in zip(trainer.optimizer.param_groups, trainer.schedule.base_lrs, strict=True):
+        tensors, count = len(group["params"]), sum(p.numel() for p in group["params"])
+        found = f"{tensors} tensors with {count:,} parameters"
+        log.info("%s: learning rate %.4g, weight decay %.4g", found, rate, group["weight_decay"])

@@ -2,7 +2,6 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Sequence
 from fnmatch import fnmatch
 from typing import Any
 
@@ -58,15 +57,6 @@ def other_groups(module: nn.Module | None, lr: float) -> list[ParamGroup]:
     """Returns trainable parameters beside the network's as one group without weight decay; no group without any."""
     parameters = [p for p in module.parameters() if p.requires_grad] if module is not None else []
     return [{"params": parameters, "lr": lr, "weight_decay": 0.0}] if parameters else []
-
-
-def describe_groups(groups: Sequence[ParamGroup], rates: Sequence[float]) -> list[str]:
-    """Returns the lines of a table of parameter groups, with their learning rates `rates`."""
-    rows = [("learning rate", "weight decay", "tensors", "parameters")]
-    for group, rate in zip(groups, rates, strict=True):
-        count = sum(p.numel() for p in group["params"])
-        rows.append((f"{rate:.4g}", f"{group['weight_decay']:.4g}", f"{len(group['params'])}", f"{count:,}"))
-    return ["  ".join(f"{cell:>{len(title)}}" for cell, title in zip(row, rows[0], strict=True)) for row in rows]
 
 
 def _layers(module: nn.Module, half: float, prefix: str = "") -> list[str]:
