@@ -2,14 +2,13 @@
 
 import math
 from collections.abc import Callable
-from functools import partial
 
 import torch
 from torch import nn
 
 from config import CfgNode
 from solver.groups import learning_rates, other_groups, parameter_groups
-from solver.lr_scheduler import Schedule, check_factor, with_warmup
+from solver.lr_scheduler import Schedule, check_factor
 from solver.optimizers import find_optimizer, make_optimizer
 from solver.registry import SCHEDULES, in_steps
 from utils.errors import UserError
@@ -59,11 +58,13 @@ def schedule_factor(cfg: CfgNode, steps_per_epoch: int) -> Callable[[int], float
     schedule = SCHEDULES.get(scheduler.NAME, f"{key}.NAME")
     arguments = in_steps(schedule, scheduler.arguments(), steps_per_epoch, key)
     call(schedule, arguments, key, step=0, total_steps=1)  # reports unknown and missing arguments
-    factor: Callable[..., float] = partial(schedule, **arguments)
     total_steps = cfg.SOLVER.MAX_EPOCHS * steps_per_epoch
     warmup_steps = min(round(scheduler.WARMUP_EPOCHS * steps_per_epoch), total_steps - 1)
-    if warmup_steps:
-        factor = with_warmup(factor, warmup_steps)
-    factor = partial(factor, total_steps=total_steps)
+
+    def factor(step: int) -> float:
+        if step < warmup_steps:  # linear, from above 0 to 1
+            return (step + 1) / warmup_steps
+        return schedule(step - warmup_steps, total_steps - warmup_steps, **arguments)
+
     check_factor(factor, total_steps, key)
     return factor

@@ -94,17 +94,6 @@ def _anneal(start: float, end: float, progress: float) -> float:
     return end + (start - end) * (1 + math.cos(math.pi * min(progress, 1.0))) / 2
 
 
-def with_warmup(factor: Callable[[int, int], float], warmup_steps: int) -> Callable[[int, int], float]:
-    """Returns `factor` preceded by a linear warm-up to 1 over `warmup_steps` steps, the first above 0."""
-
-    def warmed(step: int, total_steps: int) -> float:
-        if step < warmup_steps:
-            return (step + 1) / warmup_steps
-        return factor(step - warmup_steps, total_steps - warmup_steps)
-
-    return warmed
-
-
 def check_factor(factor: Callable[[int], float], total_steps: int, key: str) -> None:
     """Evaluates a factor at up to 1000 steps, the last among them.
 
