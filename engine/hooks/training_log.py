@@ -1,6 +1,7 @@
 """The training log: lines of text, and records in metrics.jsonl."""
 
 import math
+import resource
 import sys
 import time
 from typing import IO
@@ -141,7 +142,7 @@ class TrainingLog(Hook):
         speed, wait = self.line_samples / seconds, (trainer.data_seconds - self.line_wait) / seconds
         record: Record = {"kind": "step", "epoch": trainer.epochs_done, "step": trainer.step, "lr": lr}
         record |= {f"train_{name}": value for name, value in averages.items()} | self.step_values
-        record |= {"images_per_second": speed, "data_wait": wait, **peak_memory(trainer.device)}
+        record |= {"images_per_second": speed, "data_wait": wait, "memory_mib": peak_memory(trainer.device)}
         self._start_line(trainer)
         self._write(record, trainer)
         log.info(
@@ -166,13 +167,9 @@ def _listed(numbers: dict[str, float]) -> str:
     return "  ".join(f"{name} {value:.4f}" for name, value in numbers.items())
 
 
-def peak_memory(device: torch.device) -> dict[str, float]:
-    """Returns `memory_mib`, of tensors on a GPU or else of this process; nothing where the system does not say."""
+def peak_memory(device: torch.device) -> float:
+    """Returns the peak in MiB, of tensors on a GPU or else of this process."""
     if device.type == "cuda":
-        return {"memory_mib": torch.cuda.max_memory_allocated(device) / 2**20}
-    try:
-        import resource
-    except ImportError:  # not a POSIX system
-        return {}
+        return torch.cuda.max_memory_allocated(device) / 2**20
     unit = 1 if sys.platform == "darwin" else 2**10  # macOS counts bytes, Linux KiB
-    return {"memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20}
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
