@@ -32,8 +32,10 @@ from data.reading import ReadResult, SampleReader
 from data.samplers import SampleKey
 from utils.contracts import Batch
 from utils.errors import UserCodeError, UserError, one_line
+from utils.logger import get_logger
 
 _INTERVAL = 0.2  # seconds between two calls of `poll` while waiting
+_SLOW = 30.0  # seconds of waiting after which the log says so
 _PATIENCE = 1.0  # seconds that a process has to end by itself
 _HINTS = {
     -signal.SIGKILL: "the machine may be out of memory: lower DATALOADER.NUM_WORKERS",
@@ -47,11 +49,15 @@ T = TypeVar("T")
 
 def _await(get: Callable[[], T], poll: Poll) -> T:
     """Calls `get`, which waits for at most _INTERVAL, until it finds something, and `poll` in between."""
+    slow_at = time.monotonic() + _SLOW
     while True:
         with suppress(Empty):
             if found := get():
                 return found
         poll()
+        if time.monotonic() > slow_at:
+            get_logger("data").warning("no batch for %g s: DATASETS.ROOT is slow to read, or a read is stuck", _SLOW)
+            slow_at = math.inf
 
 
 class Inline:

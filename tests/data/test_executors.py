@@ -1,6 +1,7 @@
 """Readers in a thread and in processes: order, interruption, failure, and their end."""
 
 import faulthandler
+import logging
 import multiprocessing
 import os
 import queue
@@ -128,6 +129,19 @@ def test_poll_is_called_while_waiting_and_may_stop_it(executor):
     assert time.monotonic() - begin < 0.6
     assert next(made.batches(0, 32)).indices.tolist() == list(range(32, 40))  # and it can go on
     made.close()
+
+
+@EXECUTORS
+def test_a_slow_read_is_waited_for_and_said_once(executor, monkeypatch, caplog):
+    monkeypatch.setattr("data.executors._SLOW", 0.1)
+    monkeypatch.setattr("data.executors._INTERVAL", 0.05)
+    logging.getLogger("strata").propagate = True
+    made = make(lambda i: time.sleep(0.4 * (i == 11)), executor())
+    assert len(list(made.batches())) == 5
+    made.close()
+    assert [record.getMessage() for record in caplog.records] == [
+        "no batch for 0.1 s: DATASETS.ROOT is slow to read, or a read is stuck"
+    ]
 
 
 def test_two_loaders_never_read_in_two_threads_at_once():
