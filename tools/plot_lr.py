@@ -1,4 +1,7 @@
-"""Plot the learning rate of an experiment over its epochs."""
+"""Plot the learning rate of an experiment over its epochs.
+
+--output decides the format: .png, .pdf or .svg. Nothing is read but the configuration.
+"""
 
 from collections.abc import Sequence
 
