@@ -1,7 +1,6 @@
 """Finding image files in folders."""
 
 import os
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -9,8 +8,14 @@ from pathlib import Path
 from utils.errors import printable
 from utils.labels import nfc
 
+_HEIC = (".heic", ".heif", ".hif")
 IMAGE_SUFFIXES: tuple[str, ...] = tuple(".jpg .jpeg .png .bmp .webp .tif .tiff .ppm .pgm .gif .avif .jfif".split())
-IMAGE_SUFFIXES += (".heic", ".heif", ".hif") if find_spec("pillow_heif") else ()
+IMAGE_SUFFIXES += _HEIC if find_spec("pillow_heif") else ()
+# Images that no decoder here reads, those of cameras and of medicine among them.
+_UNREADABLE = (
+    *_HEIC,
+    *".jxl .jp2 .j2k .svg .psd .xcf .exr .hdr .ico .eps .dcm .cr2 .cr3 .nef .arw .dng .orf .rw2".split(),
+)
 _JUNK = {"__macosx", "thumbs.db", "desktop.ini"}
 
 
@@ -44,13 +49,16 @@ def is_image(path: str) -> bool:
     return path.lower().endswith(IMAGE_SUFFIXES)
 
 
-def ignored(paths: Iterable[str]) -> str | None:
-    """Returns what to say about the files among `paths` that are not read: how many, of which kinds, and an example."""
-    others = [path for path in paths if not is_image(path)]
-    kinds = Counter(os.path.splitext(path)[1].lower() for path in others)
-    found = ", ".join(f"{count} {printable(kind) or 'without a suffix'}" for kind, count in kinds.most_common(4))
-    advice = "convert images among them to PNG or JPEG, or pip install pillow-heif for .heic"
-    return f"ignored {len(others)} files ({found}), such as {printable(min(others))}; {advice}" if others else None
+def ignored(paths: Iterable[str]) -> Iterator[str]:
+    """Yields what to say about the files among `paths` that are not read: a count and an example of each kind."""
+    others = {path for path in paths if not is_image(path)}
+    images = {path for path in others if path.lower().endswith(_UNREADABLE)}
+    heic = any(path.lower().endswith(_HEIC) for path in images)
+    hint = f"{'pip install pillow-heif, or ' if heic else ''}convert them to PNG or JPEG"
+    if images:
+        yield f"ignored {len(images)} images in formats that cannot be read, such as {printable(min(images))}; {hint}"
+    if rest := others - images:
+        yield f"ignored {len(rest)} files that are not images, such as {printable(min(rest))}"
 
 
 def is_junk(name: str) -> bool:

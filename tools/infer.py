@@ -71,7 +71,7 @@ def image_files(paths: Sequence[Path]) -> list[Path]:
         if not path.exists():
             raise UserError(f"{path}: no such image or folder")
         names = list(walk_files(path)) if path.is_dir() else []
-        if message := ignored(names):
+        for message in ignored(names):
             log.warning("%s: %s", path, message)
         found = sorted(path / name for name in names if is_image(name)) if path.is_dir() else [path]
         if not found:

@@ -94,8 +94,8 @@ def _scan(root: Path, prefix: Path, folders: Sequence[tuple[str, str]]) -> dict[
     if lost:
         message = "%s: ignored %d images and broken links outside the class folders, such as %s"
         get_logger("data").warning(message, root / prefix, len(lost), printable(min(lost)))
-    if said := ignored(every):
-        get_logger("data").warning("%s: %s", root, said)
+    for message in ignored(every):
+        get_logger("data").warning("%s: %s", root, message)
     return paths
 
 

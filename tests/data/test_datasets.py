@@ -131,7 +131,7 @@ def test_image_folder(photos, caplog):
     assert dataset[3][0].read(3).shape == (12, 10, 3)
     messages = [record.getMessage() for record in caplog.records]
     assert any("ignored 1 folders without images: empty" in message for message in messages)
-    assert any("ignored 1 files (1 .txt), such as cat/notes.txt" in message for message in messages)
+    assert any("ignored 1 files that are not images, such as cat/notes.txt" in message for message in messages)
     with pytest.raises(MissingSplit):
         ImageFolder(photos, "test")
 
@@ -148,13 +148,14 @@ def test_image_folder_with_splits(photos, tmp_path_factory):
         ImageFolder(root, "test", train.classes)
 
 
-def test_files_that_are_not_read_are_counted_by_suffix(photos, caplog):
+@pytest.mark.parametrize("suffix", ".HEIC .heif .jxl .svg .psd .CR2 .nef .dng .dcm".split())
+def test_images_that_cannot_be_read_are_said_to_be_images(photos, caplog, suffix):
     for i in range(20):
-        (photos / "dog" / f"IMG_{i:02d}.{'heic' if i % 2 else 'HEIC'}").write_bytes(b"x")
-    (photos / "dog" / "README").write_bytes(b"x")
+        (photos / "dog" / f"IMG_{i:02d}{suffix}").write_bytes(b"x")
     assert len(ImageFolder(photos, "train")) == 5
-    found = "ignored 22 files (20 .heic, 1 .txt, 1 without a suffix), such as cat/notes.txt; convert images among them"
-    assert found in caplog.text and "pip install pillow-heif for .heic" in caplog.text
+    install = "pip install pillow-heif, or " if suffix in (".HEIC", ".heif") else ""
+    found = f"ignored 20 images in formats that cannot be read, such as dog/IMG_00{suffix}; {install}convert them to"
+    assert found in caplog.text and "ignored 1 files that are not images, such as cat/notes.txt" in caplog.text
 
 
 @pytest.mark.parametrize("form", ["NFC", "NFD"])

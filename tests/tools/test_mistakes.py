@@ -56,7 +56,7 @@ def test_a_folder_of_ones_own(tool, photos):
     done = tool("train_net", *words)
     assert done.code == 0
     assert "ignored 1 folders without images: empty" in done.err
-    assert "1 files (1 .txt), such as cat/notes.txt" in done.err
+    assert "1 files that are not images, such as cat/notes.txt" in done.err
     assert "image_folder: 9 training images, 3 for validation; classification with 3 outputs" in done.err
     tested = tool("test_net")
     assert tested.code == 0 and "testing the validation set instead" in tested.err
