@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from config import CfgNode
-from data.executors import Executor, Inline, Processes
+from data.executors import Executor, Inline, Processes, check_sizes
 from data.held_out import SplitOptions, Splits, divide, is_column
 from data.loaders import Loader
 from data.mixing import BatchTransforms
@@ -66,7 +66,8 @@ def build_split(cfg: CfgNode, split: str, classes: list[str] | None = None) -> D
 def build_train_and_val(cfg: CfgNode, record: SplitRecord | None = None, classes: list[str] | None = None) -> Splits:
     """Builds the training set and the validation set: a fold, the data set's own, or a part of the training set.
 
-    With the `record` and the output names of a run they are those of the run. Raises UserError for an empty one.
+    With the `record` and the output names of a run they are those of the run. Raises UserError for fewer than 2
+    training images.
     """
     source: Dataset = build_split(cfg, "train", classes)
     own_val: Dataset | None = None
@@ -79,7 +80,7 @@ def build_train_and_val(cfg: CfgNode, record: SplitRecord | None = None, classes
     if splits.val is not None and own_val is None and (warning := class_gap(splits.val)):
         get_logger("data").warning("DATASETS.NAME %s: its validation part has %s", data.NAME, warning)
     if len(splits.train) < 2:
-        raise UserError(f"DATASETS.NAME {data.NAME}: found {len(splits.train)} training image, expected at least 2")
+        raise UserError(f"DATASETS.NAME {data.NAME}: training images: found {len(splits.train)}, expected at least 2")
     return splits
 
 
@@ -89,8 +90,7 @@ def build_train_loader(
     """Builds the loader of augmented training batches, drawn by DATASETS.SAMPLER."""
     draw_weights, loss_weights = sampling_weights(dataset, cfg.DATASETS.SAMPLER, cfg.DATASETS.NAME)
     reader = build_reader(cfg, dataset, spec, True, loss_weights, spatial_targets)
-    size = cfg.SOLVER.BATCH_SIZE
-    return Loader(reader, _build_executor(cfg, size), size, True, draw_weights, pin_memory, cfg.DATASETS.MAX_SKIPPED)
+    return _build_loader(cfg, reader, cfg.SOLVER.BATCH_SIZE, True, draw_weights, pin_memory)
 
 
 def build_eval_loader(
@@ -98,13 +98,16 @@ def build_eval_loader(
 ) -> Loader:
     """Builds the loader for validation, testing and inference: in order, TEST.BATCH_SIZE at a time."""
     reader = build_reader(cfg, dataset, spec, train=False, spatial_targets=spatial_targets)
-    size, share = cfg.TEST.BATCH_SIZE, cfg.DATASETS.MAX_SKIPPED
-    return Loader(reader, _build_executor(cfg, size), size, pin_memory=pin_memory, max_broken=share)
+    return _build_loader(cfg, reader, cfg.TEST.BATCH_SIZE, False, None, pin_memory)
 
 
-def _build_executor(cfg: CfgNode, batch_size: int) -> Executor:
+def _build_loader(
+    cfg: CfgNode, reader: SampleReader, size: int, shuffle: bool, draw_weights: Weights, pin_memory: bool
+) -> Loader:
     count, prefetch, kind = cfg.DATALOADER.NUM_WORKERS, cfg.DATALOADER.PREFETCH, cfg.DATALOADER.WORKER_KIND
-    return Processes(count, prefetch, kind, batch_size) if count else Inline(prefetch)
+    executor: Executor = Processes(count, prefetch, kind, size) if count else Inline(prefetch)
+    check_sizes(reader, executor, size)
+    return Loader(reader, executor, size, shuffle, draw_weights, pin_memory, cfg.DATASETS.MAX_SKIPPED)
 
 
 def build_reader(
@@ -119,9 +122,7 @@ def build_reader(
         found = f"{len(missing)} files do not exist: {'; '.join(missing[:3])}{'; ...' if len(missing) > 3 else ''}"
         raise UserError(f"{found}: correct the paths (DATASETS.suffix adds an ending), or set DATASETS.ON_ERROR skip")
     options = (cfg.SEED, weights, on_broken, cfg.DATASETS.MAX_PIXELS, spatial_targets)
-    reader = SampleReader(dataset, transforms, spec.size, spec.channels, *options)
-    reader.check_sizes()
-    return reader
+    return SampleReader(dataset, transforms, spec.size, spec.channels, *options)
 
 
 def _build_transform(entry: Entry, spec: InputSpec, key: str, spatial_targets: bool) -> Transform:

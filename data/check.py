@@ -145,7 +145,10 @@ def wide_warning(usable: Sequence[Record]) -> str | None:
 
 
 def _flag_copies(same: Sequence[Record]) -> None:
-    """Flags records with the same pixels. The first within a split and a label is not a duplicate."""
+    """Flags records with the same pixels.
+
+    The first in a split is not a duplicate; if labels within the split differ, all of its copies are in conflict.
+    """
     splits = {split: list(members) for split, members in groupby(same, attrgetter("split"))}
     labels = {split: " / ".join(sorted({record.label for record in members})) for split, members in splits.items()}
     disputed = {split for split, members in splits.items() if labels_conflict([member.target for member in members])}

@@ -14,7 +14,7 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from functools import partial
 from mmap import mmap
 from multiprocessing import util
@@ -35,6 +35,7 @@ from utils.errors import UserCodeError, UserError, one_line
 from utils.logger import get_logger
 
 _INTERVAL = 0.2  # seconds between two calls of `poll` while waiting
+_TRIED = 32  # samples that are read at the start where transforms do not take images of every size
 _SLOW = 30.0  # seconds of waiting after which the log says so
 _PATIENCE = 1.0  # seconds that a process has to end by itself
 _HINTS = {
@@ -273,3 +274,19 @@ class ReaderTraceback(Exception):
 
 
 Executor = Inline | Processes
+
+
+def check_sizes(reader: SampleReader, executor: Executor, batch_size: int) -> None:
+    """Tries the transforms on a 3:2 and a 2:3 image and, if one does not fit, on some samples of the data set.
+
+    Raises UserError if those come out in another size, or cannot be read.
+    """
+    count = len(reader.dataset)
+    if not count or reader.takes_any_size():
+        return
+    keys = [SampleKey(i * count // _TRIED, 0, 0) for i in range(_TRIED)]
+    batches = (keys[start : start + batch_size] for start in range(0, _TRIED, batch_size))
+    with closing(executor.run(reader, batches, lambda: None)) as results:
+        for result in results:
+            if result.error is not None:
+                raise result.error

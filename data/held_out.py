@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import blake2b
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -52,7 +53,8 @@ def divide(source: Dataset, own_val: Dataset | None, options: SplitOptions, reco
     """Divides a data set as in the record of a run, or anew; `own_val` is its own validation set.
 
     Samples come in the order of the record, whatever their order is now. Logs the number of training samples that are
-    not in the record, which are ignored, and of missing validation samples. Raises UserError if a part is empty.
+    not in the record, which are ignored, and of missing validation samples. Raises UserError if nothing of the record
+    is left, or a division leaves nothing on one side.
     """
     found, found_val = (_identify(dataset, options.seed) for dataset in (source, own_val))
     record = _draw(source, found, found_val, options) if record is None else record
@@ -62,7 +64,7 @@ def divide(source: Dataset, own_val: Dataset | None, options: SplitOptions, reco
         rows[which] = _locate(_Identities(record.names[which], record.fingerprints[which]), samples)
     present = rows >= 0
     if not present.any():
-        raise UserError(f"none of the {len(rows)} images that the run was divided into are in the data set; restore it")
+        raise UserError(f"none of the run's {len(rows)} images are in the data set; restore the data")
     if len(added := np.setdiff1d(np.arange(len(source)), rows[~is_own])):
         log.warning("ignored %d images that were added since, such as %s", len(added), source.name(int(added[0])))
     is_val = is_own | (record.parts == record.VAL)
@@ -103,13 +105,15 @@ def _locate(wanted: _Identities, present: _Identities) -> np.ndarray:
     order, wanted_order = (np.lexsort((s.fingerprints, s.names)) for s in (present, wanted))
     names, wanted_names = present.names[order], wanted.names[wanted_order]
     copy = np.arange(len(wanted_names)) - np.searchsorted(wanted_names, wanted_names)
-    place = np.minimum(np.searchsorted(names, wanted_names) + copy, len(names) - 1)
+    place, end = np.searchsorted(names, wanted_names) + copy, np.searchsorted(names, wanted_names, side="right")
     rows = np.empty(len(wanted_names), np.int64)
-    rows[wanted_order] = np.where(names[place] == wanted_names, order[place], -1)
+    rows[wanted_order] = np.where(place < end, order[np.minimum(place, len(names) - 1)], -1)
     return rows
 
 
 def _draw(source: Dataset, found: _Identities, found_val: _Identities, options: SplitOptions) -> SplitRecord:
+    if is_column(options.group):
+        group_names(source, options.group)  # a mistake is reported even if nothing is drawn
     parts = np.full(len(source), SplitRecord.TRAIN, np.uint8)
     strata = strata_of(source)
     if not len(found_val.names) and (options.fold or options.val_ratio):
@@ -183,7 +187,7 @@ def _content_groups(dataset: Dataset) -> list[str]:
         with suppress(OSError):  # missing: in a group of its own
             of_size[os.path.getsize(path(i)) if path else 0].append(i)
     first: dict[bytes, str] = {}
-    for i in (i for members in of_size.values() if len(members) > 1 for i in members):
+    for i in chain.from_iterable(members for members in of_size.values() if len(members) > 1):
         with suppress(BrokenImage):
             source = dataset[i][0]
             content = source.data if isinstance(source, EncodedImage) else np.ascontiguousarray(source).tobytes()

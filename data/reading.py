@@ -18,7 +18,6 @@ from utils.errors import Interrupted, UserCodeError, UserError, one_line, printa
 Sample = tuple[np.ndarray, Target]  # pixels uint8 (H, W, C), target
 # Treatment of a corrupt image: stop, read another sample in its place, or leave it out of the batch.
 OnBroken = Literal["raise", "replace", "skip"]
-_TRIED = 32  # samples that are read at the start where transforms do not take images of every size
 Weights = np.ndarray | None  # (n,), of all samples of a data set in the loss
 
 
@@ -49,17 +48,14 @@ class SampleReader:
     max_pixels: int = MAX_PIXELS
     spatial_targets: bool = False
 
-    def check_sizes(self) -> None:
-        """Raises UserError if the transforms leave images of 3:2 and 2:3, and some of the data set, in another size."""
+    def takes_any_size(self) -> bool:
+        """Whether the transforms bring images of 3:2 and of 2:3 to the size of the network's."""
         side, rng = max(self.size), np.random.default_rng(0)
         with suppress(Exception):
             for height, width in ((2 * side, 3 * side), (3 * side, 2 * side)):
                 self._transform(np.zeros((height, width, self.channels), np.uint8), np.zeros((height, width)), rng)
-            return
-        count = len(self.dataset)
-        result = self.read([SampleKey(i * count // _TRIED, 0, 0) for i in range(_TRIED if count else 0)])
-        if result.error is not None:
-            raise result.error
+            return True
+        return False
 
     def read(self, keys: Sequence[SampleKey], out: np.ndarray | None = None) -> ReadResult:
         """Reads a batch, its pixels into `out`, uint8 (at least N, H, W, C), if given.

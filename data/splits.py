@@ -1,8 +1,8 @@
 """Divisions of a data set as functions of the samples' names: an edit of a few samples moves few others.
 
-A unit is one or more samples that stay together: copies of the same name, or a group. `units` int64 (n,) are their
-hashes, `strata` int64 (n,) those of `data.subset.strata_of`. The units of a stratum are ordered by their hashes; a
-unit belongs to the stratum of most of its samples.
+A unit is one or more samples that stay together: copies of the same name, or a group. `units`, int64 (n,), is the hash
+of each sample's unit; `strata`, int64 (n,), comes from `data.subset.strata_of`. The units of a stratum are ordered by
+their hashes; a unit belongs to the stratum of most of its samples.
 """
 
 import posixpath
@@ -29,7 +29,7 @@ def held_out(units: np.ndarray, strata: np.ndarray, share: float) -> np.ndarray:
     Every stratum keeps at least one unit for training.
     """
     ranked = _rank(units, strata)
-    count = np.minimum(np.maximum(np.rint(ranked.size * share), 1), ranked.size - 1)
+    count = np.clip(np.rint(ranked.size * share), 1, ranked.size - 1)
     return (ranked.place < count)[ranked.unit_of]
 
 
@@ -40,16 +40,16 @@ def in_fold(units: np.ndarray, strata: np.ndarray, fold: Sequence[int]) -> np.nd
     """
     part, parts = fold
     ranked = _rank(units, strata)
-    # Strata begin with different parts, or the first parts would be the smallest in every stratum.
+    # Each stratum starts at a different part; otherwise part 1 would be the largest in every stratum.
     return ((ranked.place * parts // ranked.size + ranked.stratum) % parts == part - 1)[ranked.unit_of]
 
 
-def balanced_subset(names: np.ndarray, strata: np.ndarray, count: int) -> np.ndarray:
+def balanced_subset(hashes: np.ndarray, strata: np.ndarray, count: int) -> np.ndarray:
     """Returns the sorted indices (count,) of samples, spread over the strata as evenly as their sizes permit.
 
-    Within a stratum the samples with the lowest hashes `names` (n,) are chosen.
+    Within a stratum the samples with the lowest `hashes` (n,) of their names are chosen.
     """
-    order = np.lexsort((names, strata))
+    order = np.lexsort((hashes, strata))
     sizes = np.unique(strata, return_counts=True)[1]
     places = np.concatenate([np.arange(size) for size in sizes])
     return np.sort(order[np.argsort(places, kind="stable")[:count]])

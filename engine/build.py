@@ -108,7 +108,8 @@ def _check_continuation(
     cfg: CfgNode, checkpoint: Checkpoint, splits: Splits, allow_changes: Collection[str]
 ) -> dict[str, str]:
     """Returns and logs the keys that changed since the checkpoint. Raises UserError for other data or a refused key."""
-    check_data(len(splits.train), splits.missing, splits.relabelled)
+    num_val = None if splits.val is None else len(splits.val)
+    check_data(len(splits.train), splits.missing, splits.relabelled, num_val)
     changes = compare(load_text(checkpoint.config, str(checkpoint.source)), cfg, allow_changes)
     for line in changes.values():
         get_logger("resume").info("changed: %s", line)

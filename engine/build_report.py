@@ -53,7 +53,8 @@ def report_on_split(folder: Path, checkpoint: Checkpoint, cfg: CfgNode, result: 
     facts = {"checkpoint": chosen, "data set": f"{cfg.DATASETS.NAME} in {cfg.DATASETS.ROOT}"}
     write_split_report(folder, _title(cfg), result, checkpoint.source, {**facts, **run_metadata(run, history)})
     if run is not None and folder.parent == run.report:
-        _write_index(run, cfg, checkpoint.epoch)
+        is_best = checkpoint.source == run.best or not run.best.exists()
+        _write_index(run, cfg, (checkpoint if is_best else load_checkpoint(run.best, mapped=True)).epoch)
 
 
 def report_on_training(run: RunFolder, now: CfgNode, watch: Watch = lambda batches, total: batches) -> Path:

@@ -63,10 +63,15 @@ def find_checkpoint(path: Path) -> Path:
     raise UserError(f"{path}: {problem}; train one first: python tools/train_net.py")
 
 
-def check_data(found: int, missing: int, relabelled: Sequence[str]) -> None:
-    """Raises UserError if training samples of the run to resume are missing, or have another label or weight."""
+def check_data(found: int, missing: int, relabelled: Sequence[str], num_val: int | None) -> None:
+    """Raises UserError if training samples of the run to resume are missing, or have another label or weight.
+
+    `num_val` validation samples are left, None in a run without; it cannot go on if none is.
+    """
     total, problem = found + missing, ""
-    if missing:
+    if num_val == 0:
+        problem = "all validation images of the run are missing"
+    elif missing:
         problem = f"{missing} of the run's {total} training images are missing"
     elif relabelled:
         problem = f"{len(relabelled)} of {total} training images have another label or weight, such as {relabelled[0]}"

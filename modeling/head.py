@@ -50,10 +50,12 @@ def replace_head(model: nn.Module, num_outputs: int, hidden: int, dropout: float
 def limit_head(model: nn.Module, num_outputs: int) -> None:
     """Scales fresh weights of the head down to the deviation of torch's own Linear, if theirs is far larger.
 
-    EfficientNet's grow as classes get fewer: with ten of them the first loss would be three times ln(10).
+    EfficientNet's initial head weights grow as the number of classes shrinks; with ten classes the first loss would be
+    three times ln(10).
     """
     with suppress(UserError):  # a network without such a head
         head = model.get_submodule(find_head(model, num_outputs))
         if isinstance(head, nn.Linear):
             usual, found = (3 * head.in_features) ** -0.5, float(head.weight.std())
-            head.weight *= usual / found if found > 1.5 * usual else 1
+            if found > 1.5 * usual:
+                head.weight *= usual / found

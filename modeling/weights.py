@@ -55,8 +55,8 @@ def read_weights(path: str, own: Mapping[str, torch.Tensor]) -> tuple[dict[str, 
         else:
             problem = one_line(error).rpartition("WeightsUnpickler error: ")[2][:200]
         raise UserError(f"MODEL.WEIGHTS: {file}: cannot read weights: {problem}") from error
-    if candidates := list(_state_dicts(state)):
-        best = max(candidates, key=lambda tensors: len(_matching(_renamed(tensors, own), own)))  # the first of equals
+    if candidates := [_renamed(tensors, own) for tensors in _state_dicts(state)]:
+        best = max(candidates, key=lambda tensors: len(_matching(tensors, own)))  # the first of equals
         return best, _output_names(state)
     raise UserError(f"MODEL.WEIGHTS: {file}: the file has no weights; name a checkpoint or a state dict")
 

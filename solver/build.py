@@ -35,8 +35,8 @@ def build_optimizer(
 def base_lr(cfg: CfgNode) -> float:
     """Returns the peak learning rate: SOLVER.BASE_LR, or AdamW's default for the batch size.
 
-    Adam's rate goes with the root of the batch size: S. Malladi et al., 2022, arXiv:2205.10287. With 0.001 for 32
-    images no network of tests/batteries/defaults.py diverges. Raises UserError if another optimizer has no rate.
+    Adam's rate scales with the square root of the batch size: S. Malladi et al., 2022, arXiv:2205.10287. With 0.001 for
+    32 images no network of tests/batteries/defaults.py diverges. Raises UserError if another optimizer has no rate.
     """
     if not cfg.SOLVER.BASE_LR and (name := cfg.SOLVER.OPTIMIZER.NAME) != "AdamW":
         raise UserError(f"SOLVER.BASE_LR: found 0, expected a number above 0 for {name}, such as 0.1 for SGD")

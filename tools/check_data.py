@@ -1,6 +1,7 @@
 """Check every image of a data set: corrupt, unusual, duplicate, or leaked across splits; sizes, classes, mean, std.
 
-The exit code is 1 if there are errors: corrupt images, and equal images with different labels or in two splits.
+The exit code is 1 if there are errors: corrupt images, equal images with different labels or in two splits, and groups
+in two splits.
 """
 
 from collections.abc import Iterable, Iterator, Sequence

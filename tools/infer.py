@@ -66,8 +66,8 @@ def image_files(paths: Sequence[Path]) -> list[Path]:
 
     files: list[Path] = []
     for path in paths:
-        if re.match(r"\w+:/", str(path)) and not path.exists():
-            raise UserError(f"{path}: URLs are not followed; download the image and name the file")
+        if (url := re.match(r"(\w+:/)/?(.+)", str(path))) and not path.exists():
+            raise UserError(f"{url[1]}/{url[2]}: URLs are not followed; download the image and name the file")
         if not path.exists():
             raise UserError(f"{path}: no such image or folder")
         names = list(walk_files(path)) if path.is_dir() else []
@@ -110,7 +110,7 @@ def predict(args: Namespace, classifier: "Classifier", files: list[Path], file: 
             write_png(image_path(args.output, index, path, _PREDICTED), annotated)
         if args.cam:
             explain(classifier, prediction, top, image_path(args.output, index, path, _CAM))
-    log.info("%d of %d images predicted; predictions.csv and images in %s", count, len(files), args.output)
+    log.info("%d of %d images predicted; see %s", count, len(files), args.output)
     return 0 if count == len(files) else 2
 
 

@@ -42,8 +42,8 @@ def main(argv: Sequence[str]) -> None:
     # Data of the run may have moved; with a report elsewhere they are taken for other data.
     split, dataset = choose_split(args.split, cfg, checkpoint, other_data or (moved and args.output is not None))
     in_run = args.output is None and run_of(path) is not None
-    if in_run and (other_data or (moved and split == "test") or ("TEST.TTA_FLIP" in overrides and cfg.TEST.TTA_FLIP)):
-        tests = "a test of other data or with test-time augmentation"
+    if in_run and (other_data or (moved and split == "test") or "TEST.TTA_FLIP" in overrides):
+        tests = "a test of other data or with another TEST.TTA_FLIP"
         raise UserError(f"--output: needed for {tests}, which does not belong in the run's report; name a folder")
     log.info("testing %s on the %s split of %s (%d images)", path, split, cfg.DATASETS.NAME, len(dataset))
     folder = args.output or report_folder(path, split)
@@ -88,8 +88,9 @@ def choose_split(name: str | None, cfg: CfgNode, checkpoint: "Checkpoint", other
     splits = build_train_and_val(cfg, checkpoint.splits, classes)
     if name == "train":
         return name, splits.train
-    if splits.val is None:
-        raise UserError("DATASETS.VAL_RATIO 0: there is no validation set to test; use --split test or train")
+    if not splits.val:
+        why = "DATASETS.VAL_RATIO 0" if splits.val is None else "the run's validation images are all missing"
+        raise UserError(f"{why}: there is no validation set to test; use --split test or train")
     return "val", splits.val
 
 

@@ -47,7 +47,7 @@ def main(argv: Sequence[str]) -> None:
             log.info("resuming %s from epoch %d, step %d", folder, checkpoint.epoch, checkpoint.step)
         try:
             trainer = build_trainer(cfg, folder, checkpoint, args.allow_change, interrupt.poll)
-        except UserError:
+        except (UserError, Interrupted):
             if checkpoint is None and not args.run_dir:
                 shutil.rmtree(folder.path, ignore_errors=True)  # a run that never began
             raise

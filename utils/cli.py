@@ -1,6 +1,7 @@
 """The common frame of every tool: argument errors, exit codes, tables and a progress bar.
 
-Exit code 0: done, 2: a user's mistake, 128 + n: stopped by signal n.
+Exit codes: 0: done; 1: errors found by check_data.py, or a bug; 2: a user's mistake, or images that infer.py could not
+read; 128 + n: stopped by signal n.
 """
 
 import argparse

@@ -73,8 +73,7 @@ class InterruptHandler:
             raise Interrupted(signum)
         if len(self.received) > 1:
             raise StopNow(signum)
-        name = signal.Signals(signum).name
-        os.write(2, f"\n{name}: finishing this step, then saving; again to stop now\n".encode())
+        _say(f"{signal.Signals(signum).name}: finishing this step, then saving; again to stop now")
 
     def _watch(self, pipe: socket.socket) -> None:
         """Ends the process if the main thread does not: it may be in a call that no signal interrupts."""
@@ -88,5 +87,10 @@ class InterruptHandler:
                     count, stop = count + 1, number
                     if count > 1 or not self._deferring:
                         pipe.settimeout(_PATIENCE)
-        os.write(2, f"\nended by {signal.Signals(stop).name}\n".encode())
+        _say(f"ended by {signal.Signals(stop).name}")
         os._exit(128 + stop)
+
+
+def _say(text: str) -> None:
+    with suppress(OSError):  # what reads the standard error may have ended by the same Ctrl-C
+        os.write(2, f"\n{text}\n".encode())

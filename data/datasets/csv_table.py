@@ -2,7 +2,6 @@
 
 import csv
 import io
-import math
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -23,11 +22,11 @@ class CsvTable(FileDataset):
     """Images listed in a CSV file in UTF-8, `file` in `root`, whose first line names its columns.
 
     `path` is relative to the file's folder, and `suffix` is added to it. `label` is a class, or several separated by |;
-    with `multilabel`, or if any row has several, targets are float32 (n, classes), a label may be empty, and
-    rows of the same image are joined. For regression `targets` names columns of numbers instead, and targets are
-    float32 (n, columns). The columns `split` (train, val or test, default train) and `weight` (of an image in the
-    loss, default 1) are optional; `columns` maps these names to those in the file, and `group` names the column of
-    DATASETS.GROUP. `classes` are the training set's: training images of others are ignored. `missing` are the files
+    with `multilabel`, or if any row has several, targets are float32 (n, classes), a label may be empty, and rows of
+    the same image with different labels are joined. For regression `targets` names columns of numbers instead, and
+    targets are float32 (n, columns). The columns `split` (train, val or test, default train) and `weight` (of an image
+    in the loss, default 1) are optional; `columns` maps these names to those in the file, and `group` names the column
+    of DATASETS.GROUP. `classes` are the training set's: training images of others are ignored. `missing` are the files
     that do not exist. Raises UserError with the line of a mistake.
     """
 
@@ -64,7 +63,7 @@ class CsvTable(FileDataset):
         super().__init__(table.parent, (row.path for row in own), values)
         weights = [row.weight for row in own]
         self.weights = None if None in weights else np.array(weights, np.float32)
-        self.groups = [row.group for row in own] if group else None
+        self.groups = [row.group.strip() or row.path for row in own] if group else None  # a blank is no group
 
 
 class Row(NamedTuple):
@@ -118,8 +117,8 @@ def _row(columns: Sequence[str], texts: Sequence[str], line: int, target_names: 
     split = cells["split"].strip()
     if split not in ("train", "val", "test"):
         raise ValueError(f"split '{split}', expected train, val or test")
-    weight = float(cells["weight"])
-    if not 0 <= weight < math.inf:
+    weight = _number("weight", cells["weight"])
+    if weight < 0:
         raise ValueError(f"weight {weight}, expected a number from 0 up")
     values = [_number(name, cells[name]) for name in target_names]
     return Row(line, cells["path"], labels, values, split, weight if "weight" in columns else None, group="")

@@ -1,6 +1,7 @@
 """A folder with one folder for each class."""
 
 import os
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -103,15 +104,17 @@ def _check_layout(folder: Path, paths: dict[str, list[str]]) -> None:
     """Raises UserError for class folders that hold splits or all classes, and warns if they look like it."""
     places = [[path.split(os.sep) for path in own] for own in paths.values() if own]
     inside = {parts[0][0]: {part[1] if len(part) > 2 else "" for part in parts} for parts in places}
-    (first, common), *others = inside.items() or [("", {""})]
-    if "" in common or len(common) < 2 or any(other != common for _, other in others):
+    if not places or any("" in names for names in inside.values()):
         return
-    found = f"{folder}: found {_some(inside)} as classes, each with the folders {_some(common)} and no image of its own"
+    (first, common), *others = inside.items()
+    found = f"{folder}: found {_some(inside)} as classes, with the folders {_some(common)} and no image of their own"
     if not others:
-        raise UserError(f"{found}; set DATASETS.ROOT to {folder / first}")
-    if any(word in name.lower() for name in (*inside, *common) for word in _SPLITS):
+        raise UserError(f"{found}; set DATASETS.ROOT to {folder / first}, or below it")
+    words = {word for name in (*inside, *common) for word in re.split(r"[\W\d_]+", name.lower())}
+    if words & _NAMES_OF_SPLITS and common.intersection(*(other for _, other in others)):
         raise UserError(f"{found}; expected the folders train, val and test, each with one folder for each class")
-    get_logger("data").warning("%s; if those are the classes, set DATASETS.ROOT to one of these", found)
+    if len(common) > 1 and all(other == common for _, other in others):
+        get_logger("data").warning("%s; if those are the classes, set DATASETS.ROOT to one of these", found)
 
 
 def _some(names: Iterable[str]) -> str:

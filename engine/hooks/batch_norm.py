@@ -1,5 +1,7 @@
 """Statistics of batch norm that belong to the weights they are tested with."""
 
+import copy
+
 import torch
 from torch import nn
 
@@ -36,7 +38,8 @@ class PreciseBatchNorm(Hook):
         batch_size = min(loader.batch_size, loader.num_samples)
         full_batches = loader.num_samples // batch_size
         start = max(0, full_batches - max(1, self.images // batch_size)) * batch_size
-        task, momenta = trainer.task.with_model(model).eval(), [layer.momentum for layer in layers]
+        task = trainer.task.with_model(model).eval()
+        saved = [(layer.momentum, copy.deepcopy(layer.state_dict())) for layer in layers]
         for layer in layers:
             layer.train()
             layer.reset_running_stats()
@@ -47,6 +50,10 @@ class PreciseBatchNorm(Hook):
                 if len(batch) == batch_size:  # a smaller one would weigh as much
                     with torch.no_grad():
                         task(batch.to(trainer.device))
+        except BaseException:  # a checkpoint may be saved now
+            for layer, (_, state) in zip(layers, saved, strict=True):
+                layer.load_state_dict(state)
+            raise
         finally:
-            for layer, momentum in zip(layers, momenta, strict=True):
+            for layer, (momentum, _) in zip(layers, saved, strict=True):
                 layer.momentum = momentum

@@ -40,8 +40,9 @@ class Evaluation(Hook):
             progress.best, progress.best_loss, progress.epochs_since_best = value, loss, 0
         else:
             progress.epochs_since_best += 1
-            if not math.isfinite(value):
-                get_logger("train").warning("TEST.MONITOR %s is %s, which is never the best", metric, value)
+            if not (math.isfinite(value) and math.isfinite(loss)):
+                message = "TEST.MONITOR %s is %s with loss %s: not finite, so never the best"
+                get_logger("train").warning(message, metric, value, loss)
 
     def after_train(self, trainer: Trainer) -> None:
         self.loader.close()

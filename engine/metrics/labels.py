@@ -26,7 +26,7 @@ def top1(predictions: SingleLabel) -> float:
 
 @METRICS.register(tasks=_SINGLE)
 def top5(predictions: SingleLabel) -> float:
-    """Top-5 accuracy; of fewer classes, 1."""
+    """Top-5 accuracy; always 1 for five classes or fewer."""
     best = torch.from_numpy(predictions.outputs).topk(min(5, len(predictions.names)), dim=1).indices.numpy()
     return float((best == predictions.target_classes[:, None]).any(axis=1).mean())
 

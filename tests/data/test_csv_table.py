@@ -109,11 +109,11 @@ def test_a_table_in_a_folder_of_its_own(table):
         ("path,label\nimages/1.png,cat, black\n", ":2: found 3 cells, expected 2; quote a cell"),
         ("path,label,split\nimages/1.png,cat,trian\n", ":2: split 'trian', expected train, val or test"),
         ("path,label,split\nimages/1.png,cat,\n", ":2: split '', expected"),
-        ("path,label,weight\nimages/1.png,cat,heavy\n", ":2: could not convert string to float: 'heavy'"),
+        ("path,label,weight\nimages/1.png,cat,heavy\n", ":2: weight 'heavy', expected a finite number"),
         ("path,label,weight\nimages/1.png,cat,-1\n", ":2: weight -1.0, expected a number from 0 up"),
-        ("path,label,weight\nimages/1.png,cat,nan\n", ":2: weight nan, expected"),
-        ("path,label,weight\nimages/1.png,cat,inf\n", ":2: weight inf, expected"),
-        ("path,label,weight\nimages/1.png,cat,\n", ":2: could not convert string to float: ''"),
+        ("path,label,weight\nimages/1.png,cat,nan\n", ":2: weight 'nan', expected"),
+        ("path,label,weight\nimages/1.png,cat,inf\n", ":2: weight 'inf', expected"),
+        ("path,label,weight\nimages/1.png,cat,\n", ":2: weight '', expected a finite"),
         ('path,label\nimages/1.png,"cat\n', ":2: unexpected end of data"),
         (
             "path,label\nimages/1.png,cat\nimages/2.png,Küken\n".encode("latin1"),
@@ -301,6 +301,8 @@ def test_groups_are_a_column(table, tmp_path):
     root = table("\n".join(["path,label,patient", *lines]))
     words = ["DATASETS.NAME", "csv", "DATASETS.ROOT", str(root), "DATASETS.GROUP", "patient"]
     assert CsvTable(root, "train", group="patient").groups == [f"p{i // 2}" for i in range(10)]
+    blank = table("path,label,patient\n0.png,cat,\n1.png,dog, \n2.png,dog,p1\n", "blank.csv")
+    assert CsvTable(blank, "train", file="blank.csv", group="patient").groups == ["0.png", "1.png", "p1"]
     assert CsvTable(root, "train").groups is None
     for seed in range(5):
         cfg = load_config(None, [*words, "DATASETS.VAL_RATIO", "0.4", "DATASETS.SPLIT_SEED", str(seed)])

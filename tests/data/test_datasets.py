@@ -328,6 +328,7 @@ def layout(root: Path, files: str) -> Path:
         ("{cat,dog}/images/1 {cat,dog}/boxes.txt", ["cat", "dog"]),
         ("{cat,dog}/2019/1 cat/2020/1", ["cat", "dog"]),
         ("train/{cat,dog}/1 notes/readme.txt", ["cat", "dog"]),
+        ("{boots,trainers}/2019/1", ["boots", "trainers"]),
     ],
 )
 def test_layouts(tmp_path, files, classes):
@@ -344,12 +345,14 @@ def test_splits_without_a_training_set_are_found_beside_junk(tmp_path):
     [
         (
             "data/train/{cat,dog}/1 data/test/{cat,dog}/1",
-            "found data as classes, each with the folders test, train and no",
+            "found data as classes, with the folders test, train and no",
         ),
-        ("photos/{cat,dog}/1 docs/readme.txt", r"no image of its own; set DATASETS.ROOT to {root}/photos$"),
+        ("photos/{cat,dog}/1 docs/readme.txt", r"no image of their own; set DATASETS.ROOT to {root}/photos, or below"),
+        ("nest/data/{train,val}/{cat,dog}/1", r"found nest as classes, with the folders data and no image"),
+        ("my-train/{cat,dog}/1 my_test2/cat/1", "found my-train, my_test2 as classes, with the folders cat, dog"),
         (
             "my_train/{cat,dog}/1 holdout/{cat,dog}/1",
-            "found holdout, my_train as classes, each with the folders cat, dog",
+            "found holdout, my_train as classes, with the folders cat, dog",
         ),
         ("cat/{train,test}/1 dog/{train,test}/1", "expected the folders train, val and test, each with one folder for"),
         (
@@ -369,7 +372,7 @@ def test_layouts_that_cannot_be_meant(tmp_path, files, message):
         (
             "{amazon,dslr}/bike/1 {amazon,dslr}/chair/1",
             "",
-            "found amazon, dslr as classes, each with the folders bike, chair",
+            "found amazon, dslr as classes, with the folders bike, chair",
         ),
         ("train/{cat,dog}/1 test/cat/1 extra/x/1", "", "extra beside the folder"),
         (
@@ -436,3 +439,10 @@ def test_classes_are_strings():
     DATASETS.register("numbered")(type("Numbered", (), {"classes": [1, 2], **members}))
     with pytest.raises(UserError, match=r"DATASETS.NAME numbered: found the classes \(1, 2\), expected strings"):
         build_split(load_config(None, ["DATASETS.NAME", "numbered"]), "train")
+
+
+def test_a_class_that_was_added_is_ignored_by_a_run(tmp_path, caplog):
+    root = layout(tmp_path, "{cat,dog,owl}/1 {cat,dog,owl}/2")
+    with caplog.at_level("WARNING", "strata"):
+        train = ImageFolder(root, "train", ["cat", "dog"])
+    assert train.classes == ["cat", "dog"] and len(train) == 4 and "ignored 1 new classes: owl" in caplog.text

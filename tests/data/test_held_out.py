@@ -201,7 +201,7 @@ def test_a_record_keeps_its_parts_in_a_dictionary_of_tensors():
     record = divide(Named(map(str, range(20)), np.arange(20) % 2), None, HOLD_OUT, None).record
     again = SplitRecord.from_dict(record.to_dict())
     assert all(np.array_equal(column, vars(again)[name]) for name, column in vars(record).items())
-    with pytest.raises(UserError, match="none of the 20 images that the run was divided into are in the data set"):
+    with pytest.raises(UserError, match="none of the run's 20 images are in the data set"):
         divide(Named(["other"], [0]), None, HOLD_OUT, record)
 
 
@@ -263,3 +263,17 @@ def test_a_validation_set_of_its_own_may_be_the_larger_one():
     assert names_of(splits.train) == list("abc") and names_of(splits.val) == list("defghij")
     source.targets = np.array([0, 1, 3])
     assert divide(source, own, HOLD_OUT, splits.record).relabelled == ["c"]
+
+
+def test_a_copy_that_is_gone_is_missing():
+    """Also where its name's hash is the last."""
+    for name in "abcdefgh":
+        data = Named([*"ijklmnop", name, name], [0, 1] * 5)
+        record = divide(data, None, SplitOptions(), None).record
+        splits = divide(Named(data.names[:-1], data.targets[:-1]), None, SplitOptions(), record)
+        assert len(splits.train) == 9 and splits.missing == 1
+
+
+def test_a_column_that_does_not_exist_is_reported_with_a_validation_set_of_its_own():
+    with pytest.raises(UserError, match=r"DATASETS.GROUP patient: expected content, a pattern"):
+        divide(Named("ab", [0, 1]), Named("c", [0]), SplitOptions(group="patient"), None)

@@ -3,9 +3,10 @@
 import pytest
 import torch
 
+from engine.checkpoint import load_checkpoint
 from engine.hooks.base import Hook
 from engine.hooks.batch_norm import PreciseBatchNorm
-from utils.errors import UserError
+from utils.errors import Interrupted, UserError
 
 
 class Expected(Hook):
@@ -74,3 +75,24 @@ def test_a_network_without_batch_norm_reads_nothing(make_trainer, monkeypatch):
 def test_a_negative_number_of_images(make_trainer):
     with pytest.raises(UserError, match="HOOKS.*images: found -1, expected 1 or more"):
         make_trainer("HOOKS", "[{PreciseBatchNorm: {images: -1}}]")
+
+
+def test_a_stop_in_between_leaves_the_running_averages(make_trainer, tmp_path):
+    """The checkpoint that is saved then may be the only one to predict with."""
+    polls = []
+
+    def stop_in_the_statistics():
+        polls.append(0)
+        if len(polls) == 7:  # after five steps, and within the statistics
+            raise Interrupted(15)
+
+    trainer, seen = make_trainer(poll=stop_in_the_statistics), []
+
+    class Look(Hook):
+        def before_evaluate(self, trainer):
+            seen.append(trainer.task.model.bn.running_mean.clone())
+
+    trainer.hooks.insert(0, Look())
+    with pytest.raises(Interrupted):
+        trainer.train()
+    assert torch.equal(load_checkpoint(tmp_path / "run/weights/last.pth").state["model"]["bn.running_mean"], seen[0])

@@ -253,6 +253,10 @@ def test_training_images_that_are_gone_or_relabelled_are_no_continuation(make_tr
     monkeypatch.setattr(Edited, "order", [i for i in range(45) if i not in trained[:3]])
     with pytest.raises(UserError, match="3 of the run's 36 training images are missing: restore the data"):
         make_trainer(*words, run="run", checkpoint=stopped)
+    monkeypatch.setattr(Edited, "relabelled", ())
+    monkeypatch.setattr(Edited, "order", trained)
+    with pytest.raises(UserError, match="all validation images of the run are missing: restore the data"):
+        make_trainer(*words, run="run", checkpoint=stopped)
 
 
 def test_mixing_of_batches_may_begin_in_a_resumed_run(make_trainer):

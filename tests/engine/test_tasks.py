@@ -17,6 +17,7 @@ from engine.checkpoint import load_checkpoint
 from engine.predictions import SingleLabel
 from engine.report.tables import prediction_table
 from engine.resume import newest_unfinished
+from engine.tasks.base import find_task
 from engine.tasks.classification import guess_task, top1
 from modeling.losses import MeanLoss
 from modeling.registry import LOSSES, MODELS
@@ -30,6 +31,15 @@ REGRESSION = [
     *("INPUT.TRAIN_TRANSFORMS", "[Resize]", "INPUT.TEST_TRANSFORMS", "[Resize]", "SOLVER.BASE_LR", "0.01"),
     *("SOLVER.OPTIMIZER.NAME", "AdamW", "SOLVER.AMP", "off"),
 ]
+
+
+def test_the_best_epoch_of_a_task_is_chosen_by_a_metric_that_does_not_saturate():
+    monitors = {name: find_task(name).default_monitor for name in ("classification", "multilabel", "regression")}
+    assert monitors == {
+        "classification": "max top1",
+        "multilabel": "max mean_average_precision",
+        "regression": "min mae",
+    }
 
 
 def test_the_losses_of_regression(make_trainer, spots):

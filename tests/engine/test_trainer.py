@@ -195,7 +195,7 @@ def test_best(mode, values, best):
 
 def test_a_metric_that_is_no_number_is_named(caplog):
     play_epochs([evaluation_of("max m")], [0.5, math.nan])
-    assert caplog.messages == ["TEST.MONITOR m is nan, which is never the best"]
+    assert caplog.messages == ["TEST.MONITOR m is nan with loss 1.0: not finite, so never the best"]
 
 
 def test_an_epoch_whose_loss_is_no_number_is_not_the_best():

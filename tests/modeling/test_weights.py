@@ -99,6 +99,17 @@ def test_rows_of_a_head_go_to_classes_of_the_same_name(tmp_path, log, name, hidd
         assert any(line.endswith(f" {len(old) - (0 if common else 2)} of {len(old)} tensors loaded") for line in log())
 
 
+def test_rows_of_a_head_under_a_wrappers_prefix(tmp_path):
+    cfg = load_config(None, ["MODEL.WEIGHTS", str(tmp_path / "x.pth")])
+    spec = build_input_spec(cfg, {"size": (32, 32), "mean": (0.1,) * 3, "std": (0.2,) * 3})
+    old, model = (build_model(cfg, spec, 3) for _ in range(2))
+    state = {f"module.{key}": tensor for key, tensor in old.state_dict().items()}
+    torch.save({"model": state, "resolved": {"names": ["a", "b", "c"]}}, tmp_path / "x.pth")
+    fresh = model.fc.weight.detach().clone()
+    load_initial_weights(cfg, model, spec, ["c", "x", "a"])
+    assert torch.equal(model.fc.weight, torch.stack([old.fc.weight[2], fresh[1], old.fc.weight[0]]))
+
+
 @pytest.mark.parametrize(("found", "expected"), [(3, 1), (1, 3), (3, 4), (3, 8), (1, 2)])
 def test_the_first_convolution_is_converted_to_other_channels(log, found, expected):
     """Its response to a gray image stays the same."""

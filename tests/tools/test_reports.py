@@ -70,13 +70,16 @@ def test_a_training_and_a_test_have_a_report_each(tool, tmp_path):
 
 
 def test_every_split_and_checkpoint_has_its_own_folder(tool, tmp_path):
-    assert tool("train_net", *TOY, "--run-dir", "run", "TEST.REPORT", "false").code == 0
+    words = ["TEST.REPORT", "false", "TEST.MONITOR", "max loss"]  # the first epoch is the best
+    assert tool("train_net", *TOY, "--run-dir", "run", *words).code == 0
     for words in ([], ["--split", "val"], ["--split", "train"]):
         assert tool("test_net", "run", *words).code == 0
         assert tool("test_net", "run/weights/last.pth", *words).code == 0
     folders = {path.parent.name for path in (tmp_path / "run/report").glob("*/metrics.json")}
     assert folders == {"test", "val", "train", "test-last", "val-last", "train-last"}
-    for words in (["TEST.TTA_FLIP", "true"], ["DATASETS.ROOT", "elsewhere"]):
+    index = (tmp_path / "run/report/index.html").read_text(encoding="utf-8")
+    assert re.search(r"best epoch</t[hd]>\s*<td>1<", index), "the last test was of another checkpoint"
+    for words in (["TEST.TTA_FLIP", "true"], ["TEST.TTA_FLIP", "false"], ["DATASETS.ROOT", "elsewhere"]):
         assert "--output: needed for a test of other data" in tool("test_net", "run", *words).error()
         assert tool("test_net", "run", *words, "--output", "other").code == 0
         assert (tmp_path / "other/metrics.json").exists()
