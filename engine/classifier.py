@@ -4,8 +4,7 @@ classifier = Classifier.load("runs/default/2026-01-01_12-00-00")
 print(classifier("image.jpg").label)
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import closing
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, cast, overload
@@ -15,14 +14,14 @@ import torch
 
 from config import CfgNode
 from data.build import build_eval_loader, build_reader
-from data.executors import Inline
 from data.image_io import BrokenImage, EncodedImage, to_pixels
-from data.loaders import Loader
+from data.samplers import SampleKey
 from engine.build_inference import build_trained_task, prepare_checkpoint, resolve_device
 from engine.checkpoint import Checkpoint, load_checkpoint
 from engine.inference import Watch
 from engine.predictions import LabelPredictions
 from engine.resume import find_checkpoint
+from utils.contracts import Batch
 from utils.errors import UserError
 
 
@@ -113,30 +112,44 @@ class Classifier:
 
     def predict(self, images: Sequence[ImageLike]) -> list[Prediction]:
         """Predicts images in the order given. Raises UserError for a failure that no image explains."""
-        self._sources.images = images
-        found = dict(self._run(Loader(self._reader, Inline(), _CHUNK, max_broken=1.0)))
-        return [found[i] for i in range(len(images))]
+        predictions: list[Prediction] = []
+        for start in range(0, len(images), _CHUNK):
+            self._sources.images = images[start : start + _CHUNK]
+            read = self._reader.read([SampleKey(i, 0, i) for i in range(len(self._sources))])
+            if read.error is not None:
+                raise read.error
+            found = dict(self._run(read.batch, read.broken, self._sources))
+            predictions += [found[i] for i in sorted(found)]
+        return predictions
 
     def stream(
         self, files: Sequence[Path], watch: Watch = lambda batches, total: batches
     ) -> Iterator[tuple[int, Prediction]]:
         """Yields (index, prediction) of files as they come, read ahead in batches; unreadable ones at the end."""
-        return self._run(build_eval_loader(self.cfg, _Sources(files, self.spec.channels), self.spec), watch)
+        sources = _Sources(files, self.spec.channels)
+        loader = build_eval_loader(self.cfg, sources, self.spec)
+        try:
+            for batch in watch(loader.batches(), len(files)):
+                yield from self._run(batch, {}, sources)
+            yield from self._run(None, loader.broken, sources)
+        finally:
+            loader.close()
 
-    def _run(self, loader: Loader, watch: Watch = lambda batches, total: batches) -> Iterator[tuple[int, Prediction]]:
-        name = loader.dataset.name
-        with closing(loader):
-            for batch in watch(loader.batches(), len(loader.dataset)):
-                with torch.inference_mode():
-                    outputs = self.task.model(self.task.normalize(batch.images.to(self.device)))
-                    values = self.task.predict(outputs).float().cpu().numpy()
-                indices, raw = batch.indices.numpy(), outputs.float().cpu().numpy()
-                found = self.task.predictions_type(indices, indices, raw, self.names)  # without targets
-                for row, (i, image) in enumerate(zip(indices.tolist(), batch.images.clone(), strict=True)):
-                    labels = found.predicted_names(row) if isinstance(found, LabelPredictions) else None
-                    yield i, Prediction(name(i), self.names, values[row], image, labels=labels)
-            for i, reason in loader.broken.items():
-                yield i, Prediction(name(i), self.names, None, error=reason)
+    def _run(
+        self, batch: Batch | None, broken: Mapping[int, str], sources: "_Sources"
+    ) -> Iterator[tuple[int, Prediction]]:
+        """Yields (index, prediction) for the images of a batch, and for those that could not be read."""
+        if batch is not None:
+            with torch.inference_mode():
+                outputs = self.task.model(self.task.normalize(batch.images.to(self.device)))
+                values = self.task.predict(outputs).float().cpu().numpy()
+            indices, raw = batch.indices.numpy(), outputs.float().cpu().numpy()
+            found = self.task.predictions_type(indices, indices, raw, self.names)  # without targets
+            for row, (i, image) in enumerate(zip(indices.tolist(), batch.images.clone(), strict=True)):
+                labels = found.predicted_names(row) if isinstance(found, LabelPredictions) else None
+                yield i, Prediction(sources.name(i), self.names, values[row], image, labels=labels)
+        for i, reason in broken.items():
+            yield i, Prediction(sources.name(i), self.names, None, error=reason)
 
 
 @dataclass
