@@ -119,14 +119,17 @@ def _draw(source: Dataset, found: _Identities, found_val: _Identities, options: 
     if not len(found_val.names) and (options.fold or options.val_ratio):
         groups = group_names(source, options.group)
         units = found.names if groups is None else hash_names(groups, options.seed)
+        count = len(np.unique(units))
+        if options.fold and count < options.fold[1]:
+            raise UserError(f"DATASETS.FOLD {list(options.fold)}: found {count} different names or groups; lower n")
         is_val = in_fold(units, strata, options.fold) if options.fold else held_out(units, strata, options.val_ratio)
         parts[is_val] = SplitRecord.VAL
         if is_val.all() or not is_val.any():
-            key, count = "FOLD" if options.fold else "VAL_RATIO", len(np.unique(units))
+            key, hint = ("FOLD", "") if options.fold else ("VAL_RATIO", ", or set it to 0 to train without validation")
             together = f" ({count} different names or groups)" if count < len(source) else ""
             raise UserError(
                 f"DATASETS.{key} divides {len(source)} images{together} into {(~is_val).sum()} for training and "
-                f"{is_val.sum()} for validation: change it, or set VAL_RATIO to 0 to train without validation"
+                f"{is_val.sum()} for validation: change it{hint}"
             )
     rows = np.flatnonzero(parts == SplitRecord.TRAIN)
     if options.subset > len(rows):
@@ -170,6 +173,9 @@ def group_names(dataset: Dataset, group: str) -> Sequence[str] | None:
             raise UserError(f"DATASETS.GROUP {group}: {one_line(error)}; correct the pattern") from error
         if not any(matches):
             raise UserError(f"DATASETS.GROUP {group}: matches no name; correct it for names such as {names[0]}")
+        if unmatched := [name for name, match in zip(names, matches, strict=True) if not match]:
+            message = "DATASETS.GROUP %s: does not match %d of %d names, such as %s; each of them is a group of its own"
+            log.warning(message, group, len(unmatched), len(names), unmatched[0])
         return [match["group"] if match else name for match, name in zip(matches, names, strict=True)]
     groups = getattr(dataset, "groups", None)
     if is_column(group) and groups is None:

@@ -63,6 +63,7 @@ def parse(argv: Sequence[str]) -> Namespace:
 def image_files(paths: Sequence[Path]) -> list[Path]:
     """Returns the image files given, and all images below the folders given. Raises UserError if there are none."""
     from data.file_scan import ignored, is_image, walk_files
+    from utils.run_folder import RunFolder
 
     files: list[Path] = []
     for path in paths:
@@ -70,6 +71,8 @@ def image_files(paths: Sequence[Path]) -> list[Path]:
             raise UserError(f"{url[1]}/{url[2]}: URLs are not followed; download the image and name the file")
         if not path.exists():
             raise UserError(f"{path}: no such image or folder")
+        if RunFolder(path).has_weights:
+            raise UserError(f"{path}: a run, expected images; predict with it by --weights {path}")
         names = list(walk_files(path)) if path.is_dir() else []
         for message in ignored(names):
             log.warning("%s: %s", path, message)
@@ -87,7 +90,7 @@ def predict(args: Namespace, classifier: "Classifier", files: list[Path], file: 
     from utils.drawing import annotate, write_png
 
     named_files, has_labels = set(args.images), classifier.has_labels
-    table = csv.writer(file)
+    table = csv.writer(file, lineterminator="\n")
     table.writerow(("file", "label", "probability", "top_k") if has_labels else ("file", *classifier.names))
     count = 0
     for index, prediction in classifier.stream(files, batch_bar):

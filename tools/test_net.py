@@ -79,7 +79,8 @@ def choose_split(name: str | None, cfg: CfgNode, checkpoint: "Checkpoint", other
     except MissingSplit as error:
         if name or other_data:
             own = "val and train test what the run was validated and trained on"
-            hint = f"--split {'train tests all of it' if other_data else own}"
+            whole = "train tests all of it; without --output they are the run's own data, moved"
+            hint = f"--split {whole if other_data else own}"
             raise UserError(f"{error}; {hint}") from error
         log.info("%s; testing the validation set instead", error)
     if checkpoint.splits is None:

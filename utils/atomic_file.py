@@ -47,7 +47,7 @@ def write_file(path: Path, content: str | bytes) -> None:
 def write_csv(path: Path, rows: Iterable[Sequence[object]]) -> None:
     """Writes a CSV table atomically."""
     with atomic_write(path) as file:
-        csv.writer(file).writerows(rows)
+        csv.writer(file, lineterminator="\n").writerows(rows)
 
 
 def link_over(source: Path, target: Path) -> None:

@@ -113,7 +113,7 @@ def _row(columns: Sequence[str], texts: Sequence[str], line: int, target_names: 
     text = "" if target_names else cells["label"].strip()
     labels = [label.strip() for label in text.split("|")] if text else []
     if not all(labels):
-        raise ValueError("the label is empty; name a class, or remove the line")
+        raise ValueError(f"found '{text}', with an empty label; name a class, or remove the |")
     split = cells["split"].strip()
     if split not in ("train", "val", "test"):
         raise ValueError(f"split '{split}', expected train, val or test")

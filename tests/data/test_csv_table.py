@@ -105,7 +105,7 @@ def test_a_table_in_a_folder_of_its_own(table):
         ("path,class\nimages/1.png,cat\n", ":1: no column 'label', found path,class; expected"),
         ("path,label\nimages/1.png,cat\nimages/2.png,\n", ":3: the label is empty"),
         ("path,label\nimages/1.png\n", ":2: found 1 cells, expected 2; quote a cell"),
-        ("path,label\nimages/1.png,cat||dog\n", ":2: the label is empty"),
+        ("path,label\nimages/1.png,cat||dog\n", ":2: found 'cat||dog', with an empty label"),
         ("path,label\nimages/1.png,cat, black\n", ":2: found 3 cells, expected 2; quote a cell"),
         ("path,label,split\nimages/1.png,cat,trian\n", ":2: split 'trian', expected train, val or test"),
         ("path,label,split\nimages/1.png,cat,\n", ":2: split '', expected"),

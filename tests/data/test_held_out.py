@@ -205,7 +205,7 @@ def test_a_record_keeps_its_parts_in_a_dictionary_of_tensors():
         divide(Named(["other"], [0]), None, HOLD_OUT, record)
 
 
-def test_a_group_is_a_pattern_on_the_name():
+def test_a_group_is_a_pattern_on_the_name(caplog):
     names = [f"scan/patient{i // 4:02d}_{i % 4}.png" for i in range(80)]
     data = Named(names, np.arange(80) % 2)
     splits = divide(data, None, SplitOptions(val_ratio=0.25, group=r"(?P<group>patient\d+)_"), None)
@@ -220,6 +220,10 @@ def test_a_group_is_a_pattern_on_the_name():
             group_names(data, pattern)
     with pytest.raises(UserError, match="DATASETS.GROUP patient: expected content, a pattern"):
         group_names(data, "patient")
+    assert group_names(data, "(?P<group>patient0[0-3])_")[-1] == names[-1]
+    assert "does not match 64 of 80 names, such as scan/patient04_0.png; each of them is a group" in caplog.text
+    with pytest.raises(UserError, match=r"DATASETS.FOLD \[1, 21\]: found 20 different names or groups; lower n"):
+        divide(data, None, SplitOptions(fold=[1, 21], group=r"(?P<group>patient\d+)_"), None)
     data.groups = [name[:14] for name in names]
     assert list(group_names(data, "")) == data.groups
 

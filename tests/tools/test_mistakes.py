@@ -85,8 +85,10 @@ def test_testing_and_inference(tool, photos, tmp_path):
     assert "SOLVER.BATCH_SIZE: cannot be overridden at test time" in tool("test_net", "SOLVER.BATCH_SIZE", "3").error()
     assert "notes.txt/x: Not a directory" in tool("infer", photos, "--output", tmp_path / "notes.txt/x").error()
     assert "gone.jpg: no such image or folder" in tool("infer", "gone.jpg").error()
+    run = next((tmp_path / "runs").glob("*/*/"))
+    assert f"a run, expected images; predict with it by --weights {run}" in tool("infer", run).error()
     for scheme in ("http", "https", "s3"):
-        assert ": URLs are not followed; download the image" in tool("infer", f"{scheme}://a.b/c.jpg").error()
+        assert f"{scheme}://a.b/c.jpg: URLs are not followed; download" in tool("infer", f"{scheme}://a.b/c.jpg").error()
     (tmp_path / "void").mkdir()
     assert "void: no images in this folder" in tool("infer", "void").error()
     assert "--topk: found 0" in tool("infer", photos, "--topk", "0").error()
