@@ -88,7 +88,9 @@ def test_testing_and_inference(tool, photos, tmp_path):
     run = next((tmp_path / "runs").glob("*/*/"))
     assert f"a run, expected images; predict with it by --weights {run}" in tool("infer", run).error()
     for scheme in ("http", "https", "s3"):
-        assert f"{scheme}://a.b/c.jpg: URLs are not followed; download" in tool("infer", f"{scheme}://a.b/c.jpg").error()
+        assert (
+            f"{scheme}://a.b/c.jpg: URLs are not followed; download" in tool("infer", f"{scheme}://a.b/c.jpg").error()
+        )
     (tmp_path / "void").mkdir()
     assert "void: no images in this folder" in tool("infer", "void").error()
     assert "--topk: found 0" in tool("infer", photos, "--topk", "0").error()
