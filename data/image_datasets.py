@@ -45,14 +45,20 @@ class FileDataset:
 
     def __init__(self, root: Path, paths: Iterable[str], targets: np.ndarray):
         self.root, self.targets = root, targets
-        # An array: reference counts of a list of strings would copy it page by page into every reader process.
-        self._paths = np.array([os.fsencode(path) for path in paths], np.bytes_)
+        # Packed: reference counts of a list of strings would copy it page by page into every reader process.
+        encoded = [os.fsencode(path) for path in paths]
+        self._characters = np.frombuffer(b"".join(encoded), np.uint8)
+        self._ends = np.cumsum([len(path) for path in encoded], dtype=np.int64)
+
+    def _stored(self, i: int) -> str:
+        start = self._ends[i - 1] if i else 0
+        return os.fsdecode(self._characters[start : self._ends[i]].tobytes())
 
     def path(self, i: int) -> Path:
-        return self.root / os.fsdecode(self._paths[i])
+        return self.root / self._stored(i)
 
     def __len__(self) -> int:
-        return len(self._paths)
+        return len(self._ends)
 
     def __getitem__(self, i: int) -> tuple[EncodedImage, Target]:
         target = self.targets[i]
@@ -60,7 +66,7 @@ class FileDataset:
 
     def name(self, i: int) -> str:
         """The path relative to `root`, normalized but never escaped; absolute for a file given so outside it."""
-        path = os.path.normpath(os.fsdecode(self._paths[i]))
+        path = os.path.normpath(self._stored(i))
         if os.path.isabs(path):
             path = path.removeprefix(os.path.join(os.path.abspath(self.root), ""))
         return path.replace(os.sep, "/")
