@@ -28,8 +28,8 @@ for _function in (np.float64().__reduce__()[0], np.zeros(0).__reduce__()[0]):
 
 
 def read_weights(path: str, own: Mapping[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], list[str]]:
-    """Returns the state dict in a file that fits a network's `own` best, on the CPU, and the names of its outputs, if
-    the file has them. Executes no code from the file.
+    """Returns the state dict in a file that fits a network's `own` best, and the names of its outputs, if the file has
+    them. It is on the CPU and without the prefixes of wrappers. Executes no code from the file.
 
     The file is a checkpoint of this or another project, a bare state dict, or safetensors; a run stands for its
     best checkpoint. Raises UserError for a file that is missing or corrupt, or has no weights.
@@ -105,11 +105,11 @@ def match_head(
 def load_matching(model: nn.Module, state: dict[str, torch.Tensor], source: str, min_match: float) -> None:
     """Loads the tensors that match by name and shape, in place, and logs the others.
 
-    Prefixes of wrappers are removed; the first convolution is summed or repeated for other input channels.
+    The first convolution is summed or repeated for other input channels.
     Raises UserError if less than the share `min_match` of the network's tensors match.
     """
     own, log = model.state_dict(), get_logger("weights")
-    named = _renamed(state, own)
+    named = dict(state)
     first = next((name for name, tensor in own.items() if tensor.ndim == 4), None)
     if first in named and named[first].ndim == 4:
         found, expected = named[first].shape[1], own[first].shape[1]
