@@ -73,7 +73,7 @@ class Row(NamedTuple):
     values: list[float]  # the numbers of the target columns
     split: str
     weight: float | None
-    group: str
+    group: str = ""
 
 
 def read_table(table: Path, targets: Sequence[str], columns: Mapping[str, str], group: str = "") -> list[Row]:
@@ -121,7 +121,7 @@ def _row(columns: Sequence[str], texts: Sequence[str], line: int, target_names: 
     if weight < 0:
         raise ValueError(f"weight {weight}, expected a number from 0 up")
     values = [_number(name, cells[name]) for name in target_names]
-    return Row(line, cells["path"], labels, values, split, weight if "weight" in columns else None, group="")
+    return Row(line, cells["path"], labels, values, split, weight if "weight" in columns else None)
 
 
 def _number(column: str, text: str) -> float:

@@ -97,12 +97,12 @@ class FashionRGB(ArrayDataset):
         chosen = {"all": range(10), "first": range(5), "last": range(5, 10)}[part]
         count = {"train": images, "val": VAL_IMAGES, "test": TEST_IMAGES}[split] // len(chosen)
         rng = np.random.default_rng([seed, split == "test"])
-        rows, targets = [], []
+        chosen_rows, targets = [], []
         for target, label in enumerate(chosen):
             order = rng.permutation(np.flatnonzero(source.targets == label))
-            rows += list(order[:count] if split != "val" else order[-count:])
+            chosen_rows += list(order[:count] if split != "val" else order[-count:])
             targets += [target] * count
-        enlarged = [cv2.resize(np.squeeze(source.images[row]), (size, size)) for row in rows]
+        enlarged = [cv2.resize(np.squeeze(source.images[row]), (size, size)) for row in chosen_rows]
         pixels = np.repeat(np.stack(enlarged)[..., None], 3, axis=-1)
         super().__init__(pixels, np.array(targets), [source.classes[c] for c in chosen], split, root)
 
