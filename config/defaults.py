@@ -86,12 +86,15 @@ def default_config() -> CfgNode:
     c.DATASETS.MAX_PIXELS = 178956970
 
     c.DATALOADER = CfgNode()
-    # Number of worker processes that read and transform images; 0: none, the main process does it.
-    c.DATALOADER.NUM_WORKERS = 0
-    # Batches that each worker loads in advance.
+    # Number of workers that read and transform images ahead of the network; auto: as many as there are CPUs to use.
+    c.DATALOADER.NUM_WORKERS = "auto"
+    # Batches that are ready in advance, beside the one that each worker is at.
     c.DATALOADER.PREFETCH = 2
-    # Start method of the workers: fork, forkserver, spawn, or auto: Python's default.
+    # threads, processes started by fork, forkserver or spawn, inline: one thread, or auto: threads if the data set and
+    # the transforms are thread_safe, else processes.
     c.DATALOADER.WORKER_KIND = "auto"
+    # Images that have one size before the first random transform are kept in memory if they take at most so many MiB.
+    c.DATALOADER.RESIDENT_MIB = 512
 
     c.SOLVER = CfgNode()
     # Number of training epochs.

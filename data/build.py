@@ -5,8 +5,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from config import CfgNode
-from data.executors import Executor, Inline, Processes, check_sizes
 from data.held_out import SplitOptions, Splits, divide, is_column
 from data.loaders import Loader
 from data.mixing import BatchTransforms
@@ -15,12 +16,14 @@ from data.registry import BATCH_TRANSFORMS, DATASETS, TRANSFORMS, MissingSplit
 from data.samplers import sampling_weights
 from data.subset import class_gap
 from data.transforms.arguments import try_out
+from data.workers import choose_workers
 from utils.contracts import Dataset, Entry, InputSpec, SplitRecord, Transform, output_names
 from utils.errors import UserError
 from utils.labels import nfc
 from utils.logger import get_logger
 from utils.registry import accepts, call, parse_entry
 
+_CPU = torch.device("cpu")
 # The usual treatment of photographs, for data sets that register no transforms of their own.
 _PHOTOS = {
     "train_transforms": [{"RandomResizedCrop": {"scale": [0.35, 1.0]}}, "HFlip"],
@@ -85,29 +88,27 @@ def build_train_and_val(cfg: CfgNode, record: SplitRecord | None = None, classes
 
 
 def build_train_loader(
-    cfg: CfgNode, dataset: Dataset, spec: InputSpec, pin_memory: bool = False, spatial_targets: bool = False
+    cfg: CfgNode, dataset: Dataset, spec: InputSpec, device: torch.device = _CPU, spatial_targets: bool = False
 ) -> Loader:
-    """Builds the loader of augmented training batches, drawn by DATASETS.SAMPLER."""
+    """Builds the loader of augmented training batches on a device, drawn by DATASETS.SAMPLER."""
     draw_weights, loss_weights = sampling_weights(dataset, cfg.DATASETS.SAMPLER, cfg.DATASETS.NAME)
     reader = build_reader(cfg, dataset, spec, True, loss_weights, spatial_targets)
-    return _build_loader(cfg, reader, cfg.SOLVER.BATCH_SIZE, True, draw_weights, pin_memory)
+    return _build_loader(cfg, reader, cfg.SOLVER.BATCH_SIZE, device, shuffle=True, draw_weights=draw_weights)
 
 
 def build_eval_loader(
-    cfg: CfgNode, dataset: Dataset, spec: InputSpec, pin_memory: bool = False, spatial_targets: bool = False
+    cfg: CfgNode, dataset: Dataset, spec: InputSpec, device: torch.device = _CPU, spatial_targets: bool = False
 ) -> Loader:
     """Builds the loader for validation, testing and inference: in order, TEST.BATCH_SIZE at a time."""
     reader = build_reader(cfg, dataset, spec, train=False, spatial_targets=spatial_targets)
-    return _build_loader(cfg, reader, cfg.TEST.BATCH_SIZE, False, None, pin_memory)
+    return _build_loader(cfg, reader, cfg.TEST.BATCH_SIZE, device)
 
 
-def _build_loader(
-    cfg: CfgNode, reader: SampleReader, size: int, shuffle: bool, draw_weights: Weights, pin_memory: bool
-) -> Loader:
-    count, prefetch, kind = cfg.DATALOADER.NUM_WORKERS, cfg.DATALOADER.PREFETCH, cfg.DATALOADER.WORKER_KIND
-    executor: Executor = Processes(count, prefetch, kind, size) if count else Inline(prefetch)
-    check_sizes(reader, executor, size)
-    return Loader(reader, executor, size, shuffle, draw_weights, pin_memory, cfg.DATASETS.MAX_SKIPPED)
+def _build_loader(cfg: CfgNode, reader: SampleReader, batch_size: int, device: torch.device, **order: Any) -> Loader:
+    loading = cfg.DATALOADER
+    workers = loading.NUM_WORKERS, loading.WORKER_KIND, loading.PREFETCH
+    found = choose_workers(reader, batch_size, *workers, loading.RESIDENT_MIB * 2**20, device.type == "cuda")
+    return Loader(*found, batch_size, device, cfg.DATASETS.MAX_SKIPPED, **order)
 
 
 def build_reader(

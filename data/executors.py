@@ -1,55 +1,39 @@
-"""Executors read batches ahead of their use, in a thread or in processes.
+"""Executors read batches ahead of their use, in threads or in processes.
 
-`run` yields the result of each list of keys, in order, and calls `poll` at least every 0.2 s while it waits. A
+`run` yields the result of each batch of keys, in order, and calls `poll` at least every 0.2 s while it waits. A
 batch's images are valid until the next one is asked for. A run that is left early is closed, as generators are,
 before another begins. After `close` a run starts anew.
 """
 
 import itertools
 import math
-import multiprocessing
-import os
-import signal
 import time
-import traceback
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
-from contextlib import closing, suppress
+from contextlib import nullcontext, suppress
 from functools import partial
-from mmap import mmap
-from multiprocessing import util
-from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
 from queue import Empty, SimpleQueue
 from threading import Lock, Thread
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
-import cv2
 import numpy as np
 import torch
 
 from data.reading import ReadResult, SampleReader
-from data.samplers import SampleKey
+from data.samplers import Keys
 from utils.contracts import Batch
-from utils.errors import UserCodeError, UserError, one_line
+from utils.errors import UserError, one_line
 from utils.logger import get_logger
 
-_INTERVAL = 0.2  # seconds between two calls of `poll` while waiting
-_TRIED = 32  # samples that are read at the start where transforms do not take images of every size
+INTERVAL = 0.2  # seconds between two calls of `poll` while waiting
 _SLOW = 30.0  # seconds of waiting after which the log says so
-_PATIENCE = 1.0  # seconds that a process has to end by itself
-_HINTS = {
-    -signal.SIGKILL: "the machine may be out of memory: lower DATALOADER.NUM_WORKERS",
-    -signal.SIGBUS: "/dev/shm is full: enlarge it, or lower DATALOADER.NUM_WORKERS or PREFETCH",
-}
-Keys = Iterator[list[SampleKey]]  # one list for each batch
 Poll = Callable[[], None]  # may raise, to interrupt the wait for a batch
 Results = Generator[ReadResult, None, None]
 T = TypeVar("T")
 
 
-def _await(get: Callable[[], T], poll: Poll) -> T:
-    """Calls `get`, which waits for at most _INTERVAL, until it finds something, and `poll` in between."""
+def wait_for(get: Callable[[], T], poll: Poll) -> T:
+    """Calls `get`, which waits for at most INTERVAL, until it finds something, and `poll` in between."""
     slow_at = time.monotonic() + _SLOW
     while True:
         with suppress(Empty):
@@ -61,232 +45,83 @@ def _await(get: Callable[[], T], poll: Poll) -> T:
             slow_at = math.inf
 
 
-class Inline:
-    """One thread of this process, `prefetch` batches ahead; the main thread only waits, and can be interrupted."""
+def on_device(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
+    """Yields batches on a device. A GPU copies while it computes, and is done before the next one is asked for."""
+    if device.type != "cuda":
+        yield from (batch.to(device) for batch in batches)
+        return
+    side, main = torch.cuda.Stream(device), torch.cuda.current_stream(device)
+    for batch in batches:
+        with torch.cuda.stream(side):
+            moved = batch.pin_memory().to(device)
+        main.wait_stream(side)
+        for tensor in (tensor for tensor in vars(moved).values() if tensor is not None):
+            tensor.record_stream(main)
+        yield moved
+        side.synchronize()
 
-    # Loaders may share a data set, which need not be safe for several threads.
+
+class Threads:
+    """Reads in `count` threads of this process. The main thread only waits, and can be interrupted.
+
+    They read `prefetch` batches ahead beside those they are at, into buffers that are used again, in pinned memory if
+    `pin_memory`. `one_at_a_time` is for data sets, which loaders may share, that are not safe for several threads.
+    """
+
     _read_lock = Lock()
 
-    def __init__(self, prefetch: int = 2):
-        self.prefetch = prefetch
+    def __init__(
+        self, count: int, prefetch: int, batch_size: int, pin_memory: bool = False, one_at_a_time: bool = False
+    ):
+        self.count, self.prefetch, self.batch_size, self.pin_memory = count, prefetch, batch_size, pin_memory
+        self.lock = self._read_lock if one_at_a_time else nullcontext()
 
-    def run(self, reader: SampleReader, keys: Keys, poll: Poll) -> Results:
-        tasks: SimpleQueue[list[SampleKey] | None] = SimpleQueue()
-        results: SimpleQueue[ReadResult] = SimpleQueue()
-        Thread(target=self._read, args=(reader, tasks, results), daemon=True).start()
-        get = partial(results.get, timeout=_INTERVAL)
-        pending = 0
+    def run(self, reader: SampleReader, keys: Iterator[Keys], poll: Poll) -> Results:
+        tasks: SimpleQueue[_Task | None] = SimpleQueue()
+        pending: deque[_Task] = deque()
+        ahead = self.count + self.prefetch
+        try:  # one more than batches ahead, for the batch that is in use
+            *buffers, free = (self._buffer(reader) for _ in range(ahead + 1))
+        except (RuntimeError, MemoryError) as error:
+            hint = "lower the BATCH_SIZE or DATALOADER.PREFETCH"
+            found = f"cannot allocate {ahead + 1} batches of {self.batch_size} images: {one_line(error)}; {hint}"
+            yield ReadResult(error=UserError(found))
+            return
+        for _ in range(self.count):
+            Thread(target=self._read, args=(reader, tasks), daemon=True).start()
         try:
-            for batch_keys in itertools.islice(keys, self.prefetch):
-                tasks.put(batch_keys)
-                pending += 1
+            for batch_keys, buffer in zip(itertools.islice(keys, ahead), buffers, strict=False):
+                pending.append(_Task(batch_keys, buffer, SimpleQueue()))
+                tasks.put(pending[-1])
             while pending:
-                result = _await(get, poll)
-                if (following := next(keys, None)) is None:
-                    pending -= 1
-                else:
-                    tasks.put(following)
+                done = pending.popleft()
+                result = wait_for(partial(done.result.get, timeout=INTERVAL), poll)
+                if (following := next(keys, None)) is not None:
+                    pending.append(_Task(following, free, SimpleQueue()))
+                    tasks.put(pending[-1])
+                free = done.buffer
                 yield result
         finally:
-            with suppress(Empty):  # not `while not tasks.empty()`: the thread may take the last one in between
+            with suppress(Empty):  # not `while not tasks.empty()`: a thread may take the last one in between
                 while True:
                     tasks.get_nowait()
-            tasks.put(None)
-
-    def _read(self, reader: SampleReader, tasks: SimpleQueue, results: SimpleQueue) -> None:
-        for keys in iter(tasks.get, None):
-            with self._read_lock:
-                results.put(reader.read(keys))
-
-    def close(self) -> None:
-        """Does nothing: the thread ends with its run."""
-
-
-class _Worker(NamedTuple):
-    process: BaseProcess
-    connection: Connection
-    slots: np.ndarray  # uint8 (slots, batch size, H, W, C), shared with the process
-
-
-class Processes:
-    """`count` processes, each `prefetch` batches ahead, which live until `close`; batches are dealt round robin.
-
-    `kind` is fork, forkserver, spawn, or auto for Python's default. Pixels are passed in shared memory that is
-    allocated once, for batches of at most `batch_size`; everything else goes through a pipe.
-    """
-
-    def __init__(self, count: int, prefetch: int, kind: str, batch_size: int):
-        self.count, self.prefetch, self.kind, self.batch_size = count, prefetch, kind, batch_size
-        self._run = 0
-        self._workers: list[_Worker] = []
-        # Runs when this object is deleted, and at exit before Python waits for processes that ignore its signal to end.
-        self._finalizer = util.Finalize(self, _end, args=(self._workers,), exitpriority=10)
-
-    def run(self, reader: SampleReader, keys: Keys, poll: Poll) -> Results:
-        if not self._workers:
-            self._start(reader)
-        self._run += 1
-        run = self._run
-        # Process and slot of each batch: one slot more than batches ahead, for the batch that is in use.
-        places = ((i % self.count, i // self.count % (self.prefetch + 1)) for i in itertools.count())
-        pending: deque[tuple[int, int]] = deque()
-
-        def send(batch_keys: list[SampleKey]) -> None:
-            number, slot = next(places)
-            pending.append((number, slot))
-            with suppress(OSError):  # the process has died, which is noticed when its batch is due
-                self._workers[number].connection.send((run, slot, batch_keys))
-
-        for batch_keys in itertools.islice(keys, self.count * self.prefetch):
-            send(batch_keys)
-        while pending:
-            try:
-                result = self._receive(*pending.popleft(), run, poll)
-            except BaseException:  # an interrupt may have left half a message in a pipe
-                self.close()
-                raise
-            if result.error is None and (following := next(keys, None)) is not None:
-                send(following)
-            yield result
-            if run != self._run:
-                raise RuntimeError("this loader is being iterated again; close the first iterator before")
-
-    def _start(self, reader: SampleReader) -> None:
-        context: Any = multiprocessing.get_context(None if self.kind == "auto" else self.kind)
-        shape = (self.prefetch + 1, self.batch_size, *reader.size, reader.channels)
-        try:
             for _ in range(self.count):
-                # Forked processes inherit memory that takes no place in /dev/shm, which is small in many containers.
-                is_fork = context.get_start_method() == "fork"
-                size = math.prod(shape)
-                memory = mmap(-1, size) if is_fork else context.RawArray("B", size)
-                ours, theirs = context.Pipe()
-                process = context.Process(target=_work, args=(reader, theirs, memory, shape), daemon=True)
-                process.start()
-                theirs.close()
-                self._workers.append(_Worker(process, ours, _slots(memory, shape)))
-        except Exception as error:
-            self.close()
-            raise UserError(
-                f"DATALOADER.NUM_WORKERS {self.count}: cannot start a process of DATALOADER.WORKER_KIND {self.kind}: "
-                f"{one_line(error)}; set NUM_WORKERS to 0 or WORKER_KIND to fork, shorten TMPDIR, or raise ulimit -n"
-            ) from error
+                tasks.put(None)
 
-    def _receive(self, number: int, slot: int, run: int, poll: Poll) -> ReadResult:
-        """Waits for the batch in a slot of a process."""
-        worker = self._workers[number]
-        sentinels = [worker.process.sentinel for worker in self._workers]
+    def _buffer(self, reader: SampleReader) -> np.ndarray:
+        shape = self.batch_size, *reader.size, reader.channels
+        return torch.empty(shape, dtype=torch.uint8, pin_memory=self.pin_memory).numpy()
 
-        def find_ready() -> list[Any]:
-            ended = [w for w in self._workers if w.process.exitcode is not None]  # a child may keep its sentinel open
-            return wait([worker.connection, *sentinels], _INTERVAL) or ended
-
-        while True:
-            ready = _await(find_ready, poll)
-            if worker.connection not in ready:
-                return self._report_death()
-            try:
-                reply_run, result, columns, frames = worker.connection.recv()
-            except (EOFError, OSError):
-                return self._report_death()
-            if reply_run != run:  # of an earlier run, which was left
-                continue
-            if columns:
-                tensors = {name: torch.from_numpy(column) for name, column in columns.items()}
-                images = torch.from_numpy(worker.slots[slot, : len(tensors["indices"])])
-                result.batch = Batch(images.permute(0, 3, 1, 2), **tensors)  # (N, H, W, C) -> (N, C, H, W)
-            if frames:
-                result.error.__cause__ = ReaderTraceback(frames)
-            return result
-
-    def _report_death(self) -> ReadResult:
-        """Closes all processes, as one of them has ended."""
-        processes = [worker.process for worker in self._workers]
-        ended = wait([process.sentinel for process in processes], _PATIENCE)
-        number = next((n for n, p in enumerate(processes) if p.sentinel in ended or p.exitcode is not None), 0)
-        processes[number].join(_PATIENCE)
-        code = processes[number].exitcode or 0
-        self.close()
-        end = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-        hint = _HINTS.get(code, "set DATALOADER.NUM_WORKERS to 0 to find the cause")
-        return ReadResult(error=UserError(f"reader process {number} {end}; {hint}"))
+    def _read(self, reader: SampleReader, tasks: "SimpleQueue[_Task | None]") -> None:
+        for keys, buffer, result in iter(tasks.get, None):
+            with self.lock:
+                result.put(reader.read(keys, buffer))
 
     def close(self) -> None:
-        """Ends the processes; one that does not end within a second is killed."""
-        _end(self._workers)
+        """Does nothing: the threads end with their run."""
 
 
-def _end(workers: list[_Worker]) -> None:
-    for worker in workers:
-        with suppress(OSError):
-            worker.connection.send(None)
-    deadline = time.monotonic() + _PATIENCE
-    for worker in workers:
-        worker.process.join(max(deadline - time.monotonic(), 0))
-        worker.process.kill()
-    deadline = time.monotonic() + _PATIENCE
-    for worker in workers:
-        worker.process.join(max(deadline - time.monotonic(), 0))
-        worker.connection.close()
-    workers.clear()
-
-
-def _slots(memory: Any, shape: tuple[int, ...]) -> np.ndarray:
-    return np.frombuffer(memory, np.uint8).reshape(shape)
-
-
-def _work(reader: SampleReader, connection: Connection, memory: Any, shape: tuple[int, ...]) -> None:
-    """The body of a reader process."""
-    for signum in (signal.SIGINT, signal.SIGTERM):  # sent to the whole group: the main process saves, then ends us
-        signal.signal(signum, signal.SIG_IGN)
-    cv2.setNumThreads(0)  # the processes are the parallelism
-    torch.set_num_threads(1)
-    slots = _slots(memory, shape)
-    tasks: SimpleQueue[tuple[int, int, list[SampleKey]]] = SimpleQueue()
-    Thread(target=_take_tasks, args=(connection, tasks), daemon=True).start()
-    while True:
-        run, slot, keys = tasks.get()
-        result = reader.read(keys, slots[slot])
-        tensors = vars(result.batch).items() if result.batch is not None else ()
-        columns = {name: t.numpy() for name, t in tensors if name != "images" and t is not None}
-        result.batch = None
-        cause = result.error.__cause__ if isinstance(result.error, UserCodeError) else None
-        frames = "".join(traceback.format_exception(cause)) if cause else ""
-        connection.send((run, result, columns, frames))
-
-
-def _take_tasks(connection: Connection, tasks: SimpleQueue) -> None:
-    """Takes tasks as they come, so that the main process never waits for a busy reader. Ends this process at once,
-    however busy, when the main process asks for it or is gone."""
-    parent = multiprocessing.parent_process()
-    while True:
-        ready = wait([connection, *([parent.sentinel] if parent else [])])
-        task = None
-        with suppress(EOFError, OSError):
-            task = connection.recv() if connection in ready else None
-        if task is None:
-            os._exit(0)
-        tasks.put(task)
-
-
-class ReaderTraceback(Exception):
-    """The formatted traceback of an exception in a reader process."""
-
-
-Executor = Inline | Processes
-
-
-def check_sizes(reader: SampleReader, executor: Executor, batch_size: int) -> None:
-    """Tries the transforms on a 3:2 and a 2:3 image and, if one does not fit, on some samples of the data set.
-
-    Raises UserError if those come out in another size, or cannot be read.
-    """
-    count = len(reader.dataset)
-    if not count or reader.takes_any_size():
-        return
-    keys = [SampleKey(i * count // _TRIED, 0, 0) for i in range(_TRIED)]
-    batches = (keys[start : start + batch_size] for start in range(0, _TRIED, batch_size))
-    with closing(executor.run(reader, batches, lambda: None)) as results:
-        for result in results:
-            if result.error is not None:
-                raise result.error
+class _Task(NamedTuple):
+    keys: Keys
+    buffer: np.ndarray  # uint8 (batch size, H, W, C)
+    result: "SimpleQueue[ReadResult]"

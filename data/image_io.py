@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from data.image_formats import SIGNATURES, Size, decode_with_pillow, plain_header, size_with_pillow, upright
+from data.image_formats import JPEG, SIGNATURES, Size, decode_with_pillow, plain_header, size_with_pillow, upright
 from utils.errors import UserError, one_line, printable
 
 # The default of DATASETS.MAX_PIXELS: Pillow's own limit.
@@ -59,15 +59,20 @@ class EncodedImage:
     ) -> np.ndarray:
         """Decodes to uint8 (H, W, channels), upright as EXIF tells; only a `box` of the upright image if given.
 
-        The result may be reduced, but to no less than `min_size` (height, width); today it never is.
-        Transparent pixels become white; values of more than 8 bits are scaled to 0..255. Raises BrokenImage for a file
-        that is corrupt, truncated or has more than `max_pixels`, UserError for a number of channels it does not have.
+        A JPEG's box may be read at a half, a quarter or an eighth of its resolution, but not below `min_size` (height,
+        width); its sides then lie on whole pixels of the reduced image. Transparent pixels become white; values of more
+        than 8 bits are scaled to 0..255. Raises BrokenImage for a file that is corrupt, truncated or has more than
+        `max_pixels`, UserError for a number of channels it does not have.
         """
+        scale = 1
+        if box and min_size and self.data.startswith(JPEG):
+            scale = next((s for s in (8, 4, 2) if box[2] >= s * min_size[0] and box[3] >= s * min_size[1]), 1)
         with self._decoding():
-            image = self._decode(channels, max_pixels)
-            if box is not None and image.shape[:2] != self.size:
+            image = self._decode(channels, max_pixels, scale)
+            scale = 1 if image.shape[:2] == self.size else scale
+            if box and image.shape[:2] != tuple(-(-side // scale) for side in self.size):
                 raise ValueError(f"header {self.size} and pixels {image.shape[:2]} differ in size")
-        return with_channels(crop(image, box), channels)
+        return with_channels(crop(image, box and _reduced(box, scale)), channels)
 
     @contextmanager
     def _decoding(self) -> Iterator[None]:
@@ -80,12 +85,13 @@ class EncodedImage:
                 f"{self.name}: cannot decode the image: {one_line(error)} ({found}); replace or remove the file"
             ) from error
 
-    def _decode(self, channels: int, max_pixels: int) -> np.ndarray:
-        """Decodes plain files with OpenCV, which is faster, others with Pillow, or else with OpenCV."""
+    def _decode(self, channels: int, max_pixels: int, scale: int = 1) -> np.ndarray:
+        """Decodes plain files with OpenCV, which is faster and may reduce them by `scale`, others with Pillow, or else
+        with OpenCV."""
         if header := plain_header(self.data):
             size, orientation = header
             _check_pixels(size, max_pixels)
-            if (image := self._decode_with_opencv(channels)) is not None:
+            if (image := self._decode_with_opencv(channels, scale)) is not None:
                 return upright(image, orientation)
         from PIL import UnidentifiedImageError
 
@@ -99,9 +105,10 @@ class EncodedImage:
             _check_pixels(image.shape, max_pixels)
             return image
 
-    def _decode_with_opencv(self, channels: int) -> np.ndarray | None:
+    def _decode_with_opencv(self, channels: int, scale: int = 1) -> np.ndarray | None:
         """The image as stored, uint8 (H, W, 1 or 3), or None."""
         flag = cv2.IMREAD_GRAYSCALE if channels == 1 else cv2.IMREAD_COLOR
+        flag |= {1: 0, 2: 16, 4: 32, 8: 64}[scale]  # cv2.IMREAD_REDUCED_COLOR_2 = 16 | cv2.IMREAD_COLOR, and so on
         data = np.frombuffer(self.data, np.uint8)
         image = cv2.imdecode(data, flag | cv2.IMREAD_IGNORE_ORIENTATION) if self.data else None
         if image is None:
@@ -112,10 +119,15 @@ class EncodedImage:
 Source = np.ndarray | EncodedImage  # the first half of a sample
 
 
-def to_pixels(source: Source, channels: int, max_pixels: int = MAX_PIXELS, box: Box | None = None) -> np.ndarray:
-    """Returns a source, or its `box`, as uint8 (H, W, channels). Raises BrokenImage, or UserError for another array."""
+def to_pixels(
+    source: Source, channels: int, max_pixels: int = MAX_PIXELS, box: Box | None = None, min_size: Size | None = None
+) -> np.ndarray:
+    """Returns a source, or its `box`, as uint8 (H, W, channels); `min_size` as in `EncodedImage.read`.
+
+    Raises BrokenImage, or UserError for another array.
+    """
     if isinstance(source, EncodedImage):
-        return source.read(channels, box, max_pixels=max_pixels)
+        return source.read(channels, box, min_size, max_pixels)
     size_of(source)
     return with_channels(crop(source.reshape(*source.shape[:2], -1), box), channels)
 
@@ -135,6 +147,12 @@ def crop(image: np.ndarray, box: Box | None) -> np.ndarray:
     """A view of the part of an image (H, W, C) within a box."""
     top, left, height, width = box or (0, 0, *image.shape[:2])
     return image[top : top + height, left : left + width]
+
+
+def _reduced(box: Box, scale: int) -> Box:
+    """A box in an image of `scale` times fewer rows and columns, on whole pixels: none is less than its full size."""
+    top, bottom, left, right = ((n + scale // 2) // scale for n in (box[0], box[0] + box[2], box[1], box[1] + box[3]))
+    return top, left, bottom - top, right - left
 
 
 def with_channels(image: np.ndarray, channels: int) -> np.ndarray:

@@ -1,15 +1,17 @@
 """Batches of one split: order x reader x executor."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 
 import numpy as np
+import torch
 
-from data.executors import Executor, Poll
+from data.executors import Poll, on_device
 from data.reading import SampleReader
 from data.samplers import batches_of_keys, epoch_order, usable_samples
+from data.workers import Executor
 from utils.contracts import Batch, Dataset
 from utils.errors import UserError
 from utils.logger import get_logger
@@ -23,16 +25,17 @@ class Loader:
 
     With `shuffle`, for training, the order is a function of (seed, epoch), and a last batch of one sample is omitted;
     with `draw_weights` (n,) it draws n samples in proportion to them. A sample's augmentation is a function of (seed,
-    epoch, position). More corrupt images than `max_broken`, a share of the data set, end an epoch.
+    epoch, position). More corrupt images than `max_broken`, a share of the data set, end an epoch. Batches are on
+    `device`.
     """
 
     reader: SampleReader
     executor: Executor
     batch_size: int
+    device: torch.device
+    max_broken: float = 0.0
     shuffle: bool = False
     draw_weights: np.ndarray | None = None
-    pin_memory: bool = False
-    max_broken: float = 0.0
     broken: dict[int, str] = field(default_factory=dict)  # index -> reason, of the corrupt images found so far
 
     @property
@@ -55,6 +58,10 @@ class Loader:
         A batch's images are valid until the next one is asked for. `poll` is called at least every 0.2 s while
         waiting for data, and may raise to stop. Raises UserError for a sample that cannot be read.
         """
+        with closing(self._read(epoch, start, poll)) as batches:
+            yield from on_device(batches, self.device)
+
+    def _read(self, epoch: int, start: int, poll: Poll) -> Generator[Batch, None, None]:
         keys = batches_of_keys(self._order(epoch), self.batch_size, epoch, start)
         with closing(self.executor.run(self.reader, keys, poll)) as results:
             for result in results:
@@ -62,7 +69,7 @@ class Loader:
                 if result.error is not None:
                     raise result.error
                 if result.batch is not None:
-                    yield result.batch.pin_memory() if self.pin_memory else result.batch
+                    yield result.batch
 
     def close(self) -> None:
         """Ends reader processes; a later epoch starts them again."""

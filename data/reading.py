@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from data.image_io import MAX_PIXELS, BrokenImage, EncodedImage, Source, size_of, to_pixels
-from data.samplers import SampleKey, stream
+from data.samplers import Draws, Keys, Rng
 from data.subset import Target, strata_of
 from utils.contracts import Batch, Dataset, Transform, targets_of
 from utils.errors import Interrupted, UserCodeError, UserError, one_line, printable
@@ -53,11 +53,12 @@ class SampleReader:
         side, rng = max(self.size), np.random.default_rng(0)
         with suppress(Exception):
             for height, width in ((2 * side, 3 * side), (3 * side, 2 * side)):
-                self._transform(np.zeros((height, width, self.channels), np.uint8), np.zeros((height, width)), rng)
+                image, mask = np.zeros((height, width, self.channels), np.uint8), np.zeros((height, width))
+                self._checked(*self._transform(image, mask, rng, rng))
             return True
         return False
 
-    def read(self, keys: Sequence[SampleKey], out: np.ndarray | None = None) -> ReadResult:
+    def read(self, keys: Keys, out: np.ndarray | None = None) -> ReadResult:
         """Reads a batch, its pixels into `out`, uint8 (at least N, H, W, C), if given.
 
         Whatever is raised is in the result: a reader that ended would be waited for.
@@ -65,54 +66,67 @@ class SampleReader:
         result = ReadResult()
         indices: list[int] = []
         targets: list[Target] = []
-        name = "a sample"
+        index, name = -1, "a sample"
         try:
-            images = np.empty((len(keys), *self.size, self.channels), np.uint8) if out is None else out
-            for key in keys:
-                if sample := self._read_or_skip(key, result.broken):
+            images = np.empty((len(keys.indices), *self.size, self.channels), np.uint8) if out is None else out
+            draws = self._draws(keys)
+            for number, index in enumerate(keys.indices.tolist()):
+                if sample := self._read_or_skip(index, draws, number, result.broken):
                     images[len(indices)], target = sample
-                    indices.append(key.index)
+                    indices.append(index)
                     targets.append(target)
             if indices:
-                result.batch = collate(images[: len(indices)], targets, indices, self.weights)
+                result.batch = collate(images[: len(indices)], targets, np.array(indices), self.weights)
         except UserError as error:
             result.error = error
         except Interrupted:
             raise
         except BaseException as error:  # from the code of a data set or transform
             with suppress(Exception):  # which may fail too
-                name = printable(self.dataset.name(key.index))
+                name = printable(self.dataset.name(index))
             result.error = UserCodeError(f"{name}: {one_line(error)}")
             result.error.__cause__ = error
         return result
 
-    def read_sample(self, key: SampleKey) -> Sample:
+    def read_sample(self, index: int, epoch: int = 0, position: int = 0) -> Sample:
         """Reads one sample: (uint8 (H, W, C), target). Raises BrokenImage, UserError, or what user code raises."""
-        source, target = self.dataset[key.index]
+        return self._read(index, self._draws(Keys(np.array([index]), epoch, position)), 0)
+
+    def _draws(self, keys: Keys) -> Draws:
+        return Draws(self.seed, keys, sum(getattr(transform, "draws", None) or 0 for transform in self.transforms))
+
+    def _read(self, index: int, draws: Draws, number: int) -> Sample:
+        source, target = self.dataset[index]
         try:
-            return self._transform(source, target, stream("augmentation", self.seed, key.epoch, key.position))
+            return self._checked(*self._transform(source, target, draws.generator(number), draws.row(number)))
         except BrokenImage:
             raise
         except UserError as error:
-            name = source.name if isinstance(source, EncodedImage) else printable(self.dataset.name(key.index))
+            name = source.name if isinstance(source, EncodedImage) else printable(self.dataset.name(index))
             raise UserError(f"{name}: {error}") from error
 
-    def _transform(self, source: Source, target: Target, rng: np.random.Generator) -> Sample:
+    def _transform(self, source: Source, target: Target, rng: Rng, row: Rng) -> Sample:
         transforms = self.transforms
         plan, finish = (getattr(transforms[0], name, None) if transforms else None for name in ("plan", "finish"))
         if plan and finish and not self.spatial_targets:
             box = plan(size_of(source), rng)  # before anything is decoded
-            image = finish(to_pixels(source, self.channels, self.max_pixels, box))
+            least = getattr(transforms[0], "size", None)
+            image = finish(to_pixels(source, self.channels, self.max_pixels, box, least))
             transforms = transforms[1:]
         else:
             image = to_pixels(source, self.channels, self.max_pixels)
-        if self.spatial_targets and np.shape(target)[:2] != image.shape[:2]:
+        if not self.spatial_targets:
+            return augment(image, transforms, rng, row), target
+        if np.shape(target)[:2] != image.shape[:2]:
             raise UserError(f"found a target {np.shape(target)} for an image {image.shape}, expected the same size")
         for transform in transforms:
-            if self.spatial_targets and hasattr(transform, "joint"):
+            if hasattr(transform, "joint"):
                 image, target = transform.joint(image, target, rng)
             else:
                 image = transform(image, rng)
+        return image, target
+
+    def _checked(self, image: np.ndarray, target: Target) -> Sample:
         expected = (*self.size, self.channels)
         if image.shape != expected or image.dtype != np.uint8:
             raise UserError(
@@ -121,18 +135,18 @@ class SampleReader:
             )
         return image, target
 
-    def _read_or_skip(self, key: SampleKey, broken: dict[int, str]) -> Sample | None:
+    def _read_or_skip(self, index: int, draws: Draws, number: int, broken: dict[int, str]) -> Sample | None:
         try:
-            return self.read_sample(key)
+            return self._read(index, draws, number)
         except BrokenImage as error:
             if self.on_broken == "raise":
                 raise
-            broken[key.index] = str(error)
+            broken[index] = str(error)
             if self.on_broken == "skip":
                 return None
-            for index in self._replacements(key.index):
+            for other in self._replacements(index):
                 with suppress(BrokenImage):
-                    return self.read_sample(key._replace(index=index))
+                    return self._read(other, draws, number)
             raise
 
     @cached_property
@@ -149,12 +163,21 @@ class SampleReader:
             yield from others[~is_similar].tolist()
 
 
-def collate(images: np.ndarray, targets: Sequence[Target], indices: Sequence[int], weights: Weights = None) -> Batch:
+def augment(
+    image: np.ndarray, transforms: Sequence[Transform], rng: Rng | None = None, row: Rng | None = None
+) -> np.ndarray:
+    """Applies transforms to an image (H, W, C): those that have a `batch` form draw from `row`, others from `rng`."""
+    for transform in transforms:
+        image = transform(image, row if hasattr(transform, "batch") else rng)
+    return image
+
+
+def collate(images: np.ndarray, targets: Sequence[Target], indices: np.ndarray, weights: Weights = None) -> Batch:
     """Makes a batch of images uint8 (N, H, W, C) and N targets; `weights` are those of the whole data set."""
     labels = torch.from_numpy(np.asarray(targets))
     return Batch(
         images=torch.from_numpy(images).permute(0, 3, 1, 2),  # (N, H, W, C) -> (N, C, H, W)
         targets=labels.float() if labels.is_floating_point() else labels.long(),
-        indices=torch.tensor(indices),
-        weights=None if weights is None else torch.from_numpy(weights[list(indices)]).float(),
+        indices=torch.from_numpy(indices),
+        weights=None if weights is None else torch.from_numpy(weights[indices]).float(),
     )

@@ -1,7 +1,9 @@
 """The order of samples and the streams of random numbers: pure functions of the seed and the epoch."""
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -10,23 +12,70 @@ from utils.contracts import Dataset, targets_of
 from utils.errors import UserError
 
 # Every use of random numbers has a tag of its own, so that no two uses share a stream.
-_TAGS = {"order": 1, "augmentation": 2, "mixing": 4}
+_TAGS = {"order": 1, "augmentation": 2, "uniforms": 3, "mixing": 4}
+
+
+def _seeds(use: str, seed: int, *numbers: int) -> np.random.SeedSequence:
+    return np.random.SeedSequence(np.array([_TAGS[use], seed & 0xFFFFFFFF, seed >> 32, *numbers], np.uint32))
 
 
 def stream(use: str, seed: int, *numbers: int) -> np.random.Generator:
-    """Returns the generator of one use, by `seed` below 2**64 and `numbers` below 2**32: "order" (epoch),
-    "augmentation" (epoch, position), or "mixing" (epoch, samples seen).
+    """Returns the generator of one use, by `seed` below 2**64 and `numbers` below 2**32: "order" (epoch), or
+    "mixing" (epoch, samples seen).
     """
-    words = np.array([_TAGS[use], seed & 0xFFFFFFFF, seed >> 32, *numbers], np.uint32)
-    return np.random.Generator(np.random.PCG64(np.random.SeedSequence(words)))
+    return np.random.Generator(np.random.PCG64(_seeds(use, seed, *numbers)))
 
 
-class SampleKey(NamedTuple):
-    """A sample to read, and what its augmentation depends on beside the seed."""
+@dataclass(frozen=True, eq=False)
+class Keys:
+    """The samples of a batch to read, `indices` int64 (n,), and what their augmentation depends on beside the seed.
 
-    index: int  # type: ignore[assignment]  # hides tuple.index
+    `position` is the first one's place in the epoch's sequence: a sample drawn twice is augmented differently.
+    """
+
+    indices: np.ndarray
     epoch: int
-    position: int  # place in the epoch's sequence: a sample drawn twice is augmented differently
+    position: int
+
+
+class Row:
+    """A row of uniform numbers in [0, 1), in place of a generator for transforms that draw a fixed number of them."""
+
+    def __init__(self, uniforms: np.ndarray):
+        self.random = iter(uniforms.tolist()).__next__
+
+
+Rng = np.random.Generator | Row
+
+
+@dataclass(eq=False)
+class Draws:
+    """The random numbers of a batch's samples, each a function of (seed, epoch, position)."""
+
+    seed: int
+    keys: Keys
+    width: int  # uniform numbers that the transforms draw for a sample
+
+    @cached_property
+    def uniforms(self) -> np.ndarray:
+        """The batch's rows (n, width) of the epoch's table of numbers in [0, 1)."""
+        bits = np.random.PCG64(_seeds("uniforms", self.seed, self.keys.epoch)).advance(self.keys.position * self.width)
+        return np.random.Generator(bits).random((len(self.keys.indices), self.width))
+
+    def row(self, number: int) -> Row:
+        return Row(self.uniforms[number])
+
+    def generator(self, number: int) -> np.random.Generator:
+        """Returns the generator of sample `number` of the batch; it is the same object, set anew, for each sample."""
+        bits, state, generator = self._philox
+        state["state"]["counter"][1] = self.keys.position + number  # leaves 2**64 blocks of numbers to each sample
+        bits.state = state
+        return generator
+
+    @cached_property
+    def _philox(self) -> tuple[np.random.Philox, Any, np.random.Generator]:
+        bits = np.random.Philox(_seeds("augmentation", self.seed, self.keys.epoch))
+        return bits, bits.state, np.random.Generator(bits)
 
 
 def epoch_order(num_samples: int, seed: int, epoch: int, weights: np.ndarray | None = None) -> np.ndarray:
@@ -45,11 +94,10 @@ def usable_samples(num_samples: int, batch_size: int) -> int:
     return num_samples - 1 if num_samples % batch_size == 1 else num_samples
 
 
-def batches_of_keys(order: np.ndarray, batch_size: int, epoch: int, start: int = 0) -> Iterator[list[SampleKey]]:
+def batches_of_keys(order: np.ndarray, batch_size: int, epoch: int, start: int = 0) -> Iterator[Keys]:
     """Yields the keys of each batch of an epoch, `order` (samples,), from position `start` on."""
     for first in range(start, len(order), batch_size):
-        indices = order[first : first + batch_size].tolist()
-        yield [SampleKey(index, epoch, first + offset) for offset, index in enumerate(indices)]
+        yield Keys(order[first : first + batch_size], epoch, first)
 
 
 def sampling_weights(dataset: Dataset, sampler: str, name: str) -> tuple[np.ndarray | None, np.ndarray | None]:

@@ -3,6 +3,7 @@
 import dataclasses
 import os
 from collections.abc import Callable, Collection
+from typing import Any
 
 import torch
 
@@ -184,8 +185,8 @@ def _log_device_changes(now: Resolved, before: Resolved) -> None:
             get_logger("resume").info("changed: %s: now resolved to %s, before %s", key, new, old)
 
 
-def _loader_options(task: Task, resolved: Resolved) -> dict[str, bool]:
-    return {"pin_memory": resolved.device.startswith("cuda"), "spatial_targets": task.spatial_targets}
+def _loader_options(task: Task, resolved: Resolved) -> dict[str, Any]:
+    return {"device": torch.device(resolved.device), "spatial_targets": task.spatial_targets}
 
 
 def _build_step(cfg: CfgNode, task: Task, resolved: Resolved, steps_per_epoch: int) -> tuple[StandardStep, str | None]:

@@ -99,8 +99,6 @@ def draw_first_batch(
     cfg: CfgNode, spec: InputSpec, dataset: Dataset, spatial_targets: bool
 ) -> tuple[np.ndarray, Batch, dict[int, str]]:
     """Returns an image of the first batch, BGR, that batch, and which are corrupt."""
-    cfg = cfg.clone()
-    cfg.DATALOADER.NUM_WORKERS = 0  # for a single batch
     loader, classes = build_train_loader(cfg, dataset, spec, spatial_targets=spatial_targets), class_names(dataset)
     batch = next(loader.batches())
     if mix := build_batch_transforms(cfg, len(classes)):

@@ -15,7 +15,7 @@ import torch
 from config import CfgNode
 from data.build import build_eval_loader, build_reader
 from data.image_io import BrokenImage, EncodedImage, to_pixels
-from data.samplers import SampleKey
+from data.samplers import Keys
 from engine.build_inference import build_trained_task, prepare_checkpoint, resolve_device
 from engine.checkpoint import Checkpoint, load_checkpoint
 from engine.inference import Watch
@@ -115,7 +115,7 @@ class Classifier:
         predictions: list[Prediction] = []
         for start in range(0, len(images), _CHUNK):
             self._sources.images = images[start : start + _CHUNK]
-            read = self._reader.read([SampleKey(i, 0, i) for i in range(len(self._sources))])
+            read = self._reader.read(Keys(np.arange(len(self._sources)), 0, 0))
             if read.error is not None:
                 raise read.error
             found = dict(self._run(read.batch, read.broken, self._sources))

@@ -32,6 +32,7 @@ class Toy:
     """45 noisy images; the bright third of an image tells its class."""
 
     classes = ("left", "middle", "right")
+    thread_safe = True
 
     def __init__(self, root: Path, split: str, size: int = 45):
         if split == "val":

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 log = get_logger("infer")
 _PREDICTED, _CAM = "predicted", "cam"  # endings of the names of annotated images
-_FEW = 64  # images that are read before a reader process would have started
 
 
 def main(argv: Sequence[str]) -> int:
@@ -35,7 +34,6 @@ def main(argv: Sequence[str]) -> int:
     from engine.classifier import Classifier
 
     overrides = ["TEST.TTA_FLIP", "true"] if args.tta else []
-    overrides += ["DATALOADER.NUM_WORKERS", "0"] if len(files) < _FEW else []
     classifier = Classifier.load(args.weights or default_config().OUTPUT_DIR, args.device, overrides)
     log.info("predicting with %s", classifier.source)
     # Line by line and not in the end: a stop loses nothing that was predicted.

@@ -15,7 +15,6 @@ def main(argv: Sequence[str]) -> None:
     import numpy as np
 
     from data.build import build_reader, build_train_and_val, dataset_defaults
-    from data.samplers import SampleKey
     from data.subset import has_spatial_targets
     from engine.build_report import draw_first_batch
     from modeling.build import build_input_spec
@@ -30,7 +29,7 @@ def main(argv: Sequence[str]) -> None:
     index = next((i for i in indices if i not in broken), indices[0])
     # As if the image came first in epochs 0, 1, 2, ..., so that the first of these draws is the one in the batch.
     reader = build_reader(cfg, dataset, spec, train=True, spatial_targets=is_spatial)
-    draws = [reader.read_sample(SampleKey(index, epoch, position=0))[0] for epoch in range(_DRAWS)]
+    draws = [reader.read_sample(index, epoch)[0] for epoch in range(_DRAWS)]
     name = printable(dataset.name(index))
     title = f"{name} ({target_text(dataset[index][1], getattr(dataset, 'classes', ()))})"
     below = grid(draws, COLUMNS, thumbnail_size(spec.size), f"{title} under {_DRAWS} augmentations")

@@ -8,6 +8,7 @@ import numpy as np
 
 from data.image_formats import Size
 from data.image_io import crop
+from data.samplers import Row
 from utils.contracts import Transform
 from utils.errors import UserError, require
 from utils.registry import is_library, translate
@@ -15,6 +16,12 @@ from utils.registry import is_library, translate
 POSITIVE = 1e-6  # the least value of an argument that must be above zero
 Numbers = float | Sequence[float]
 Pair = tuple[float, float]
+
+
+class ThreadSafe:
+    """A transform that changes nothing in itself when it is called, so that threads may share it."""
+
+    thread_safe = True
 
 
 def probability(p: float) -> float:
@@ -52,22 +59,27 @@ def try_out(transform: Transform, size: Size, channels: int, where: str, spatial
     """Applies a transform to noise several times, so that an unusable value is found before training.
 
     With spatial targets it must move masks too, or leave pixels in place. Raises UserError, which begins with `where`,
-    also for a `plan` and `finish` that do not equal the call.
+    also for a `plan` and `finish`, or a `batch`, that do not equal the call.
     """
     if spatial_targets and getattr(transform, "moves_pixels", True) and not hasattr(transform, "joint"):
         raise UserError(
             f"{where}: moves pixels and has no `joint`, which moves a mask alike; remove it, or add `joint`, or "
             "`moves_pixels = False` if it leaves pixels in place"
         )
-    plan, finish = getattr(transform, "plan", None), getattr(transform, "finish", None)
+    plan, finish, batch = (getattr(transform, name, None) for name in ("plan", "finish", "batch"))
     try:
-        for seed in range(8):
-            image = np.random.default_rng(seed).integers(0, 256, (*size, channels), np.uint8)
+        images = np.random.default_rng(0).integers(0, 256, (8, *size, channels), np.uint8)
+        for seed, image in enumerate(images):
             result = transform(image, np.random.default_rng(seed))
             if plan and finish:
                 planned = finish(crop(image, plan(size, np.random.default_rng(seed))))
                 if not np.array_equal(planned, result):
                     raise ValueError("`finish` of the part from `plan` differs from the call; define all three alike")
+        if batch:
+            uniforms = np.random.default_rng(0).random((8, getattr(transform, "draws", 0)))
+            alone = [transform(image, Row(row)) for image, row in zip(images, uniforms, strict=True)]
+            if not np.array_equal(batch(images.copy(), uniforms), alone):
+                raise ValueError("`batch` differs from the call with the same draws; define both alike")
     except Exception as error:
         is_value = isinstance(error, (ValueError, AssertionError, ArithmeticError, cv2.error))
         translate(error, where, is_refusal=is_value or is_library(type(transform)))

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from data.registry import TRANSFORMS
-from data.transforms.arguments import POSITIVE, Numbers, Pair, colour_channels, interval, probability
+from data.transforms.arguments import POSITIVE, Numbers, Pair, ThreadSafe, colour_channels, interval, probability
 
 _GRAY = np.array([0.299, 0.587, 0.114])  # weights of red, green and blue (ITU-R BT.601)
 
@@ -61,7 +61,7 @@ def _blend(image: np.ndarray, gray: float, factor: float) -> np.ndarray:
 
 
 @TRANSFORMS.register()
-class ColorJitter:
+class ColorJitter(ThreadSafe):
     """Changes brightness, contrast, saturation and hue by random factors, in random order.
 
     A number x means a factor within 1 - x and 1 + x, not below 0, for `hue` within -x and x, at most 0.5, half the
@@ -87,7 +87,7 @@ class ColorJitter:
 
 
 @TRANSFORMS.register()
-class Grayscale:
+class Grayscale(ThreadSafe):
     """Removes the colours with probability `p`; three channels stay three."""
 
     moves_pixels = False
@@ -101,7 +101,7 @@ class Grayscale:
 
 
 @TRANSFORMS.register()
-class GaussianBlur:
+class GaussianBlur(ThreadSafe):
     """Blurs any channels with probability `p` by a `sigma` in pixels within [low, high]; the kernel has three sigma."""
 
     moves_pixels = False

@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import cv2
 import numpy as np
@@ -10,24 +10,35 @@ import numpy as np
 from data.image_formats import Size
 from data.image_io import Box, crop
 from data.registry import TRANSFORMS
-from data.transforms.arguments import POSITIVE, Numbers, Pair, interval, one_each, probability
+from data.transforms.arguments import POSITIVE, Numbers, Pair, ThreadSafe, interval, one_each, probability
 from utils.errors import require
 
 
-def resize(image: np.ndarray, size: Size, nearest: bool = False) -> np.ndarray:
-    """Resizes (H, W, C) to (height, width): by area when shrinking, else bilinear; masks (H, W, ...) by `nearest`."""
+def resize(image: np.ndarray, size: Size, nearest: bool = False, area_from: float = 1) -> np.ndarray:
+    """Resizes (H, W, C) to (height, width): bilinear, or by area if it has more than `area_from` times the pixels.
+
+    Masks (H, W, ...) are resized by `nearest`.
+    """
     height, width = size
     if image.shape[:2] == (height, width):
         return image
     if nearest:
         rows, columns = ((np.arange(n) + 0.5) * old / n for n, old in zip(size, image.shape[:2], strict=True))
         return image[rows.astype(np.int64)[:, np.newaxis], columns.astype(np.int64)]
-    shrinks = height * width < image.shape[0] * image.shape[1]
+    shrinks = height * width * area_from < image.shape[0] * image.shape[1]
     method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    return _by_fours(lambda part, _: cv2.resize(part, (width, height), interpolation=method), image)
+    return by_fours(lambda part, _: cv2.resize(part, (width, height), interpolation=method), image)
 
 
-def _by_fours(function: Callable[[np.ndarray, int], np.ndarray], image: np.ndarray) -> np.ndarray:
+def mirror(image: np.ndarray, axis: int) -> np.ndarray:
+    """Mirrors (H, W, C) along an axis, 0 or 1."""
+    # NumPy would only make a view, and copying it takes fifty times as long.
+    if image.dtype != np.uint8 or image.ndim != 3:
+        return np.flip(image, axis)
+    return by_fours(lambda part, _: cv2.flip(part, axis), image)
+
+
+def by_fours(function: Callable[[np.ndarray, int], np.ndarray], image: np.ndarray) -> np.ndarray:
     """Applies a function of (channels, number of the first) to four channels at a time, the most OpenCV takes."""
     firsts = range(0, image.shape[2], 4)
     parts = [function(np.ascontiguousarray(image[..., c : c + 4]) if len(firsts) > 1 else image, c) for c in firsts]
@@ -49,35 +60,12 @@ def random_box(size: Size, scale: Pair, log_ratio: Pair, rng: np.random.Generato
     return None
 
 
-def affine(
-    image: np.ndarray, angle: float, shift: Pair = (0, 0), scale: float = 1, shear: float = 0, fill: Numbers = 0
-) -> np.ndarray:
-    """Shears the rows, rotates clockwise (both in degrees) and scales about the centre, then shifts by (x, y)."""
-    rotation, shearing = np.deg2rad([angle, shear])
-    rotated = np.array([[np.cos(rotation), -np.sin(rotation)], [np.sin(rotation), np.cos(rotation)]])
-    inverse = np.linalg.inv(scale * rotated @ [[1, -np.tan(shearing)], [0, 1]])
-    centre = np.array(image.shape[1::-1]) / 2
-    return warp(image, np.column_stack([inverse, centre - inverse @ (centre + shift)]), fill)
-
-
-def warp(image: np.ndarray, inverse: np.ndarray | Sequence[Sequence[float]], fill: Numbers) -> np.ndarray:
-    """Takes each pixel (x, y) from `inverse` (2, 3) @ (x, y, 1), bilinear; `fill` is the value outside the image.
-
-    The origin is the image's corner: the centre of its first pixel is (0.5, 0.5).
-    """
-    matrix = np.array(inverse, np.float64)
-    matrix[:, 2] += matrix[:, :2].sum(axis=1) / 2 - 0.5  # OpenCV's origin is the centre of the first pixel
-    size, flags = image.shape[1::-1], cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    fill = one_each("fill", fill, image.shape[2], 255)
-    return _by_fours(lambda x, c: cv2.warpAffine(x, matrix, size, flags=flags, borderValue=fill[c : c + 4]), image)
-
-
 def _log_ratio(ratio: Pair) -> Pair:
     low, high = interval("ratio", ratio, POSITIVE)
     return math.log(low), math.log(high)
 
 
-class SpatialTransform:
+class SpatialTransform(ThreadSafe):
     """A transform whose `__call__(image, rng, nearest=False)` moves masks (H, W, ...) too, `nearest` if it resizes."""
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator, nearest: bool = False) -> np.ndarray:
@@ -96,6 +84,8 @@ class Resize(SpatialTransform):
     256, crop 224). An image longer than 16 times its side of `size` is first cut evenly at both ends: a strip of 1 by
     20,000 pixels would become gigabytes.
     """
+
+    draws = 0
 
     def __init__(self, size: Size, crop_pct: float = 1.0):
         require(0.1 <= crop_pct <= 1, "crop_pct", crop_pct, "a share from 0.1 to 1")
@@ -116,6 +106,8 @@ class Resize(SpatialTransform):
 class CenterCrop(SpatialTransform):
     """Crops the central `size` of an image at least as large."""
 
+    draws = 0
+
     def __init__(self, size: Size):
         self.height, self.width = size
 
@@ -135,6 +127,7 @@ class Letterbox(SpatialTransform):
     def __init__(self, size: Size, fill: Numbers | str = 0, random: bool = False):
         require(not isinstance(fill, str) or fill == "edge", "fill", repr(fill), "edge, a number, or one each channel")
         self.size, self.fill, self.random = size, fill, random
+        self.draws = None if random else 0
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator, nearest: bool = False) -> np.ndarray:
         scale = min(full / side for full, side in zip(self.size, image.shape, strict=False))
@@ -155,17 +148,34 @@ class Letterbox(SpatialTransform):
 class RandomCrop(SpatialTransform):
     """Pads each side by `padding` zero pixels, then crops `size` at a random place."""
 
+    draws = 2
+
     def __init__(self, size: Size, padding: int = 0):
         require(padding >= 0, "padding", padding, "0 pixels or more")
         self.size, self.padding = size, padding
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator, nearest: bool = False) -> np.ndarray:
-        height, width, *rest = image.shape
-        pad = self.padding
-        canvas = np.zeros((height + 2 * pad, width + 2 * pad, *rest), image.dtype)
-        canvas[pad : pad + height, pad : pad + width] = image
-        top, left = (int(rng.integers(max(canvas.shape[i] - self.size[i], 0) + 1)) for i in (0, 1))
+        canvas = self._padded(image[np.newaxis])[0]
+        gaps = (max(full - part, 0) for full, part in zip(canvas.shape, self.size, strict=False))
+        top, left = (int(rng.random() * (gap + 1)) for gap in gaps)
         return crop(canvas, (top, left, *self.size))
+
+    def batch(self, images: np.ndarray, uniforms: np.ndarray) -> np.ndarray:
+        canvas = self._padded(images)
+        sizes = [min(full, part) for full, part in zip(canvas.shape[1:], self.size, strict=False)]
+        counts = np.subtract(canvas.shape[1:3], sizes) + 1  # of places for the crop
+        n, y, x, c = canvas.strides
+        shape = len(images), *counts, *sizes, canvas.shape[3]
+        windows = np.lib.stride_tricks.as_strided(canvas, shape, (n, y, x, y, x, c))
+        tops, lefts = (uniforms * counts).astype(np.int64).T
+        return windows[np.arange(len(images)), tops, lefts]
+
+    def _padded(self, images: np.ndarray) -> np.ndarray:
+        count, height, width, *rest = images.shape
+        pad = self.padding
+        canvas = np.zeros((count, height + 2 * pad, width + 2 * pad, *rest), images.dtype)
+        canvas[:, pad : pad + height, pad : pad + width] = images
+        return canvas
 
 
 @TRANSFORMS.register()
@@ -190,8 +200,8 @@ class RandomResizedCrop(SpatialTransform):
         return (full_height - height) // 2, (full_width - width) // 2, height, width
 
     def finish(self, pixels: np.ndarray, nearest: bool = False) -> np.ndarray:
-        """Resizes the planned part (h, w, C) of an image to (H, W, C)."""
-        return resize(np.ascontiguousarray(pixels), self.size, nearest)
+        """Resizes the planned part (h, w, C) of an image to (H, W, C), by area only if it is far larger."""
+        return resize(pixels, self.size, nearest, area_from=4)
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator, nearest: bool = False) -> np.ndarray:
         return self.finish(crop(image, self.plan(image.shape[:2], rng)), nearest)
@@ -201,60 +211,30 @@ class RandomResizedCrop(SpatialTransform):
 class HFlip(SpatialTransform):
     """Mirrors left and right with probability `p`."""
 
+    draws = 1
+    axis = 1  # of an image
+
     def __init__(self, p: float = 0.5):
         self.p = probability(p)
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator, nearest: bool = False) -> np.ndarray:
-        return image[:, ::-1] if rng.random() < self.p else image
+        return mirror(image, self.axis) if rng.random() < self.p else image
+
+    def batch(self, images: np.ndarray, uniforms: np.ndarray) -> np.ndarray:
+        chosen = uniforms[:, 0] < self.p
+        images[chosen] = np.flip(images[chosen], self.axis + 1)
+        return images
 
 
 @TRANSFORMS.register()
 class VFlip(HFlip):
     """Mirrors top and bottom with probability `p`."""
 
-    def __call__(self, image: np.ndarray, rng: np.random.Generator, nearest: bool = False) -> np.ndarray:
-        return image[::-1] if rng.random() < self.p else image
+    axis = 0
 
 
 @TRANSFORMS.register()
-class Rotation:
-    """Rotates counter-clockwise about the centre by a random angle within `degrees`, a number or [low, high].
-
-    The image keeps its size; uncovered pixels get the value `fill`, 0..255, a number or one for each channel.
-    """
-
-    def __init__(self, degrees: Numbers, fill: Numbers = 0):
-        self.degrees, self.fill = interval("degrees", degrees, -360, 360, center=0), fill
-
-    def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        return affine(image, -rng.uniform(*self.degrees), fill=self.fill)
-
-
-@TRANSFORMS.register()
-class Affine:
-    """Shears, scales, rotates and shifts at random, with the arguments of torchvision's RandomAffine.
-
-    `degrees` (clockwise here) and `shear` (of the rows, in degrees) are a number or [low, high], `translate` is the
-    longest shift (x, y) in shares of width and height, `scale` is [low, high], `fill` as in Rotation.
-    """
-
-    def __init__(
-        self, degrees: Numbers, translate: Numbers = 0, scale: Pair = (1, 1), shear: Numbers = 0, fill: Numbers = 0
-    ):
-        self.degrees = interval("degrees", degrees, -360, 360, center=0)
-        self.translate = one_each("translate", translate, 2, 1)
-        self.scale, self.shear = interval("scale", scale, POSITIVE), interval("shear", shear, -89, 89, center=0)
-        self.fill = fill
-
-    def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        height, width = image.shape[:2]
-        x, y = rng.uniform(-1, 1, 2) * self.translate
-        angle, scale, shear = (rng.uniform(*limits) for limits in (self.degrees, self.scale, self.shear))
-        return affine(image, angle, (round(x * width), round(y * height)), scale, shear, self.fill)
-
-
-@TRANSFORMS.register()
-class RandomErasing:
+class RandomErasing(ThreadSafe):
     """With probability `p`, fills a random rectangle with noise or with a `value`.
 
     `scale` is its share of the image's area, `ratio` its width over its height. Pixels are "random" unless `value`

@@ -7,8 +7,8 @@ import numpy as np
 from data.image_formats import Size
 from data.registry import TRANSFORMS
 from data.transforms import colour
-from data.transforms.arguments import Numbers, colour_channels, one_each
-from data.transforms.geometry import affine, warp
+from data.transforms.arguments import Numbers, ThreadSafe, colour_channels, one_each
+from data.transforms.warps import affine, warp
 from utils.errors import require
 
 LEVELS = 30  # magnitudes are linear in a level from 0 to this one
@@ -55,7 +55,7 @@ def _apply_one(image: np.ndarray, policy: int, level: float, fill: Numbers, rng:
 
 
 @TRANSFORMS.register()
-class RandAugment:
+class RandAugment(ThreadSafe):
     """Applies `num_ops` random operations of `magnitude` 0..30; `fill` as in Rotation.
 
     E. Cubuk et al., 2019, arXiv:1909.13719, with torchvision's fourteen operations and magnitudes.
@@ -73,7 +73,7 @@ class RandAugment:
 
 
 @TRANSFORMS.register()
-class TrivialAugmentWide:
+class TrivialAugmentWide(ThreadSafe):
     """Applies one random operation of a random magnitude, up to strong ones; nothing to tune. `fill` as in Rotation.
 
     Shifts are of up to 32 pixels, which leaves nothing of a smaller image. S. Müller and F. Hutter, 2021,

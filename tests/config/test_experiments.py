@@ -9,7 +9,7 @@ import torch
 from config import load_config
 from data.build import build_reader, dataset_defaults
 from data.registry import DATASETS
-from data.samplers import SampleKey
+from data.samplers import Keys
 from modeling.build import build_criterion, build_input_spec, build_model, loss_task
 from solver.build import build_optimizer, build_schedule
 from utils.registry import check_arguments
@@ -53,5 +53,5 @@ def test_its_transforms_give_the_size_of_its_input(file):
     spec = build_input_spec(cfg, defaults)
     dataset = StandIn(defaults.get("size", (300, 400)), defaults.get("channels", 3))
     for train in (True, False):
-        result = build_reader(cfg, dataset, spec, train).read([SampleKey(0, 0, 0)])
+        result = build_reader(cfg, dataset, spec, train).read(Keys(np.arange(1), 0, 0))
         assert result.batch.images.shape == (1, spec.channels, *spec.size)

@@ -11,7 +11,7 @@ from data.build import build_eval_loader, build_train_and_val, build_train_loade
 from data.image_io import BrokenImage
 from data.reading import SampleReader
 from data.registry import DATASETS, MissingSplit
-from data.samplers import SampleKey
+from data.samplers import Keys
 from tests.data.conftest import spec_of
 from tests.data.odd_images import odd_images
 from utils.errors import UserError
@@ -46,7 +46,7 @@ def test_odd_images_are_read_and_broken_ones_named(toy_cfg, folder, build):
     names = [made.dataset.name(i) for i in range(len(made.dataset))]
     assert len(names) == 2 * len(ODD)
     for i, name in enumerate(names):
-        result = made.reader.read([SampleKey(i, 0, i)])
+        result = made.reader.read(Keys(np.array([i]), 0, i))
         if name.rpartition("/")[2] in BROKEN:
             assert result.batch is None and name in str(result.error) and "\n" not in str(result.error)
         else:
@@ -130,7 +130,7 @@ def test_what_replaces_a_sample_of_several_labels_or_numbers(toy_cfg, kind, expe
     cfg = toy_cfg("DATASETS.NAME", "some_broken", "DATASETS.kind", kind, "DATASETS.VAL_RATIO", "0")
     train = build_train_and_val(cfg).train
     reader = SampleReader(train, [], (4, 4), 1, seed=0, on_broken="replace")
-    result = reader.read([SampleKey(4, 0, 0)])
+    result = reader.read(Keys(np.array([4]), 0, 0))
     assert result.error is None and list(result.broken) == [4]
     assert result.batch.images[0, 0, 0, 0] == expected and result.batch.indices.tolist() == [4]
     assert np.array_equal(result.batch.targets[0], train.targets[expected])  # the target goes with the pixels

@@ -17,10 +17,11 @@ import numpy as np
 import pytest
 import torch
 
-from data.executors import Inline, Processes
+from data.executors import Threads
 from data.loaders import Loader
+from data.processes import Processes
 from data.reading import SampleReader
-from data.samplers import SampleKey
+from data.samplers import Keys
 from utils.errors import Interrupted, UserCodeError, UserError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -45,7 +46,12 @@ class Calls:
 
 
 def make(before: Callable[[int], None] = lambda i: None, executor=None, mask: int = 0, transforms=()) -> Loader:
-    return Loader(SampleReader(Calls(before, mask), transforms, (4, 5), 2, seed=0), executor or Inline(), batch_size=8)
+    return Loader(
+        SampleReader(Calls(before, mask), transforms, (4, 5), 2, seed=0),
+        executor or Threads(1, 2, 8),
+        8,
+        torch.device("cpu"),
+    )
 
 
 @pytest.fixture
@@ -61,7 +67,11 @@ def processes():
         executor.close()
 
 
-EXECUTORS = pytest.mark.parametrize("executor", [Inline, lambda: Processes(2, 2, "fork", 8)], ids=["thread", "fork"])
+EXECUTORS = pytest.mark.parametrize(
+    "executor",
+    [lambda: Threads(1, 2, 8), lambda: Threads(3, 2, 8), lambda: Processes(2, 2, "fork", 8)],
+    ids=["thread", "threads", "fork"],
+)
 
 
 @EXECUTORS
@@ -85,10 +95,10 @@ def test_the_main_thread_reads_nothing_and_few_batches_are_read_ahead():
         threads.add(threading.current_thread())
         read.append(i)
 
-    batches = make(note, Inline(prefetch=2)).batches()
+    batches = make(note, Threads(1, 2, 8)).batches()
     next(batches)
     time.sleep(0.2)
-    assert threading.main_thread() not in threads and 8 <= len(read) <= 24
+    assert threading.main_thread() not in threads and 8 <= len(read) <= 32
     batches.close()
     time.sleep(0.2)
     count = len(read)
@@ -105,7 +115,7 @@ class SlowToTell(queue.SimpleQueue):
 
 def test_a_run_can_be_left_while_the_thread_takes_a_task(monkeypatch):
     monkeypatch.setattr("data.executors.SimpleQueue", SlowToTell)
-    batches = make(lambda i: time.sleep(0.002), Inline(prefetch=2)).batches()
+    batches = make(lambda i: time.sleep(0.002), Threads(1, 2, 8)).batches()
     next(batches)
     leaving = threading.Thread(target=batches.close, daemon=True)
     leaving.start()
@@ -134,7 +144,6 @@ def test_poll_is_called_while_waiting_and_may_stop_it(executor):
 @EXECUTORS
 def test_a_slow_read_is_waited_for_and_said_once(executor, monkeypatch, caplog):
     monkeypatch.setattr("data.executors._SLOW", 0.1)
-    monkeypatch.setattr("data.executors._INTERVAL", 0.05)
     logging.getLogger("strata").propagate = True
     made = make(lambda i: time.sleep(0.4 * (i == 11)), executor())
     assert len(list(made.batches())) == 5
@@ -153,7 +162,7 @@ def test_two_loaders_never_read_in_two_threads_at_once():
         time.sleep(0.002)
         inside.remove(i)
 
-    one, other = make(note).batches(), make(note).batches()
+    one, other = (make(note, Threads(1, 2, 8, one_at_a_time=True)).batches() for _ in range(2))
     for _ in range(5):
         next(one), next(other)
     assert max(most) == 1
@@ -267,7 +276,7 @@ def test_what_cannot_be_sent_to_a_process_is_a_line(processes):
 def test_a_reader_leaves_the_rest_of_its_memory_alone():
     out = np.full((4, 4, 5, 2), 99, np.uint8)
     reader = SampleReader(Calls(), [], (4, 5), 2, seed=0)
-    result = reader.read([SampleKey(i, 0, i) for i in (3, 5)], out)
+    result = reader.read(Keys(np.array([3, 5]), 0, 0), out)
     assert np.shares_memory(result.batch.images.numpy(), out)
     assert out[:2, 0, 0, 0].tolist() == [3, 5] and (out[2:] == 99).all()
 
@@ -276,7 +285,7 @@ def test_a_reader_leaves_the_rest_of_its_memory_alone():
 PROGRAM = """
 import sys, time, os, signal, multiprocessing
 sys.path.insert(0, {root!r})
-from tests.data.test_executors import make, Inline, Processes
+from tests.data.test_executors import make, Threads, Processes
 made = make(lambda i: time.sleep(1000) if i == 30 else None, {executor})
 batches = made.batches()
 next(batches)
@@ -286,7 +295,7 @@ print(*[child.pid for child in multiprocessing.active_children()], flush=True)
 """
 
 
-@pytest.mark.parametrize("executor", ["Inline()", "Processes(2, 2, 'fork', 8)"])
+@pytest.mark.parametrize("executor", ["Threads(3, 2, 8)", "Processes(2, 2, 'fork', 8)"])
 @pytest.mark.parametrize("end", ["pass", "raise KeyError", "os.kill(os.getpid(), signal.SIGKILL)"])
 def test_stuck_readers_never_keep_a_program_alive(executor, end):
     program = PROGRAM.format(root=str(ROOT), executor=executor, end=end)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data.build import build_eval_loader, build_reader, build_train_and_val, build_train_loader
-from data.samplers import SampleKey, batches_of_keys, epoch_order, stream, usable_samples
+from data.samplers import Draws, Keys, batches_of_keys, epoch_order, stream, usable_samples
 from data.transforms.geometry import CenterCrop
 from tests.data.conftest import spec_of
 from utils.errors import UserError
@@ -136,27 +136,38 @@ SEEDS = st.one_of(st.integers(0, 3), st.sampled_from([2**32, 2**32 + 1, 2**33, 2
 NUMBERS = st.one_of(st.integers(0, 3), st.integers(0, 2**32 - 1))
 STREAMS = st.one_of(
     st.tuples(st.just("order"), SEEDS, NUMBERS),
-    st.tuples(st.sampled_from(["augmentation", "mixing"]), SEEDS, NUMBERS, NUMBERS),
+    st.tuples(st.sampled_from(["augmentation", "uniforms", "mixing"]), SEEDS, NUMBERS, NUMBERS),
 )
+
+
+def numbers_of(use: str, seed: int, *numbers: int) -> list[int]:
+    """The first numbers of a stream."""
+    if use in ("order", "mixing"):
+        return stream(use, seed, *numbers).integers(0, 2**63, 2).tolist()
+    draws = Draws(seed, Keys(np.arange(1), *numbers), width=2)
+    found = draws.generator(0).random(2) if use == "augmentation" else draws.uniforms[0]
+    return (found * 2**53).astype(int).tolist()
 
 
 @given(STREAMS, STREAMS)
 def test_no_two_uses_share_a_stream(one, other):
-    draws = [stream(*key).integers(0, 2**63, 2).tolist() for key in (one, other)]
+    draws = [numbers_of(*key) for key in (one, other)]
     assert (draws[0] == draws[1]) == (one == other)
 
 
 def test_every_stream_of_a_small_grid_is_another():
     seeds = [0, 1, 2, 2**32, 2**32 + 1, 2**33, 2**63 - 1]
     keys = [("order", s, e) for s in seeds for e in range(4)]
-    keys += [(use, s, e, p) for use in ("augmentation", "mixing") for s in seeds for e in range(4) for p in range(4)]
-    assert len({stream(*key).integers(0, 2**63) for key in keys}) == len(keys)
+    uses = "augmentation", "uniforms", "mixing"
+    keys += [(use, s, e, p) for use in uses for s in seeds for e in range(4) for p in range(4)]
+    assert len({tuple(numbers_of(*key)) for key in keys}) == len(keys)
 
 
 def test_order_and_first_augmentation_do_not_share_draws():
     """The first draws behind an epoch's order differ from those behind its first sample, for seeds that look alike."""
     for seed in range(20):
-        assert not np.array_equal(epoch_order(50, seed, 0), stream("augmentation", seed, 0, 0).permutation(50))
+        generator = Draws(seed, Keys(np.arange(1), 0, 0), 0).generator(0)
+        assert not np.array_equal(epoch_order(50, seed, 0), generator.permutation(50))
         assert not np.array_equal(epoch_order(50, seed, 0), epoch_order(50, seed + 2**32, 0))
 
 
@@ -165,8 +176,11 @@ def test_resuming_a_sequence_of_batches(size, batch_size, data):
     order = epoch_order(size, 0, 0)
     whole = list(batches_of_keys(order, batch_size, 0))
     done = data.draw(st.integers(0, len(whole)))
-    assert whole[done:] == list(batches_of_keys(order, batch_size, 0, done * batch_size))
-    assert [key.position for batch in whole for key in batch] == list(range(size))
+    rest = list(batches_of_keys(order, batch_size, 0, done * batch_size))
+    assert [(keys.position, keys.indices.tolist()) for keys in whole[done:]] == [
+        (keys.position, keys.indices.tolist()) for keys in rest
+    ]
+    assert [keys.position + i for keys in whole for i in range(len(keys.indices))] == list(range(size))
 
 
 @given(st.integers(2, 500), st.integers(2, 64))
@@ -183,11 +197,11 @@ def test_augmentation_depends_on_seed_epoch_and_position_alone(toy_cfg):
     reader, looks = make(), {}
     for epoch in range(4):
         for position in range(8):
-            image, _ = reader.read_sample(SampleKey(0, epoch, position))
-            assert np.array_equal(image, reader.read_sample(SampleKey(0, epoch, position))[0])
+            image, _ = reader.read_sample(0, epoch, position)
+            assert np.array_equal(image, reader.read_sample(0, epoch, position)[0])
             looks[epoch, position] = image.tobytes()
     for epoch in range(4):
         assert len({looks[epoch, position] for position in range(8)}) > 4  # one sample, drawn at eight positions
         assert len({looks[e, epoch] for e in range(4)}) > 1  # at one position, in four epochs
     other = make("SEED", "1")
-    assert any(other.read_sample(SampleKey(0, 0, p))[0].tobytes() != looks[0, p] for p in range(8))
+    assert any(other.read_sample(0, 0, p)[0].tobytes() != looks[0, p] for p in range(8))

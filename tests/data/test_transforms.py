@@ -19,10 +19,9 @@ from data.image_datasets import ArrayDataset
 from data.image_io import EncodedImage
 from data.reading import SampleReader
 from data.registry import TRANSFORMS
-from data.samplers import SampleKey, stream
+from data.samplers import Draws, Keys
 from data.transforms.colour import ColorJitter, GaussianBlur, Grayscale
 from data.transforms.geometry import (
-    Affine,
     CenterCrop,
     HFlip,
     Letterbox,
@@ -30,12 +29,11 @@ from data.transforms.geometry import (
     RandomErasing,
     RandomResizedCrop,
     Resize,
-    Rotation,
     VFlip,
-    affine,
     resize,
 )
 from data.transforms.policies import RandAugment, TrivialAugmentWide
+from data.transforms.warps import Affine, Rotation, affine
 from tests.data.conftest import spec_of
 from utils.errors import UserError
 
@@ -439,11 +437,11 @@ def test_planned_crops_equal_those_of_the_whole_image(tmp_path, kind):
     crop = RandomResizedCrop((8, 6), scale=(0.1, 1))
     reader = SampleReader(photos, [crop, HFlip()], (8, 6), photos.pixels[0].shape[2], seed=3)
     for epoch in range(3):
-        result = reader.read([SampleKey(i, epoch, i) for i in range(6)])
+        result = reader.read(Keys(np.arange(6), epoch, 0))
         assert result.error is None
+        draws = Draws(3, Keys(np.arange(6), epoch, 0), width=1)
         for i in range(6):
-            state = stream("augmentation", 3, epoch, i)
-            expected = HFlip()(crop(photos.pixels[i], state), state)
+            expected = HFlip()(crop(photos.pixels[i], draws.generator(i)), draws.row(i))
             assert np.array_equal(result.batch.images[i].permute(1, 2, 0).numpy(), expected)
 
 
@@ -453,7 +451,7 @@ def test_a_crop_is_planned_before_anything_is_decoded(tmp_path, monkeypatch):
     plan = crop.plan
     monkeypatch.setattr(cv2, "imdecode", lambda *a: (events.append("decode"), decode(*a))[1])
     monkeypatch.setattr(crop, "plan", lambda *a: (events.append("plan"), plan(*a))[1])
-    SampleReader(photos, [crop], (8, 6), 3, seed=0).read_sample(SampleKey(0, 0, 0))
+    SampleReader(photos, [crop], (8, 6), 3, seed=0).read_sample(0)
     assert events == ["plan", "decode"]
 
 
@@ -464,7 +462,7 @@ MASK_TRANSFORMS = [[RandomResizedCrop((8, 6)), HFlip(), Grayscale(0.5)], [Resize
 def test_masks_are_read_with_their_images(tmp_path, transforms):
     photos = Photos(tmp_path, "masks")
     reader = SampleReader(photos, transforms, (8, 6), 3, 0, spatial_targets=True)
-    result = reader.read([SampleKey(i, 0, i) for i in range(6)])
+    result = reader.read(Keys(np.arange(6), 0, 0))
     assert result.error is None and result.batch.targets.shape == (6, 8, 6)
     assert result.batch.targets.dtype == torch.int64
     for i in range(6):
@@ -472,7 +470,7 @@ def test_masks_are_read_with_their_images(tmp_path, transforms):
     photos.pixels[2] = photos.pixels[2][1:]
     message = r"/2\.png: found a target \(43, 39\) for an image \(44, 39, 3\), expected the same size"
     with pytest.raises(UserError, match=message):
-        raise reader.read([SampleKey(2, 0, 0)]).error
+        raise reader.read(Keys(np.array([2]), 0, 0)).error
 
 
 def test_colour_transforms_of_five_channels_are_refused_at_start(toy_cfg):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from data.executors import Inline
+from data.executors import Threads
 from data.registry import DATASETS
 from engine.build_inference import build_trained_task, prepare_checkpoint, task_metrics
 from engine.checkpoint import load_checkpoint, save_checkpoint
@@ -208,7 +208,7 @@ def test_a_thread_that_reads_never_dies_in_silence(make_trainer, error):
         raise error("stop")
 
     trainer = make_trainer()
-    trainer.train_loader.executor = Inline()
+    trainer.train_loader.executor = Threads(1, 2, 8)
     trainer.train_loader.reader.transforms = [fail]
     with pytest.raises(UserCodeError, match="stop"):
         trainer.train()
@@ -216,9 +216,9 @@ def test_a_thread_that_reads_never_dies_in_silence(make_trainer, error):
 
 def test_an_error_before_the_first_sample_is_reported(make_trainer):
     trainer = make_trainer()
-    trainer.train_loader.executor = Inline()
+    trainer.train_loader.executor = Threads(1, 2, 8)
     trainer.train_loader.reader.size = (1 << 30, 1 << 20)
-    with pytest.raises(UserCodeError, match="allocate"):
+    with pytest.raises(UserError, match="cannot allocate 4 batches of 8 images"):
         trainer.train()
 
 

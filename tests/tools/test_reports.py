@@ -70,7 +70,7 @@ def test_a_training_and_a_test_have_a_report_each(tool, tmp_path):
 
 
 def test_every_split_and_checkpoint_has_its_own_folder(tool, tmp_path):
-    words = ["TEST.REPORT", "false", "TEST.MONITOR", "max loss"]  # the first epoch is the best
+    words = ["TEST.REPORT", "false", "TEST.MONITOR", "max loss", "SEED", "2"]  # the first epoch is the best
     assert tool("train_net", *TOY, "--run-dir", "run", *words).code == 0
     for words in ([], ["--split", "val"], ["--split", "train"]):
         assert tool("test_net", "run", *words).code == 0
