@@ -1,7 +1,7 @@
 """Numeric precision: mixed precision, TF32 and deterministic algorithms."""
 
 import os
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
@@ -56,7 +56,7 @@ class Precision:
         self.scaler = torch.amp.GradScaler(device.type, enabled=amp == "fp16")
 
     def autocast(self) -> AbstractContextManager:
-        return torch.autocast(self.device_type, dtype=self.dtype, enabled=self.dtype is not None)
+        return nullcontext() if self.dtype is None else torch.autocast(self.device_type, self.dtype)
 
 
 def has_native_bf16(device: torch.device) -> bool:

@@ -27,7 +27,7 @@ class MeanLoss(nn.Module):
         super().__init__()
 
     def forward(self, outputs: torch.Tensor, batch: Batch) -> torch.Tensor:
-        losses = self.losses(outputs.to(torch.promote_types(outputs.dtype, torch.float32)), batch)
+        losses = self.losses(outputs.float() if outputs.dtype.itemsize < 4 else outputs, batch)
         if losses.shape not in (outputs.shape[:1], outputs.shape[:1] + outputs.shape[2:], outputs.shape):
             found = f"{type(self).__name__}.losses returned {list(losses.shape)} for outputs {list(outputs.shape)}"
             raise UserError(f"LOSS.NAME: {found}, expected {list(outputs.shape[:1])}: a loss for each sample")
