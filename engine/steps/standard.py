@@ -1,7 +1,7 @@
 """One training step: forward, loss, backward, clipping, optimizer, schedule, moving average."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
@@ -60,15 +60,15 @@ class StandardStep:
         self.optimizer.register_step_post_hook(self._count)
 
     def __call__(self, batch: Batch) -> StepResult:
-        lr = self.schedule.lr
         result = self.backward(batch)
+        result.lr = self.schedule.lr
         self.after_backward()
-        updated = self.update()
-        if updated:
+        result.updated = self.update()
+        if result.updated:
             self.schedule.set_step(self.schedule.step + 1)
             if self.ema is not None:
                 self.ema.update(self.task.model, self.schedule.step)
-        return replace(result, lr=lr, updated=updated)
+        return result
 
     def backward(self, batch: Batch) -> StepResult:
         """Accumulates the gradients of the batch, one micro-batch at a time."""
@@ -79,7 +79,8 @@ class StandardStep:
             share = len(micro_batch) / len(batch)  # so that the gradients are those of the whole batch
             loss = result.loss if share == 1 else result.loss * share
             self.precision.scaler.scale(loss).backward()
-            results.append(replace(result, loss=loss).detach())
+            result.loss, result.outputs = loss.detach(), result.outputs.detach()
+            results.append(result)
         if len(results) == 1:
             return results[0]
         columns = [(result.outputs, result.targets, result.indices) for result in results]
@@ -97,7 +98,8 @@ class StandardStep:
             nn.utils.clip_grad_norm_(self.parameters_with_gradients(), options.clip_norm)
         scaler.step(self.optimizer)
         scaler.update()
-        self.optimizer.zero_grad(set_to_none=True)
+        for parameter in self.parameters_with_gradients():  # in a fraction of the time of `zero_grad`
+            parameter.grad = None
         return self._updates > before
 
     def parameters_with_gradients(self) -> list[nn.Parameter]:
