@@ -112,12 +112,12 @@ class Batch:
     weights: torch.Tensor | None = None
 
     def __len__(self) -> int:
-        return len(self.images)
+        return self.images.shape[0]  # sooner than by Tensor.__len__
 
     def to(self, device: torch.device) -> "Batch":
         """The batch on a device, copied asynchronously where the memory is pinned."""
         non_blocking = device.type == "cuda"  # elsewhere the memory, which is used again, might be copied too late
-        return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+        return self if self.images.device == device else self._map(lambda t: t.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> "Batch":
         return self._map(torch.Tensor.pin_memory)

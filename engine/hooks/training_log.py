@@ -114,7 +114,8 @@ class TrainingLog(Hook):
             self.sums.clear()
             self.line_sums.clear()
         dtype = torch.float32 if self.pending[0][2]["loss"].device.type == "mps" else torch.float64
-        totals = [torch.stack([v[name].sum(dtype=dtype) for _, _, v in self.pending]).tolist() for name in names]
+        columns = [[v[name] for _, _, v in self.pending] for name in names]  # the losses are scalars
+        totals = [torch.stack([v.sum(dtype=dtype) if v.ndim else v for v in c]).tolist() for c in columns]
         for (step, samples, _), *values in zip(self.pending, *totals, strict=True):
             found = dict(zip(names, values, strict=True))
             if not math.isfinite(found["loss"]):
