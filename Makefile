@@ -8,7 +8,7 @@ PY := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-models test-workers test-leaves test-odd test-defaults lint format
+.PHONY: help install demo test test-models test-workers test-leaves test-odd test-defaults bench lint format
 test test-leaves test-odd test-defaults: export OMP_NUM_THREADS = 1
 
 help: ## print this list
@@ -50,6 +50,9 @@ test-odd: $(INSTALLED) ## stop trainings and tools in whatever can block: they e
 
 test-defaults: $(INSTALLED) ## train 42 small experiments at five learning rates each: the default one suits them all
 	$(PY) -m pytest -s tests/batteries/defaults.py
+
+bench: $(INSTALLED) ## compare reading and the loop with torchvision's, timm's and a bare loop, side by side
+	$(PY) -m tests.bench.compare_peers
 
 lint: $(INSTALLED) ## check style, types, sizes and which folder imports which
 	$(PY) -m ruff format --check .
