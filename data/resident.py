@@ -4,7 +4,6 @@ import math
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 
@@ -15,7 +14,17 @@ from data.samplers import Keys, Row
 from data.subset import Subset
 from utils.contracts import Dataset, Transform, targets_of
 
-Arrays = tuple[np.ndarray, np.ndarray]  # images (N, H, W, C), and the place of each sample among them (n,)
+
+@dataclass
+class Memory:
+    """Images as they are before the first random transform, `pixels` uint8 (N, H, W, C).
+
+    `places` int64 (n,) are those of the samples in it, `is_read` bool (n,) tells which are there already.
+    """
+
+    pixels: np.ndarray
+    places: np.ndarray
+    is_read: np.ndarray
 
 
 @dataclass(eq=False)
@@ -25,8 +34,7 @@ class ResidentReader(SampleReader):
     The other transforms are given whole batches where they have a `batch` form. All pixels are those of a SampleReader.
     """
 
-    shape: tuple[int, ...] = ()  # (H, W, C) of the images in memory
-    held: Arrays | None = None  # images that the data set has in memory as they are needed
+    memory: Memory | None = None
 
     def read(self, keys: Keys, out: np.ndarray | None = None) -> ReadResult:
         with suppress(Exception):  # reading one by one tells the sample and the cause
@@ -37,13 +45,14 @@ class ResidentReader(SampleReader):
 
     def _images(self, keys: Keys) -> np.ndarray:
         """Returns the images of a batch (N, H, W, C)."""
+        memory = self.memory
+        assert memory is not None
         fixed, rest = _split(self.transforms)
-        (pixels, places), is_read = self._memory
-        for index in keys.indices[~is_read[keys.indices]].tolist():
+        for index in keys.indices[~memory.is_read[keys.indices]].tolist():
             image = to_pixels(self.dataset[index][0], self.channels, self.max_pixels)
-            pixels[index] = augment(image, fixed)
-            is_read[index] = True
-        images, draws, drawn = pixels[places[keys.indices]], self._draws(keys), 0
+            memory.pixels[index] = augment(image, fixed)
+            memory.is_read[index] = True
+        images, draws, drawn = memory.pixels[memory.places[keys.indices]], self._draws(keys), 0
         while rest and hasattr(rest[0], "batch"):
             batch, count = (getattr(rest[0], name) for name in ("batch", "draws"))
             images = batch(images, draws.uniforms[:, drawn : drawn + count])
@@ -52,14 +61,6 @@ class ResidentReader(SampleReader):
             return images
         sources = ((draws.generator(i), Row(row[drawn:])) for i, row in enumerate(draws.uniforms))
         return np.stack([augment(image, rest, *next(sources)) for image in images])
-
-    @cached_property
-    def _memory(self) -> tuple[Arrays, np.ndarray]:
-        """The images, and which of the samples are among them already, bool (n,)."""
-        count = len(self.dataset)
-        if self.held is not None:
-            return self.held, np.ones(count, np.bool_)
-        return (np.empty((count, *self.shape), np.uint8), np.arange(count)), np.zeros(count, np.bool_)
 
 
 def resident(reader: SampleReader, limit: int) -> SampleReader:
@@ -74,11 +75,14 @@ def resident(reader: SampleReader, limit: int) -> SampleReader:
             shapes.add(augment(np.zeros((*size, reader.channels), np.uint8), fixed).shape)
     if len(shapes) != 1 or reader.spatial_targets or getattr(reader.dataset, "targets", None) is None:
         return reader
-    shape = shapes.pop()
-    held = arrays if arrays and not fixed and arrays[0].shape[1:] == shape else None
-    if held is None and len(reader.dataset) * math.prod(shape) > limit:
+    count, shape = len(reader.dataset), shapes.pop()
+    if arrays and not fixed and arrays[0].shape[1:] == shape:
+        memory = Memory(*arrays, np.ones(count, np.bool_))
+    elif count * math.prod(shape) <= limit:
+        memory = Memory(np.empty((count, *shape), np.uint8), np.arange(count), np.zeros(count, np.bool_))
+    else:
         return reader
-    return ResidentReader(**vars(reader), shape=shape, held=held)
+    return ResidentReader(**vars(reader), memory=memory)
 
 
 def _split(transforms: Sequence[Transform]) -> tuple[Sequence[Transform], Sequence[Transform]]:
@@ -88,8 +92,8 @@ def _split(transforms: Sequence[Transform]) -> tuple[Sequence[Transform], Sequen
     return transforms[:first], transforms[first:]
 
 
-def _arrays(dataset: Dataset) -> Arrays | None:
-    """Returns what a data set gives out of an array in memory; None for any other."""
+def _arrays(dataset: Dataset) -> tuple[np.ndarray, np.ndarray] | None:
+    """Returns the images that a data set has in memory, (N, H, W, C), and the place of each sample among them, (n,)."""
     places = np.arange(len(dataset))
     while isinstance(dataset, Subset):
         places, dataset = dataset.indices[places], dataset.dataset

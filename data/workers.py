@@ -13,6 +13,7 @@ from data.reading import SampleReader
 from data.resident import resident
 from data.samplers import batches_of_keys
 from utils.errors import UserError
+from utils.logger import get_logger
 
 Executor = Threads | Processes
 _TRIED = 32  # samples that are read at the start where transforms do not take images of every size
@@ -40,7 +41,10 @@ def choose_workers(
     else:
         executor = Processes(count, prefetch, kind, batch_size)
     if isinstance(executor, Threads):
-        reader = resident(reader, memory)
+        try:
+            reader = resident(reader, memory)
+        except MemoryError:
+            get_logger("data").warning("DATALOADER.RESIDENT_MIB: no memory for the images; they are read in each epoch")
     check_sizes(reader, executor, batch_size)
     return reader, executor
 
