@@ -83,7 +83,7 @@ def test_reduced_decoding_is_near_full_decoding_and_area(size, limit):
             grays = [pixels.mean(axis=2) for pixels in (found, expected)]
             shifts.append(np.subtract(*(cv2.phaseCorrelate(gray, grays[1])[0] for gray in grays)))
     assert np.mean(differences) < limit and max(differences) < 2 * limit
-    assert np.abs(np.mean(shifts, axis=0)).max() < 0.1 and np.abs(shifts).max() < 0.5  # in pixels of the result
+    assert np.abs(np.mean(shifts, axis=0)).max() < 0.2 and np.abs(shifts).max() < 0.5  # in pixels of the result
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
