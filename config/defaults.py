@@ -90,8 +90,7 @@ def default_config() -> CfgNode:
     c.DATALOADER.NUM_WORKERS = "auto"
     # Batches that are ready in advance, beside the one that each worker is at.
     c.DATALOADER.PREFETCH = 2
-    # threads, processes started by fork, forkserver or spawn, inline: one thread, or auto: threads if the data set and
-    # the transforms are thread_safe, else processes.
+    # threads, inline (one thread), processes by fork, forkserver or spawn; auto: threads if all is thread_safe.
     c.DATALOADER.WORKER_KIND = "auto"
     # Images that have one size before the first random transform are kept in memory if they take at most so many MiB.
     c.DATALOADER.RESIDENT_MIB = 512

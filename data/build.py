@@ -12,14 +12,13 @@ from data.held_out import SplitOptions, Splits, divide, is_column
 from data.loaders import Loader
 from data.mixing import BatchTransforms
 from data.reading import OnBroken, SampleReader, Weights
-from data.registry import BATCH_TRANSFORMS, DATASETS, TRANSFORMS, MissingSplit
+from data.registry import BATCH_TRANSFORMS, DATASETS, TRANSFORMS, MissingSplit, check_contract
 from data.samplers import sampling_weights
 from data.subset import class_gap
 from data.transforms.arguments import try_out
 from data.workers import choose_workers
 from utils.contracts import Dataset, Entry, InputSpec, SplitRecord, Transform, output_names
 from utils.errors import UserError
-from utils.labels import nfc
 from utils.logger import get_logger
 from utils.registry import accepts, call, parse_entry
 
@@ -48,21 +47,7 @@ def build_split(cfg: CfgNode, split: str, classes: list[str] | None = None) -> D
         given["group"] = group
     root = Path(os.path.expanduser(cfg.DATASETS.ROOT))
     dataset = call(factory, cfg.DATASETS.arguments(), "DATASETS", root=root, split=split, **given)
-    for member in ("__len__", "__getitem__", "name"):
-        if not hasattr(dataset, member):
-            raise UserError(f"{where}: {type(dataset).__name__} has no {member}; add it, as docs/extending.md says")
-    names = output_names(dataset)
-    if not all(isinstance(name, str) for name in names):
-        raise UserError(f"{where}: found the classes {_shown(list(map(repr, names)))}, expected strings")
-    if classes is not None and [*map(nfc, names)] != [*map(nfc, classes)]:
-        raise UserError(
-            f"{where}: its {split} split has {len(names)} classes {_shown(names)}, expected {len(classes)} "
-            f"{_shown(classes)}; name the data set that the network was trained on"
-        )
-    if len(dataset) == 0:
-        raise UserError(f"{where}: its {split} split is empty")
-    if warning := class_gap(dataset):
-        get_logger("data").warning("%s: its %s split has %s", where, split, warning)
+    check_contract(dataset, split, where, classes)
     return dataset
 
 
@@ -142,7 +127,3 @@ def build_batch_transforms(cfg: CfgNode, num_outputs: int) -> BatchTransforms | 
     entries = [parse_entry(entry, key) for entry in cfg.INPUT.BATCH_TRANSFORMS]
     transforms = [call(BATCH_TRANSFORMS.get(name, key), arguments, key) for name, arguments in entries]
     return BatchTransforms(transforms, num_outputs, cfg.SEED, cfg.INPUT.MIXUP_OFF_EPOCH) if transforms else None
-
-
-def _shown(names: list[str]) -> str:
-    return "(" + ", ".join(names[:4]) + (", ...)" if len(names) > 4 else ")")

@@ -1,7 +1,7 @@
 """Batches of one split: order x reader x executor."""
 
 import math
-from collections.abc import Generator, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 
@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from data.executors import Poll, on_device
-from data.reading import SampleReader
+from data.reading import ReadResult, SampleReader
 from data.samplers import batches_of_keys, epoch_order, usable_samples
 from data.workers import Executor
 from utils.contracts import Batch, Dataset
@@ -58,18 +58,17 @@ class Loader:
         A batch's images are valid until the next one is asked for. `poll` is called at least every 0.2 s while
         waiting for data, and may raise to stop. Raises UserError for a sample that cannot be read.
         """
-        with closing(self._read(epoch, start, poll)) as batches:
-            yield from on_device(batches, self.device)
-
-    def _read(self, epoch: int, start: int, poll: Poll) -> Generator[Batch, None, None]:
         keys = batches_of_keys(self._order(epoch), self.batch_size, epoch, start)
         with closing(self.executor.run(self.reader, keys, poll)) as results:
-            for result in results:
-                self._record(result.broken)
-                if result.error is not None:
-                    raise result.error
-                if result.batch is not None:
-                    yield result.batch
+            yield from on_device(self._checked(results), self.device)
+
+    def _checked(self, results: Iterable[ReadResult]) -> Iterator[Batch]:
+        for result in results:
+            self._record(result.broken)
+            if result.error is not None:
+                raise result.error
+            if result.batch is not None:
+                yield result.batch
 
     def close(self) -> None:
         """Ends reader processes; a later epoch starts them again."""
