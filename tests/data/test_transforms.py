@@ -295,7 +295,7 @@ def test_every_transform_of_the_project_is_tried():
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_the_lists_that_are_recommended_can_be_used(toy_cfg, channels):
-    lists = dict(re.findall(r"^(light|usual|strong): (\[.*\])$", DOCS.read_text(), re.MULTILINE))
+    lists = dict(re.findall(r"^- (light|usual|strong): `(\[.*\])`$", DOCS.read_text(), re.MULTILINE))
     assert set(lists) == {"light", "usual", "strong"}
     for entries in lists.values():
         cfg = toy_cfg("INPUT.TRAIN_TRANSFORMS", entries, "INPUT.CHANNELS", str(channels))
