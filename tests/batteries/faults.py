@@ -20,6 +20,7 @@ import torchvision
 
 from data.datasets.image_folder import ImageFolder
 from data.registry import DATASETS, TRANSFORMS
+from data.transforms.arguments import ThreadSafe
 from engine.hooks.base import Hook
 from engine.registry import HOOKS, REPORT_PARTS
 from modeling.registry import MODELS
@@ -124,7 +125,7 @@ class Faulty(ImageFolder):
 
 
 @TRANSFORMS.register("FaultyTransform")
-class FaultyTransform:
+class FaultyTransform(ThreadSafe):
     calls = 0
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -1,8 +1,8 @@
-"""What blocks or dies, in a training and in the tools, without workers and with two. Run by `make test-odd`.
+"""What blocks or dies, in a training and in the tools, with reading threads and processes. Run by `make test-odd`.
 
 Everything ends by itself with a line, or obeys a signal within 10 seconds, and leaves no process behind. The training
 then resumes, and its last checkpoint is that of an undisturbed one, tensor by tensor. Not tested: a wait inside the
-kernel that nothing can interrupt. Without workers, a call into C that keeps Python's lock ends with SIGKILL alone.
+kernel that nothing can interrupt. With threads, a call into C that keeps Python's lock ends with SIGKILL alone.
 """
 
 import os
@@ -27,6 +27,7 @@ from tests.engine.test_resume import differences, without_clock
 ROOT = Path(__file__).resolve().parents[2]
 INT, TERM, KILL = signal.SIGINT, signal.SIGTERM, signal.SIGKILL
 SECONDS = 10  # after a signal
+KINDS = {0: "inline", 2: "fork", 3: "threads"}  # by number of workers
 PYTHON = [sys.executable, "-c", "from tests.batteries import faults; faults.run_tool()"]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 QUICK = (
@@ -45,7 +46,7 @@ class Case:
     code: int = 2
     text: str = ""
     to: str = "main"  # the process that is signalled: main, group, or reader
-    workers: tuple[int, ...] = (0, 2)
+    workers: tuple[int, ...] = (0, 2, 3)
 
     @property
     def name(self) -> str:
@@ -159,7 +160,8 @@ def check_end(program: Program, case: Case, seconds: float = 60) -> None:
 
 def training(workers: int, *words: str) -> list[str]:
     data = ["DATASETS.NAME", "faulty", "DATASETS.ROOT", "images", "DATALOADER.NUM_WORKERS", str(workers)]
-    return [*data, *QUICK, "--run-dir", "run", *words]
+    kind = ["DATALOADER.WORKER_KIND", KINDS[workers]] if workers in KINDS else []
+    return [*data, *kind, *QUICK, "--run-dir", "run", *words]
 
 
 @pytest.fixture(scope="session")
@@ -223,11 +225,11 @@ TRAININGS = [
     Case("deadlock@after_step", (INT, INT, INT), 130, "ended by SIGINT"),
     Case("sleep@after_train", (TERM, TERM), 143, ""),
     Case("sleep@train_sample", (KILL,), -9),
-    Case("hold_the_lock@train_sample", (KILL,), -9, workers=(0,)),
+    Case("hold_the_lock@train_sample", (KILL,), -9, workers=(0, 3)),
 ]
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", KINDS)
 @pytest.mark.parametrize("case", TRAININGS, ids=lambda case: case.name)
 def test_training(case, workers, start, folder, undisturbed):
     if workers not in case.workers:
@@ -256,7 +258,7 @@ def huge_image(path: Path) -> None:
 SPECIAL = {fifo: "a named pipe", unix_socket: "a socket", device: "a device"}
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", KINDS)
 @pytest.mark.parametrize("make", SPECIAL)
 def test_special_files_are_never_opened(make, workers, start, folder, undisturbed, monkeypatch):
     monkeypatch.chdir(folder)
@@ -274,7 +276,7 @@ def test_special_files_are_never_opened(make, workers, start, folder, undisturbe
     check_end(start("infer", "x.png", "--weights", "run"), Case("", code=2, text=f"x.png: {SPECIAL[make]}"))
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", KINDS)
 def test_an_image_that_decodes_for_long(workers, start, folder, undisturbed):
     image = folder / "images/train/cat/07.png"
     content = image.read_bytes()

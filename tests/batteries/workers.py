@@ -1,4 +1,4 @@
-"""The same pixels from every kind and number of reader processes, however far ahead. Run by `make test-workers`."""
+"""The same pixels from every kind and number of workers, however far ahead. Run by `make test-workers`."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ import torch
 from config import load_config
 from tests.data.test_broken_images import pixels
 
-COUNTS, AHEAD, KINDS = (1, 2, 4), (1, 4), ("fork", "forkserver", "spawn")
+COUNTS, AHEAD, KINDS = (1, 2, 4), (1, 4), ("threads", "fork", "forkserver", "spawn")
 
 
 def read(*arguments) -> torch.Tensor:
@@ -15,7 +15,7 @@ def read(*arguments) -> torch.Tensor:
 
 @pytest.fixture(scope="module")
 def without_workers() -> torch.Tensor:
-    return read()
+    return read("inline")
 
 
 @pytest.mark.parametrize("kind", KINDS)
