@@ -84,6 +84,8 @@ def default_config() -> CfgNode:
     c.DATASETS.MAX_SKIPPED = 0.01
     # Maximum number of pixels of an image; larger ones count as unreadable (decompression bombs).
     c.DATASETS.MAX_PIXELS = 178956970
+    # A file of tools/pack_dataset.py, relative to the working directory, to read the images from; empty: their files.
+    c.DATASETS.PACKED = ""
 
     c.DATALOADER = CfgNode()
     # Number of workers that read and transform images ahead of the network; auto: as many as there are CPUs to use.

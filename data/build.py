@@ -11,6 +11,7 @@ from config import CfgNode
 from data.held_out import SplitOptions, Splits, divide, is_column
 from data.loaders import Loader
 from data.mixing import BatchTransforms
+from data.packed import packed
 from data.reading import OnBroken, SampleReader, Weights
 from data.registry import BATCH_TRANSFORMS, DATASETS, TRANSFORMS, MissingSplit, check_contract
 from data.samplers import sampling_weights
@@ -38,7 +39,7 @@ def dataset_defaults(cfg: CfgNode) -> dict[str, Any]:
 def build_split(cfg: CfgNode, split: str, classes: list[str] | None = None) -> Dataset:
     """Builds the data set's own split: train, val or test; `classes` are the output names that it must have.
 
-    Raises MissingSplit if there is no such split.
+    Its images come from DATASETS.PACKED, if given. Raises MissingSplit if there is no such split.
     """
     where = f"DATASETS.NAME {cfg.DATASETS.NAME}"
     factory = DATASETS.get(cfg.DATASETS.NAME, "DATASETS.NAME")
@@ -48,7 +49,7 @@ def build_split(cfg: CfgNode, split: str, classes: list[str] | None = None) -> D
     root = Path(os.path.expanduser(cfg.DATASETS.ROOT))
     dataset = call(factory, cfg.DATASETS.arguments(), "DATASETS", root=root, split=split, **given)
     check_contract(dataset, split, where, classes)
-    return dataset
+    return packed(dataset, cfg.DATASETS.PACKED, split, cfg.INPUT.CHANNELS or dataset_defaults(cfg).get("channels", 3))
 
 
 def build_train_and_val(cfg: CfgNode, record: SplitRecord | None = None, classes: list[str] | None = None) -> Splits:

@@ -195,7 +195,7 @@ def _content_groups(dataset: Dataset) -> list[str]:
     first: dict[bytes, str] = {}
     for i in chain.from_iterable(members for members in of_size.values() if len(members) > 1):
         with suppress(BrokenImage):
-            source = dataset[i][0]
+            source = getattr(dataset, "unpacked", dataset)[i][0]
             content = source.data if isinstance(source, EncodedImage) else np.ascontiguousarray(source).tobytes()
             groups[i] = first.setdefault(blake2b(content).digest(), groups[i])
     return groups

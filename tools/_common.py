@@ -30,11 +30,13 @@ def parse_experiment(argv: Sequence[str], description: str | None, output: str) 
 
 
 def build_own_splits(cfg: CfgNode) -> "dict[str, Dataset]":
-    """Returns the splits that the data set itself has, by name; images that VAL_RATIO holds out are in `train`."""
+    """Returns the splits that the data set itself has, not packed; images that VAL_RATIO holds out are in `train`."""
     from data.build import build_split
     from data.registry import MissingSplit
     from utils.contracts import output_names
 
+    cfg = cfg.clone()
+    cfg.DATASETS.PACKED = ""
     splits = {"train": build_split(cfg, "train")}
     for name in ("val", "test"):
         with suppress(MissingSplit):
