@@ -83,7 +83,7 @@ class Trainer:
                 while not self.is_complete:
                     self.task.train()
                     self._call("before_epoch")
-                    for batch in self._timed_batches():
+                    for batch in self.timed_batches():
                         self.at_step_boundary = False
                         self.run_step(batch.to(self.device))
                         self._call("after_step")
@@ -167,7 +167,7 @@ class Trainer:
         if self.train_step.ema is not None:
             self.train_step.ema.set_step(self.step)
 
-    def _timed_batches(self) -> Iterator[Batch]:
+    def timed_batches(self) -> Iterator[Batch]:
         """The rest of the epoch's batches; `data_seconds` adds up the wait for them."""
         batches = self.train_loader.batches(self.epoch, self.progress.samples_seen, self.poll)
         while True:

@@ -2,6 +2,7 @@
 
 import math
 import resource
+import shlex
 import sys
 import time
 from typing import IO
@@ -19,15 +20,16 @@ from utils.run_folder import RunFolder
 
 log = get_logger("train")
 Record = dict[str, float | str]
+TOLERATED_WAIT = 0.2  # data_wait above which the log says what may help
 
 
 class TrainingLog(Hook):
     """Logs loss, metrics, learning rate and speed every `period` steps and at the end of each epoch.
 
-    `trainer.last_record` is the newest record: `grad_norm` is the L2 norm of all gradients before clipping,
-    `data_wait` the share of the time since the last line that was spent waiting for batches, `memory_mib` the peak.
-    Metrics of mixed images, which count their dominant class, have names of their own: top1_mixed. Nothing is fetched
-    from the device at other steps. A resumed run removes the records after its checkpoint.
+    `trainer.last_record` is the newest record: `grad_norm` is the L2 norm of all gradients before clipping, `data_wait`
+    the share of the time spent waiting for batches, of that since the last line or of the epoch's steps, as far as this
+    process made them, `memory_mib` the peak. Metrics of mixed images, which count their dominant class, have names of
+    their own: top1_mixed. Nothing is fetched from the device at other steps. A resumed run removes later records.
     """
 
     main_only = True
@@ -42,7 +44,9 @@ class TrainingLog(Hook):
         self.file: IO[str] | None = None  # metrics.jsonl
         self.size: int | None = None  # of metrics.jsonl, when the state was saved
         self.seconds_before, self.started = 0.0, time.perf_counter()
-        self.line_time, self.line_wait, self.line_samples = self.started, 0.0, 0
+        self.line_start, self.line_samples = (self.started, 0.0), 0  # the time, and the wait for data until then
+        self.epoch_wait: dict[str, float] = {}  # data_wait, if this process has made a step
+        self.advised = False
 
     def before_train(self, trainer: Trainer) -> None:
         self.file = open(self.run.metrics, "a", encoding="utf-8")
@@ -53,6 +57,7 @@ class TrainingLog(Hook):
 
     def before_epoch(self, trainer: Trainer) -> None:
         self._start_line(trainer)
+        self.epoch_start, self.epoch_wait, self.first_step = self.line_start, {}, trainer.step
 
     def after_backward(self, trainer: Trainer) -> None:
         if (trainer.step + 1) % self.period == 0:
@@ -78,16 +83,25 @@ class TrainingLog(Hook):
         if result.updated and trainer.step % self.period == 0:
             self._write_line(trainer, result.lr)
 
+    def before_evaluate(self, trainer: Trainer) -> None:
+        if trainer.step > self.first_step:
+            self.epoch_wait = {"data_wait": _waited(trainer, self.epoch_start)}
+
     def after_epoch(self, trainer: Trainer) -> None:
         averages = self._averages({})
         record: Record = {"kind": "epoch", "epoch": trainer.epoch, "step": trainer.step}
         record |= {f"train_{name}": value for name, value in averages.items()}
-        record |= {f"val_{name}": value for name, value in trainer.metrics.items()}
+        record |= {f"val_{name}": value for name, value in trainer.metrics.items()} | self.epoch_wait
         self.sums, self.line_sums = {}, {}
         self._write(record, trainer)
         train, val = (_listed(numbers) for numbers in (averages, trainer.metrics))
-        best = "  best so far" if trainer.is_best and trainer.metrics else ""
-        log.info("epoch %d/%d  train: %s  val: %s%s", trainer.epoch, trainer.max_epochs, train, val or "none", best)
+        end = "".join(f"  waited for data {100 * wait:.0f} %" for wait in self.epoch_wait.values())
+        end += "  best so far" if trainer.is_best and trainer.metrics else ""
+        log.info("epoch %d/%d  train: %s  val: %s%s", trainer.epoch, trainer.max_epochs, train, val or "none", end)
+        if not self.advised and self.epoch_wait.get("data_wait", 0.0) > TOLERATED_WAIT:
+            self.advised = True
+            hint = "pack the data set, or set more DATALOADER.NUM_WORKERS; to find the cause: python tools/benchmark.py"
+            log.info("waiting for data: %s --config-file %s", hint, shlex.quote(str(self.run.config)))
 
     def after_train(self, trainer: Trainer) -> None:
         if self.file is not None:
@@ -135,12 +149,11 @@ class TrainingLog(Hook):
         return {name: total / samples for name, total in added.items()}
 
     def _start_line(self, trainer: Trainer) -> None:
-        self.line_time, self.line_wait, self.line_samples = time.perf_counter(), trainer.data_seconds, 0
+        self.line_start, self.line_samples = (time.perf_counter(), trainer.data_seconds), 0
 
     def _write_line(self, trainer: Trainer, lr: float) -> None:
         averages, self.line_sums = self._averages(self.line_sums), dict(self.sums)
-        seconds = time.perf_counter() - self.line_time
-        speed, wait = self.line_samples / seconds, (trainer.data_seconds - self.line_wait) / seconds
+        speed, wait = self.line_samples / (time.perf_counter() - self.line_start[0]), _waited(trainer, self.line_start)
         record: Record = {"kind": "step", "epoch": trainer.epochs_done, "step": trainer.step, "lr": lr}
         record |= {f"train_{name}": value for name, value in averages.items()} | self.step_values
         record |= {"images_per_second": speed, "data_wait": wait, "memory_mib": peak_memory(trainer.device)}
@@ -162,6 +175,10 @@ class TrainingLog(Hook):
     def _seconds(self) -> float:
         """Training time of this process and of those that were stopped before it."""
         return self.seconds_before + time.perf_counter() - self.started
+
+
+def _waited(trainer: Trainer, start: tuple[float, float]) -> float:
+    return (trainer.data_seconds - start[1]) / (time.perf_counter() - start[0])
 
 
 def _listed(numbers: dict[str, float]) -> str:

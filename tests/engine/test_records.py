@@ -5,6 +5,7 @@ import json
 import resource
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import cv2
@@ -20,6 +21,7 @@ from engine.checkpoint import load_checkpoint
 from engine.hooks.base import Hook
 from engine.hooks.training_log import peak_memory
 from utils.errors import Interrupted
+from utils.logger import setup_logging
 
 PLAIN = ("SOLVER.OPTIMIZER.NAME", "SGD", "MODEL.dropout", "0", "LOG.PERIOD", "1", "SOLVER.MAX_EPOCHS", "1")
 
@@ -154,6 +156,9 @@ def test_data_wait_is_the_share_of_the_time_that_batches_took(make_trainer, tmp_
         def after_backward(self, trainer):
             now[0] += 3
 
+        def evaluate(self, trainer):
+            now[0] += 50  # is no training
+
     def slow(*where, batches=trainer.train_loader.batches):
         for batch in batches(*where):
             now[0] += 1
@@ -165,6 +170,48 @@ def test_data_wait_is_the_share_of_the_time_that_batches_took(make_trainer, tmp_
     found = records(tmp_path / "run")
     assert len(found) == 5 and {record["data_wait"] for record in found} == {0.25}
     assert found[0]["images_per_second"] == 2  # 8 in 4 seconds
+    assert [record["data_wait"] for record in records(tmp_path / "run", "epoch")] == [0.25, 0.25]
+
+
+def test_waiting_for_data_is_told_each_epoch_and_a_hint_once_a_process(make_trainer, tmp_path, monkeypatch, capsys):
+    """A batch takes no second of four in the first epoch, then two of five; the run is stopped, and resumed twice."""
+    now = [0.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+    setup_logging()
+
+    class Work(Hook):
+        def after_backward(self, trainer):
+            now[0] += 3
+
+    def train(checkpoint=None, stop_at=None):
+        def poll():
+            if (trainer.epoch, trainer.progress.samples_seen) == stop_at:
+                raise Interrupted(15)
+
+        trainer = make_trainer("SOLVER.MAX_EPOCHS", "4", checkpoint=checkpoint, poll=poll)
+
+        def slow(epoch, *where, batches=trainer.train_loader.batches):
+            for batch in batches(epoch, *where):
+                now[0] += 2 * (epoch > 0)
+                yield batch
+
+        trainer.train_loader.batches = slow
+        trainer.hooks.append(Work())
+        with suppress(Interrupted):
+            trainer.train()
+        return load_checkpoint(tmp_path / "run/weights/last.pth")
+
+    told = []
+    checkpoint = None
+    for stop_at in ((2, 8), (2, 36), None):  # after the first step of an epoch, and after its last
+        checkpoint = train(checkpoint, stop_at)
+        told.append([line for line in capsys.readouterr().err.splitlines() if "for data" in line])
+    hint = f"--config-file {tmp_path}/run/config.yml"
+    assert [len(lines) for lines in told] == [3, 0, 2], told
+    assert "  waited for data 0 %" in told[0][0] and "  waited for data 40 %" in told[0][1]
+    assert "pack the data set, or set more DATALOADER.NUM_WORKERS" in told[0][2] and told[0][2].endswith(hint)
+    found = [record.get("data_wait") for record in records(tmp_path / "run", "epoch")]
+    assert found == [0, 0.4, None, 0.4]  # this process saw no step of the third epoch
 
 
 def test_memory_is_the_peak_of_the_process_in_mib(monkeypatch):
@@ -201,7 +248,7 @@ def test_tensorboard_has_every_value_of_the_log(make_trainer, tmp_path):
             for name, value in record.items():
                 if name not in ("kind", "epoch", "step", "seconds"):
                     tag = name.replace("train_", f"{train}/", 1).replace("val_", "val/", 1)
-                    expected[tag if "/" in tag else f"train/{tag}", record["step"]] = value
+                    expected[tag if "/" in tag else f"{train}/{tag}", record["step"]] = value
     assert found == pytest.approx(expected, rel=1e-6)
     tags = {tag for tag, _ in found}
     assert {"train/loss", "train/grad_norm", "train_epoch/top1", "val/top5", "val/loss", "train/memory_mib"} <= tags
