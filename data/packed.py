@@ -4,6 +4,7 @@ import json
 import os
 import zlib
 from collections.abc import Iterator
+from functools import cached_property
 from itertools import chain, islice
 from multiprocessing.pool import ThreadPool
 from typing import Any
@@ -63,10 +64,17 @@ class Packed:
         *_, offset, height, width, _ = self._rows[i].tolist()
         if not height:
             raise BrokenImage(f"{printable(self.unpacked.name(i))}: could not be read for {printable(self._file)}")
-        # A map for each image: one for all would be copied to worker processes.
-        pixels = np.asarray(np.memmap(self._file, np.uint8, "r", offset, (height, width, self._channels)))
+        pixels = self._pixels[offset : offset + height * width * self._channels].reshape(height, width, -1)
         target = self.unpacked.targets[i]
         return pixels, target if np.ndim(target) else int(target)
+
+    @cached_property
+    def _pixels(self) -> np.ndarray:
+        return np.asarray(np.memmap(self._file, np.uint8, "r"))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Returns what another process needs, which maps the file itself."""
+        return {name: value for name, value in vars(self).items() if name != "_pixels"}
 
 
 def identify(dataset: Any, split: str) -> np.ndarray:

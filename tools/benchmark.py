@@ -108,8 +108,8 @@ def advise(cfg: CfgNode, on_gpu: bool, loader: "Loader", figures: dict[str, floa
     from engine.hooks.training_log import TOLERATED_WAIT
 
     waits = f"waits for data {figures['waiting']:.0f} % of the time"
-    # On a CPU, reading may slow down the network that does not wait for it.
-    if figures["waiting"] <= 100 * TOLERATED_WAIT and figures["both"] > 0.5 * figures["network"]:
+    # On a CPU, reading that is slower may slow down the network in place of letting it wait.
+    if figures["waiting"] <= 100 * TOLERATED_WAIT and figures["reading"] > figures["network"]:
         hints = ["SOLVER.AMP auto"] * (cfg.SOLVER.AMP == "off") + ["a smaller network or smaller images"]
         hints += ["MODEL.COMPILE true"] * (on_gpu and not cfg.MODEL.COMPILE) + ["a larger SOLVER.BATCH_SIZE"] * on_gpu
         return f"the network is the limit, and {waits}: try {', '.join(hints)}"

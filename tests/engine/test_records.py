@@ -174,7 +174,7 @@ def test_data_wait_is_the_share_of_the_time_that_batches_took(make_trainer, tmp_
 
 
 def test_waiting_for_data_is_told_each_epoch_and_a_hint_once_a_process(make_trainer, tmp_path, monkeypatch, capsys):
-    """A batch takes no second of four in the first epoch, then two of five; the run is stopped, and resumed twice."""
+    """Epochs but the first wait 10 seconds of 25 for their first batch; the run is stopped, and resumed twice."""
     now = [0.0]
     monkeypatch.setattr(time, "perf_counter", lambda: now[0])
     setup_logging()
@@ -190,10 +190,9 @@ def test_waiting_for_data_is_told_each_epoch_and_a_hint_once_a_process(make_trai
 
         trainer = make_trainer("SOLVER.MAX_EPOCHS", "4", checkpoint=checkpoint, poll=poll)
 
-        def slow(epoch, *where, batches=trainer.train_loader.batches):
-            for batch in batches(epoch, *where):
-                now[0] += 2 * (epoch > 0)
-                yield batch
+        def slow(epoch, start, poll, batches=trainer.train_loader.batches):
+            now[0] += 10 * (epoch > 0 and start == 0)
+            yield from batches(epoch, start, poll)
 
         trainer.train_loader.batches = slow
         trainer.hooks.append(Work())
