@@ -74,6 +74,7 @@ class Threads:
         self, count: int, prefetch: int, batch_size: int, pin_memory: bool = False, one_at_a_time: bool = False
     ):
         self.count, self.prefetch, self.batch_size, self.pin_memory = count, prefetch, batch_size, pin_memory
+        self._buffers: list[np.ndarray] = []  # of the last run
         self.lock = self._read_lock if one_at_a_time else nullcontext()
 
     def run(self, reader: SampleReader, keys: Iterator[Keys], poll: Poll) -> Results:
@@ -81,7 +82,7 @@ class Threads:
         pending: deque[_Task] = deque()
         ahead = self.count + self.prefetch
         try:  # one more than batches ahead, for the batch that is in use
-            *buffers, free = (self._buffer(reader) for _ in range(ahead + 1))
+            buffers, self._buffers = self._buffers or [self._buffer(reader) for _ in range(ahead + 1)], []
         except (RuntimeError, MemoryError) as error:
             hint = "lower the BATCH_SIZE or DATALOADER.PREFETCH"
             found = f"cannot allocate {ahead + 1} batches of {self.batch_size} images: {one_line(error)}; {hint}"
@@ -90,17 +91,18 @@ class Threads:
         for _ in range(self.count):
             Thread(target=self._read, args=(reader, tasks), daemon=True).start()
         try:
-            for batch_keys, buffer in zip(itertools.islice(keys, ahead), buffers, strict=False):
-                pending.append(_Task(batch_keys, buffer, SimpleQueue()))
+            for batch_keys in itertools.islice(keys, ahead):
+                pending.append(_Task(batch_keys, buffers.pop(), SimpleQueue()))
                 tasks.put(pending[-1])
             while pending:
                 done = pending.popleft()
                 result = wait_for(partial(done.result.get, timeout=INTERVAL), poll)
                 if (following := next(keys, None)) is not None:
-                    pending.append(_Task(following, free, SimpleQueue()))
+                    pending.append(_Task(following, buffers.pop(), SimpleQueue()))
                     tasks.put(pending[-1])
-                free = done.buffer
                 yield result
+                buffers.append(done.buffer)
+            self._buffers = buffers  # in a run that is left early, threads may still write into theirs
         finally:
             with suppress(Empty):  # not `while not tasks.empty()`: a thread may take the last one in between
                 while True:
@@ -118,7 +120,8 @@ class Threads:
                 result.put(reader.read(keys, buffer))
 
     def close(self) -> None:
-        """Does nothing: the threads end with their run."""
+        """Frees the memory; the threads have ended with their run."""
+        self._buffers = []
 
 
 class _Task(NamedTuple):

@@ -318,3 +318,16 @@ def test_validation_and_training_share_one_setting(toy_cfg):
     assert all(type(loader.reader) is SampleReader and type(loader.executor) is Threads for loader in loaders)
     cfg = toy_cfg("DATALOADER.RESIDENT_MIB", "1", "INPUT.TEST_TRANSFORMS", "[Resize, CenterCrop]")
     assert type(build_eval_loader(cfg, splits.val, spec_of(cfg)).reader) is ResidentReader
+
+
+def test_memory_is_used_again_in_later_epochs_but_not_what_a_thread_may_still_write_into():
+    loader = Loader(SampleReader(Arrays(count=64), [Pixels()], (9, 11), 1, 0), Threads(2, 1, 4), 4, CPU)
+    first, second = ({batch.images.data_ptr() for batch in loader.batches(epoch)} for epoch in (0, 1))
+    assert first == second and len(first) == 2 + 1 + 1
+    batches = loader.batches(2)
+    held = next(batches).images
+    batches.close()
+    assert loader.executor._buffers == [] and held.data_ptr() in first
+    assert held.data_ptr() not in {batch.images.data_ptr() for batch in loader.batches(3)}
+    loader.close()
+    assert loader.executor._buffers == []
