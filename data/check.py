@@ -136,12 +136,10 @@ def _flag_shapes(records: Sequence[Record]) -> None:
 def wide_warning(usable: Sequence[Record]) -> str | None:
     """Returns a warning if a crop to a square would lose half or more of many images, else None."""
     share = np.mean([max(r.height, r.width) >= _WIDE * min(r.height, r.width) for r in usable])
-    letterbox = (
-        'INPUT.TRAIN_TRANSFORMS "[{Letterbox: {random: true}}]" INPUT.TEST_TRANSFORMS "[Letterbox]" keeps them whole'
-    )
-    return (
-        f"{share:.0%} of the images are at least {_WIDE} times as long as wide: {letterbox}" if share > _MANY else None
-    )
+    if share <= _MANY:
+        return None
+    keys = 'INPUT.TRAIN_TRANSFORMS "[{Letterbox: {random: true}}]" INPUT.TEST_TRANSFORMS "[Letterbox]"'
+    return f"{share:.0%} of the images are at least {_WIDE} times as long as wide: {keys} keeps them whole"
 
 
 def _flag_copies(same: Sequence[Record]) -> None:

@@ -44,7 +44,6 @@ def find_or_download(
         problem = one_line(failure)
     if found := find_files(folders, names):
         return found
-    raise error(
-        f"DATASETS.NAME: {torchvision_name}: no {', '.join(names)} in {', '.join(map(str, folders))}, and the download "
-        f"failed ({problem}): put them into {folders[0]}, or allow the download"
-    )
+    missing = f"no {', '.join(names)} in {', '.join(map(str, folders))}, and the download failed ({problem})"
+    hint = f"put them into {folders[0]}, or allow the download"
+    raise error(f"DATASETS.NAME: {torchvision_name}: {missing}: {hint}")

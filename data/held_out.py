@@ -127,10 +127,8 @@ def _draw(source: Dataset, found: _Identities, found_val: _Identities, options: 
         if is_val.all() or not is_val.any():
             key, hint = ("FOLD", "") if options.fold else ("VAL_RATIO", ", or set it to 0 to train without validation")
             together = f" ({count} different names or groups)" if count < len(source) else ""
-            raise UserError(
-                f"DATASETS.{key} divides {len(source)} images{together} into {(~is_val).sum()} for training and "
-                f"{is_val.sum()} for validation: change it{hint}"
-            )
+            sizes = f"{(~is_val).sum()} for training and {is_val.sum()} for validation"
+            raise UserError(f"DATASETS.{key} divides {len(source)} images{together} into {sizes}: change it{hint}")
     rows = np.flatnonzero(parts == SplitRecord.TRAIN)
     if options.subset > len(rows):
         found_images = f"found {options.subset}, the training set has {len(rows)} images"

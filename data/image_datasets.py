@@ -22,10 +22,9 @@ class ArrayDataset:
     def __init__(self, images: np.ndarray, targets: np.ndarray, classes: list[str], split: str, source: Path):
         low, high = targets.min(initial=0), targets.max(initial=0)
         if len(targets) != len(images) or low < 0 or high >= len(classes):
-            raise UserError(
-                f"{source}: found {len(images)} images and {len(targets)} labels between {low} and {high}, "
-                f"expected as many of both and labels from 0 to {len(classes) - 1}; get the files again"
-            )
+            found = f"found {len(images)} images and {len(targets)} labels between {low} and {high}"
+            expected = f"expected as many of both and labels from 0 to {len(classes) - 1}"
+            raise UserError(f"{source}: {found}, {expected}; get the files again")
         self.images, self.targets, self.classes, self.split = images, targets, classes, split
 
     def __len__(self) -> int:

@@ -81,9 +81,8 @@ class EncodedImage:
             yield
         except Exception as error:
             found = f"{len(self.data)} bytes, begins with {self.data[:8]!r}" if self.data else "the file is empty"
-            raise BrokenImage(
-                f"{self.name}: cannot decode the image: {one_line(error)} ({found}); replace or remove the file"
-            ) from error
+            problem = f"cannot decode the image: {one_line(error)} ({found})"
+            raise BrokenImage(f"{self.name}: {problem}; replace or remove the file") from error
 
     def _decode(self, channels: int, max_pixels: int, scale: int = 1) -> np.ndarray:
         """Decodes plain files with OpenCV, which is faster and may reduce them by `scale`, others with Pillow, or else
@@ -137,9 +136,8 @@ def size_of(source: Source) -> Size:
     if isinstance(source, EncodedImage):
         return source.size
     if source.dtype != np.uint8 or source.ndim not in (2, 3) or 0 in source.shape:
-        raise UserError(
-            f"found an array {source.dtype} {source.shape}, expected uint8 (H, W) or (H, W, C), none of them 0"
-        )
+        expected = "uint8 (H, W) or (H, W, C), none of them 0"
+        raise UserError(f"found an array {source.dtype} {source.shape}, expected {expected}")
     return source.shape[0], source.shape[1]
 
 

@@ -88,7 +88,6 @@ class Loader:
                 log.warning("%s: %s", outcome, reason)
         self.broken |= broken
         if len(self.broken) > self.max_broken * len(self.dataset):
-            raise UserError(
-                f"DATASETS.ON_ERROR skip: {len(self.broken)} of {len(self.dataset)} images are corrupt, more than "
-                f"DATASETS.MAX_SKIPPED {self.max_broken} of them, such as {next(iter(self.broken.values()))}"
-            )
+            found = f"{len(self.broken)} of {len(self.dataset)} images are corrupt"
+            most = f"DATASETS.MAX_SKIPPED {self.max_broken} of them, such as {next(iter(self.broken.values()))}"
+            raise UserError(f"DATASETS.ON_ERROR skip: {found}, more than {most}")

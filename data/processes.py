@@ -101,10 +101,9 @@ class Processes:
                 self._workers.append(_Worker(process, ours, _slots(memory, shape)))
         except Exception as error:
             self.close()
-            raise UserError(
-                f"DATALOADER.NUM_WORKERS {self.count}: cannot start a process of DATALOADER.WORKER_KIND {self.kind}: "
-                f"{one_line(error)}; set NUM_WORKERS to 0 or WORKER_KIND to fork, shorten TMPDIR, or raise ulimit -n"
-            ) from error
+            problem = f"cannot start a process of DATALOADER.WORKER_KIND {self.kind}: {one_line(error)}"
+            hint = "set NUM_WORKERS to 0 or WORKER_KIND to fork, shorten TMPDIR, or raise ulimit -n"
+            raise UserError(f"DATALOADER.NUM_WORKERS {self.count}: {problem}; {hint}") from error
 
     def _receive(self, number: int, slot: int, run: int, poll: Poll) -> ReadResult:
         """Waits for the batch in a slot of a process."""

@@ -35,10 +35,8 @@ def check_contract(dataset: Dataset, split: str, where: str, classes: list[str] 
     if not all(isinstance(name, str) for name in names):
         raise UserError(f"{where}: found the classes {_shown(list(map(repr, names)))}, expected strings")
     if classes is not None and [*map(nfc, names)] != [*map(nfc, classes)]:
-        raise UserError(
-            f"{where}: its {split} split has {len(names)} classes {_shown(names)}, expected {len(classes)} "
-            f"{_shown(classes)}; name the data set that the network was trained on"
-        )
+        found = f"its {split} split has {len(names)} classes {_shown(names)}, expected {len(classes)} {_shown(classes)}"
+        raise UserError(f"{where}: {found}; name the data set that the network was trained on")
     if len(dataset) == 0:
         raise UserError(f"{where}: its {split} split is empty")
     if warning := class_gap(dataset):

@@ -90,9 +90,8 @@ def build_trainer(
         *_build_evaluation(cfg, step, val_set, resolved),
         Freezing(task.model, cfg.SOLVER.FREEZE_EPOCHS, head),
         *_build_hooks(cfg, run, resolved.names, has_validation=val_set is not None),
-        Checkpoints(
-            run, cfg.dump(), output_names(train_set), resolved, splits.record, *intervals
-        ),  # last: it saves the state of the others
+        # Last, as it saves the state of the others.
+        Checkpoints(run, cfg.dump(), output_names(train_set), resolved, splits.record, *intervals),
     ]
     trainer = Trainer(step, train_loader, torch.device(resolved.device), cfg.SOLVER.MAX_EPOCHS, mix, hooks, poll)
     # 5. The state of a checkpoint.
@@ -118,11 +117,7 @@ def _check_continuation(
 
 
 def _resolve(
-    cfg: CfgNode,
-    train_set: Dataset,
-    val_set: Dataset | None,
-    checkpoint: Checkpoint | None,
-    changes: Collection[str],
+    cfg: CfgNode, train_set: Dataset, val_set: Dataset | None, checkpoint: Checkpoint | None, changes: Collection[str]
 ) -> Resolved:
     """Works out what the configuration leaves open; a value of the checkpoint stays unless its key has changed."""
     saved = checkpoint.resolved if checkpoint else None

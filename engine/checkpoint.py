@@ -21,7 +21,6 @@ from utils.run_folder import RunFolder
 VERSION = 2
 _KEYS = {1: {"model", "config", "classes", "input"}, 2: {"version", "model", "config", "classes", "resolved"}}
 _HEADER = ("version", "config", "classes", "resolved", "splits")
-
 _PLAIN = (str, int, float, bool, bytes, type(None))
 
 State = dict[str, Any]
@@ -175,11 +174,9 @@ def _read(path: Path, mapped: bool) -> object:
     except OSError as error:
         raise UserError(f"{path}: cannot read the checkpoint: {error.strerror or one_line(error)}") from error
     except zipfile.BadZipFile as error:
-        size, start = path.stat().st_size, path.open("rb").read(16)
-        raise UserError(
-            f"{path}: not a checkpoint, or damaged ({one_line(error)}; {size} bytes, begins with {start!r}); "
-            "use another file"
-        ) from error
+        found = f"{path.stat().st_size} bytes, begins with {path.open('rb').read(16)!r}"
+        problem = f"not a checkpoint, or damaged ({one_line(error)}; {found})"
+        raise UserError(f"{path}: {problem}; use another file") from error
     except Exception as error:  # torch and zlib raise many kinds for a damaged or foreign file
         if kind := re.search(r"GLOBAL (\S+)", str(error)):
             found = f"it contains {kind[1]}, expected tensors and plain values"

@@ -150,9 +150,8 @@ class SingleLabel(LabelPredictions):
     def target_classes(self) -> np.ndarray:
         """int64 (N,). Raises UserError for samples of several labels."""
         if self.targets.ndim > 1 and not is_soft(self.targets):
-            raise UserError(
-                "images have several labels, the network predicts one; set TASK.NAME to multilabel, and train"
-            )
+            hint = "set TASK.NAME to multilabel, and train"
+            raise UserError(f"images have several labels, the network predicts one; {hint}")
         return self.targets if self.targets.ndim == 1 else self.targets.argmax(axis=1)
 
     @cached_property

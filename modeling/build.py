@@ -1,6 +1,5 @@
 """cfg -> input spec, network, normalisation, criterion."""
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -32,15 +31,12 @@ def build_input_spec(cfg: CfgNode, defaults: dict[str, Any]) -> InputSpec:
     channels = cfg.INPUT.CHANNELS or defaults.get("channels", 3)
     size = tuple(cfg.INPUT.SIZE or defaults["size"])
     if size[0] < facts.min_size[0] or size[1] < facts.min_size[1]:
-        raise UserError(
-            f"INPUT.SIZE: found {list(size)}, {cfg.MODEL.NAME} takes at least {list(facts.min_size)}; "
-            "set it to that or more"
-        )
+        expected = f"{cfg.MODEL.NAME} takes at least {list(facts.min_size)}; set it to that or more"
+        raise UserError(f"INPUT.SIZE: found {list(size)}, {expected}")
     if facts.in_channels and channels not in (1, facts.in_channels):
-        raise UserError(
-            f"INPUT.CHANNELS: found {channels}, {cfg.MODEL.NAME} takes {facts.in_channels}, or 1, which is repeated; "
-            "name a network of timm or of modeling/ in MODEL.NAME"
-        )
+        expected = f"{cfg.MODEL.NAME} takes {facts.in_channels}, or 1, which is repeated"
+        hint = "name a network of timm or of modeling/ in MODEL.NAME"
+        raise UserError(f"INPUT.CHANNELS: found {channels}, {expected}; {hint}")
     mean, std = (_statistics(cfg, key, channels, defaults[key.lower()]) for key in ("MEAN", "STD"))
     train, test = (_transforms(cfg, key, defaults) for key in ("TRAIN_TRANSFORMS", "TEST_TRANSFORMS"))
     return InputSpec(size, channels, mean, std, train, test)
@@ -89,11 +85,7 @@ def loss_task(cfg: CfgNode) -> str | None:
 
 
 def build_criterion(
-    cfg: CfgNode,
-    name: str,
-    class_weights: ClassWeights = None,
-    teacher: Callable[[torch.Tensor], torch.Tensor] | None = None,
-    num_outputs: int = 0,
+    cfg: CfgNode, name: str, class_weights: ClassWeights = None, teacher: nn.Module | None = None, num_outputs: int = 0
 ) -> nn.Module:
     """Returns the loss `name`; its arguments are the lower-case keys beside LOSS.NAME.
 

@@ -29,10 +29,8 @@ def find_head(model: nn.Module, num_outputs: int) -> str:
         found = f"'{name}', which does not compute all {num_outputs} outputs"
     else:
         return name
-    raise UserError(
-        f"MODEL.NAME: {type(model).__name__} ends in {found}: "
-        "MODEL.HEAD, SOLVER.FREEZE_EPOCHS and SOLVER.HEAD_LR_MULT cannot be used with it"
-    )
+    refused = "MODEL.HEAD, SOLVER.FREEZE_EPOCHS and SOLVER.HEAD_LR_MULT cannot be used with it"
+    raise UserError(f"MODEL.NAME: {type(model).__name__} ends in {found}: {refused}")
 
 
 def replace_head(model: nn.Module, num_outputs: int, hidden: int, dropout: float) -> None:

@@ -32,10 +32,8 @@ def network_facts(name: str, pretrained: bool = False) -> NetworkFacts:
     if not pretrained:
         return facts
     if name not in torchvision_models.names():
-        raise UserError(
-            f"MODEL.PRETRAINED: no pretrained weights exist for {name}; name a network of torchvision or timm, "
-            "or set it to false"
-        )
+        hint = "name a network of torchvision or timm, or set it to false"
+        raise UserError(f"MODEL.PRETRAINED: no pretrained weights exist for {name}; {hint}")
     of_weights = torchvision_models.facts(name)
     return replace(facts, size=of_weights.size, mean=of_weights.mean, std=of_weights.std)
 

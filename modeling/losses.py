@@ -181,10 +181,8 @@ def balanced_weights(targets: np.ndarray, num_classes: int, binary: bool = False
     """
     is_index = targets.ndim == 1 and np.issubdtype(targets.dtype, np.integer)
     if not is_index and targets.shape != (len(targets), num_classes):
-        raise ValueError(
-            f"balanced: found targets {list(targets.shape)}, expected one class index or {num_classes} labels per "
-            "image; give a list of numbers"
-        )
+        expected = f"one class index or {num_classes} labels per image; give a list of numbers"
+        raise ValueError(f"balanced: found targets {list(targets.shape)}, expected {expected}")
     shares = np.bincount(targets, minlength=num_classes) if is_index else targets.clip(min=0).sum(axis=0)
     if binary:
         negatives = (len(targets) if is_index else (targets >= 0).sum(axis=0)) - shares.astype(np.float64)

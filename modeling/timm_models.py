@@ -41,10 +41,9 @@ def pretrained(name: str, spec: InputSpec) -> dict[str, torch.Tensor]:
     try:
         return timm.create_model(name, pretrained=True, **_shape(name, spec)).state_dict()
     except Exception as error:  # the hub's client raises many kinds
-        raise UserError(
-            f"MODEL.PRETRAINED: cannot get the weights of timm/{name} ({one_line(error)[:200]}): put "
-            f"{preset.hf_hub_id or preset.url} into the hub's cache, or name a file in MODEL.WEIGHTS"
-        ) from error
+        problem = f"cannot get the weights of timm/{name} ({one_line(error)[:200]})"
+        hint = f"put {preset.hf_hub_id or preset.url} into the hub's cache, or name a file in MODEL.WEIGHTS"
+        raise UserError(f"MODEL.PRETRAINED: {problem}: {hint}") from error
 
 
 def _shape(name: str, spec: InputSpec) -> dict[str, Any]:

@@ -39,9 +39,8 @@ def build(name: str, num_outputs: int, spec: InputSpec, arguments: Mapping[str, 
     elif name.startswith("vit_"):
         given = {"image_size": spec.size[0]}
         if spec.size[0] != spec.size[1]:
-            raise UserError(
-                f"INPUT.SIZE: found {list(spec.size)}, torchvision/{name} takes square images; set two equal numbers"
-            )
+            problem = f"found {list(spec.size)}, torchvision/{name} takes square images"
+            raise UserError(f"INPUT.SIZE: {problem}; set two equal numbers")
     elif name.startswith("maxvit"):
         given = {"input_size": spec.size}
     try:
@@ -64,10 +63,8 @@ def pretrained(name: str, spec: InputSpec) -> dict[str, torch.Tensor]:
         state = torchvision.models.get_model(name, weights=weights, **auxiliary).state_dict()
     except Exception as error:  # from the connection, the file system or a corrupt file
         problem = "is corrupt" if os.path.exists(file) else "does not exist, and the download failed"
-        raise UserError(
-            f"MODEL.PRETRAINED: the weights of {name}: {file} {problem} ({one_line(error)[:200]}); "
-            f"put {weights.url} there"
-        ) from error
+        found = f"the weights of {name}: {file} {problem} ({one_line(error)[:200]})"
+        raise UserError(f"MODEL.PRETRAINED: {found}; put {weights.url} there") from error
     if name.startswith("vit_"):
         from torchvision.models.vision_transformer import interpolate_embeddings
 

@@ -39,9 +39,8 @@ def base_lr(cfg: CfgNode) -> float:
     32 images no network of tests/batteries/defaults.py diverges. Raises UserError if another optimizer has no rate.
     """
     if not cfg.SOLVER.BASE_LR and (name := cfg.SOLVER.OPTIMIZER.NAME) != "AdamW":
-        raise UserError(
-            f"SOLVER.BASE_LR: found 0, expected a number above 0 for {name}, such as 0.1 for SGD or 0.001 for Adam"
-        )
+        expected = f"a number above 0 for {name}, such as 0.1 for SGD or 0.001 for Adam"
+        raise UserError(f"SOLVER.BASE_LR: found 0, expected {expected}")
     return cfg.SOLVER.BASE_LR or 0.001 * math.sqrt(cfg.SOLVER.BATCH_SIZE / 32)
 
 

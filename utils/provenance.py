@@ -7,7 +7,6 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -21,13 +20,7 @@ SOURCE_DIRS = ("config", "configs", "data", "modeling", "layers", "solver", "eng
 
 
 def write_run_files(
-    run: RunFolder,
-    config: str,
-    overrides: str,
-    resolved: str,
-    device: str,
-    splits: SplitRecord,
-    held_out: Iterable[str],
+    run: RunFolder, config: str, overrides: str, resolved: str, device: str, splits: SplitRecord, held_out: list[str]
 ) -> None:
     """Writes the configuration and what it was resolved to each time, and into a new run what it was made with.
 

@@ -35,9 +35,8 @@ class CIFAR10(ArrayDataset):
         try:
             content = reader(str(folder.parent), train=split == "train")
         except (RuntimeError, OSError) as error:
-            raise UserError(
-                f"{folder}: its files are not those of {name} ({one_line(error)}); remove them, to download them again"
-            ) from error
+            problem = f"its files are not those of {name} ({one_line(error)})"
+            raise UserError(f"{folder}: {problem}; remove them, to download them again") from error
         super().__init__(content.data, np.array(content.targets, np.int64), content.classes, split, folder)
 
 

@@ -48,9 +48,8 @@ def read_idx(path: Path, ndim: int) -> np.ndarray:
         shape = np.frombuffer(data[4:header], ">u4").astype(np.int64)
         if len(data) == header + shape.prod():
             return np.frombuffer(data, np.uint8, offset=header).reshape(shape)
-    raise UserError(
-        f"{path}: not an idx file of bytes in {ndim} dimensions, or cut short ({len(data)} bytes); get it again"
-    )
+    problem = f"not an idx file of bytes in {ndim} dimensions, or cut short ({len(data)} bytes)"
+    raise UserError(f"{path}: {problem}; get it again")
 
 
 _PRESET = {"size": (28, 28), "channels": 1}

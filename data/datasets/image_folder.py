@@ -38,9 +38,8 @@ class ImageFolder(FileDataset):
         if not folders:
             raise UserError(f"{folder}: no class folders in it; put the images of each class into a separate folder")
         if classes is None and folder == root and all(name.lower() in _NAMES_OF_SPLITS for name in folders):
-            raise UserError(
-                f"{folder}: found only {', '.join(folders)}, expected a folder 'train' of class folders too"
-            )
+            expected = "expected a folder 'train' of class folders too"
+            raise UserError(f"{folder}: found only {', '.join(folders)}, {expected}")
         spelling = {nfc(name): name for name in classes or ()}
         named = [(name, each) for each in folders if (name := self.class_of(each)) is not None]
         named = [(spelling.setdefault(nfc(name), name), each) for name, each in named]
@@ -50,10 +49,8 @@ class ImageFolder(FileDataset):
             get_logger("data").warning(message, folder, len(named), len(folder_of))
         unknown = sorted(set(folder_of) - set(classes)) if classes is not None else []
         if unknown and (split != "train" or not folder_of.keys() >= set(classes or ())):
-            raise UserError(
-                f"{folder / folder_of[unknown[0]]}: class '{unknown[0]}' is not in the training set; "
-                f"{did_you_mean(unknown[0], classes or ())}"
-            )
+            problem = f"class '{unknown[0]}' is not in the training set; {did_you_mean(unknown[0], classes or ())}"
+            raise UserError(f"{folder / folder_of[unknown[0]]}: {problem}")
         if unknown:  # the classes are those of a run, to which images may have been added since
             get_logger("data").warning("%s: ignored %d new classes: %s", folder, len(unknown), _some(unknown))
             named = [(name, each) for name, each in named if name not in unknown]
@@ -63,9 +60,8 @@ class ImageFolder(FileDataset):
         prefix = folder.relative_to(root)
         paths = _scan(root, prefix, named)
         if classes is None:
-            _check_layout(
-                folder, {name: [os.path.relpath(path, prefix) for path in own] for name, own in paths.items()}
-            )
+            inside = {name: [os.path.relpath(path, prefix) for path in own] for name, own in paths.items()}
+            _check_layout(folder, inside)
             if empty := [name for name in folder_of if not paths[name]]:
                 message = "%s: ignored %d folders without images: %s"
                 get_logger("data").warning(message, folder, len(empty), _some(empty))
@@ -134,9 +130,8 @@ def _split_folder(root: Path, split: str) -> Path:
         if others := [name for name in others if any(map(is_image, walk_files(root / name)))]:
             found = f"{root}: found images in {_some(others)} beside the folder '{train.name}' of class folders"
             if len(present.keys() & _NAMES_OF_SPLITS) == 1:
-                raise UserError(
-                    f"{found}; move them, or if '{train.name}' is a class, its images out of the folders in it"
-                )
+                hint = f"move them, or if '{train.name}' is a class, its images out of the folders in it"
+                raise UserError(f"{found}; {hint}")
             get_logger("data").warning("%s; they are ignored", found)
     has_splits = train is not None or present.keys() <= _NAMES_OF_SPLITS
     for name in _SPLITS[split] if has_splits else ():

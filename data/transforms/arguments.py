@@ -62,10 +62,8 @@ def try_out(transform: Transform, size: Size, channels: int, where: str, spatial
     also for a `plan` and `finish`, or a `batch`, that do not equal the call.
     """
     if spatial_targets and getattr(transform, "moves_pixels", True) and not hasattr(transform, "joint"):
-        raise UserError(
-            f"{where}: moves pixels and has no `joint`, which moves a mask alike; remove it, or add `joint`, or "
-            "`moves_pixels = False` if it leaves pixels in place"
-        )
+        hint = "remove it, or add `joint`, or `moves_pixels = False` if it leaves pixels in place"
+        raise UserError(f"{where}: moves pixels and has no `joint`, which moves a mask alike; {hint}")
     plan, finish, batch = (getattr(transform, name, None) for name in ("plan", "finish", "batch"))
     try:
         images = np.random.default_rng(0).integers(0, 256, (8, *size, channels), np.uint8)
