@@ -11,7 +11,7 @@ from config import CfgNode
 from data.held_out import SplitOptions, Splits, divide, is_column
 from data.loaders import Loader
 from data.mixing import BatchTransforms
-from data.packed import packed
+from data.packed import Packed
 from data.reading import OnBroken, SampleReader, Weights
 from data.registry import BATCH_TRANSFORMS, DATASETS, TRANSFORMS, MissingSplit, check_contract
 from data.samplers import sampling_weights
@@ -36,20 +36,25 @@ def dataset_defaults(cfg: CfgNode) -> dict[str, Any]:
     return _PHOTOS | DATASETS.info(cfg.DATASETS.NAME, "DATASETS.NAME")
 
 
+def image_channels(cfg: CfgNode) -> int:
+    """The number of channels of INPUT.CHANNELS, or else of the data set."""
+    return cfg.INPUT.CHANNELS or dataset_defaults(cfg).get("channels", 3)
+
+
 def build_split(cfg: CfgNode, split: str, classes: list[str] | None = None) -> Dataset:
     """Builds the data set's own split: train, val or test; `classes` are the output names that it must have.
 
     Its images come from DATASETS.PACKED, if given. Raises MissingSplit if there is no such split.
     """
-    where = f"DATASETS.NAME {cfg.DATASETS.NAME}"
-    factory = DATASETS.get(cfg.DATASETS.NAME, "DATASETS.NAME")
+    data, where = cfg.DATASETS, f"DATASETS.NAME {cfg.DATASETS.NAME}"
+    factory = DATASETS.get(data.NAME, "DATASETS.NAME")
     given: dict[str, Any] = {"classes": classes} if classes and accepts(factory, "classes") else {}
-    if is_column(group := cfg.DATASETS.GROUP) and accepts(factory, "group"):
-        given["group"] = group
-    root = Path(os.path.expanduser(cfg.DATASETS.ROOT))
-    dataset = call(factory, cfg.DATASETS.arguments(), "DATASETS", root=root, split=split, **given)
+    if is_column(data.GROUP) and accepts(factory, "group"):
+        given["group"] = data.GROUP
+    root = Path(os.path.expanduser(data.ROOT))
+    dataset = call(factory, data.arguments(), "DATASETS", root=root, split=split, **given)
     check_contract(dataset, split, where, classes)
-    return packed(dataset, cfg.DATASETS.PACKED, split, cfg.INPUT.CHANNELS or dataset_defaults(cfg).get("channels", 3))
+    return Packed(dataset, data.PACKED, split, image_channels(cfg)) if data.PACKED else dataset
 
 
 def build_train_and_val(cfg: CfgNode, record: SplitRecord | None = None, classes: list[str] | None = None) -> Splits:

@@ -25,17 +25,13 @@ SOURCE = ["split", "name", "size", "stamp"]
 ROW = np.dtype([(key, "<i8") for key in (*SOURCE, "offset", "height", "width", "crc")])
 
 
-def packed(dataset: Any, file: str, split: str, channels: int) -> Any:
-    """Returns a split of a data set with its images from a pack, or as it is if `file` is empty."""
-    return Packed(dataset, os.path.abspath(os.path.expanduser(file)), split, channels) if file else dataset
-
-
 class Packed:
     """A split with its images from a pack, as read-only arrays; all else is that of the data set, `unpacked`."""
 
     def __init__(self, dataset: Any, file: str, split: str, channels: int):
         vars(self).update((name, getattr(dataset, name)) for name in dir(dataset) if not name.startswith("_"))
-        self.unpacked, self._file, self._channels, self.thread_safe = dataset, file, channels, True
+        self._file = file = os.path.abspath(os.path.expanduser(file))
+        self.unpacked, self._channels, self.thread_safe = dataset, channels, True
         where, hint = f"DATASETS.PACKED {printable(file)}", "run tools/pack_dataset.py again"
         try:
             with open(f"{file}.index", "rb") as index:

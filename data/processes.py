@@ -98,7 +98,7 @@ class Processes:
                 process = context.Process(target=_work, args=(reader, theirs, memory, shape), daemon=True)
                 process.start()
                 theirs.close()
-                self._workers.append(_Worker(process, ours, _slots(memory, shape)))
+                self._workers.append(_Worker(process, ours, np.ndarray(shape, np.uint8, memory)))
         except Exception as error:
             self.close()
             problem = f"cannot start a process of DATALOADER.WORKER_KIND {self.kind}: {one_line(error)}"
@@ -164,17 +164,13 @@ def _end(workers: list[_Worker]) -> None:
     workers.clear()
 
 
-def _slots(memory: Any, shape: tuple[int, ...]) -> np.ndarray:
-    return np.frombuffer(memory, np.uint8).reshape(shape)
-
-
 def _work(reader: SampleReader, connection: Connection, memory: Any, shape: tuple[int, ...]) -> None:
     """The body of a reader process."""
     for signum in (signal.SIGINT, signal.SIGTERM):  # sent to the whole group: the main process saves, then ends us
         signal.signal(signum, signal.SIG_IGN)
     cv2.setNumThreads(0)  # the processes are the parallelism
     torch.set_num_threads(1)
-    slots = _slots(memory, shape)
+    slots = np.ndarray(shape, np.uint8, memory)
     tasks: SimpleQueue[tuple[int, int, Keys]] = SimpleQueue()
     Thread(target=_take_tasks, args=(connection, tasks), daemon=True).start()
     while True:

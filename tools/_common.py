@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import _path  # noqa: F401
 
@@ -16,17 +16,20 @@ if TYPE_CHECKING:
     from utils.contracts import Dataset
 
 
-def parse_experiment(argv: Sequence[str], description: str | None, output: str) -> tuple[Path, CfgNode]:
-    """Returns --output and the configuration of a command line: --config-file and KEY VALUE pairs."""
-    words, overrides = split_overrides(argv, ("--config-file", "--output"))
+def parse_experiment(argv: Sequence[str], about: str | None, **defaults: str | float) -> tuple[Any, ...]:
+    """Returns the configuration of a command line, --config-file and KEY VALUE pairs, and the options in `defaults`."""
+    words, overrides = split_overrides(argv, ("--config-file", *(f"--{name}" for name in defaults)))
     epilog = "KEY VALUE pairs, such as DATASETS.NAME fashion_mnist, change any key."
-    parser = ArgumentParser(description=description, epilog=epilog)
+    parser = ArgumentParser(description=about, epilog=epilog)
     parser.add_argument("--config-file", metavar="FILE", help="the experiment; default: the bundled digits")
-    parser.add_argument("--output", metavar="PATH", type=Path, default=Path(output), help=f"default: {output}")
+    for name, default in defaults.items():
+        kind, metavar = (Path, "PATH") if name == "output" else (type(default), "VALUE")
+        text = f"default: {default or 'none'}"
+        parser.add_argument(f"--{name}", metavar=metavar, type=kind, default=kind(default), help=text)
     args = parser.parse_args(words)
     cfg = load_config(args.config_file, overrides)
     setup_logging(cfg.LOG.LEVEL, cfg.LOG.FORMAT)
-    return args.output, cfg
+    return cfg, *(getattr(args, name) for name in defaults)
 
 
 def build_own_splits(cfg: CfgNode) -> "dict[str, Dataset]":
@@ -42,10 +45,3 @@ def build_own_splits(cfg: CfgNode) -> "dict[str, Dataset]":
         with suppress(MissingSplit):
             splits[name] = build_split(cfg, name, output_names(splits["train"]))
     return splits
-
-
-def image_channels(cfg: CfgNode) -> int:
-    """Returns the number of channels of INPUT.CHANNELS, or else of the data set."""
-    from data.build import dataset_defaults
-
-    return cfg.INPUT.CHANNELS or dataset_defaults(cfg).get("channels", 3)

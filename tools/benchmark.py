@@ -1,4 +1,7 @@
-"""Measure reading, the network and the loop of both, and name the bottleneck of a training. Nothing is saved."""
+"""Measure reading, the network and the loop of both, and name the bottleneck of a training. Nothing is saved.
+
+--seconds S: of each measurement. --json FILE: also write the figures as JSON; -: print them as JSON alone.
+"""
 
 import itertools
 import time
@@ -9,43 +12,33 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, cast
 
-import _path  # noqa: F401
+from _common import parse_experiment
 
-from config import CfgNode, load_config
-from config.loader import split_overrides
-from utils.cli import ArgumentParser, print_table, run
-from utils.logger import setup_logging
+from utils.cli import print_table, run
 from utils.run_folder import RunFolder
 
 if TYPE_CHECKING:
+    from config import CfgNode
     from data.loaders import Loader
     from engine.trainer import Trainer
 
 
 def main(argv: Sequence[str]) -> None:
-    words, overrides = split_overrides(argv, ("--config-file", "--seconds", "--json"))
-    parser = ArgumentParser(description=__doc__, epilog="KEY VALUE pairs, such as SOLVER.BATCH_SIZE 9, change any key.")
-    parser.add_argument("--config-file", metavar="FILE", help="the experiment; default: the bundled digits")
-    parser.add_argument("--seconds", metavar="S", type=float, default=5.0, help="of each measurement; default: 5")
-    parser.add_argument("--json", metavar="FILE", help="also write the figures as JSON; -: print them as JSON alone")
-    args = parser.parse_args(words)
-    cfg = load_config(args.config_file, overrides)
-    setup_logging(cfg.LOG.LEVEL, cfg.LOG.FORMAT)
+    cfg, seconds, file = parse_experiment(argv, __doc__, seconds=5.0, json="")
     from engine.build import build_trainer
     from engine.report.tables import to_json
 
     with TemporaryDirectory() as folder:
         trainer = build_trainer(cfg, RunFolder(Path(folder)))
         loader = cast("Loader", trainer.train_loader)
-        figures = measure(trainer, loader, args.seconds)
+        figures = measure(trainer, loader, seconds)
     advice = advise(cfg, trainer.device.type == "cuda", loader, figures)
-    if args.json:
+    if file:
         text = to_json({**figures, "advice": advice}) + "\n"
-        print(text, end="") if args.json == "-" else Path(args.json).write_text(text, encoding="utf-8")
-    if args.json != "-":
-        print_table(
-            [(k, f"{v:,.0f}", {"waiting": "%", "memory": "MiB"}.get(k, "images/s")) for k, v in figures.items()]
-        )
+        print(text, end="") if file == "-" else Path(file).write_text(text, encoding="utf-8")
+    if file != "-":
+        units = {"waiting": "%", "memory": "MiB"}
+        print_table([(name, f"{value:,.0f}", units.get(name, "images/s")) for name, value in figures.items()])
         print(advice)
 
 
@@ -102,7 +95,7 @@ def decode(loader: "Loader", indices: list[int]) -> Iterator[int]:
             yield from pool.map(lambda source: len(source.read(channels, max_pixels=limit)) > 0, sources)
 
 
-def advise(cfg: CfgNode, on_gpu: bool, loader: "Loader", figures: dict[str, float]) -> str:
+def advise(cfg: "CfgNode", on_gpu: bool, loader: "Loader", figures: dict[str, float]) -> str:
     """Returns the bottleneck and what to do about it, in a line."""
     from data.workers import usable_cpus
     from engine.hooks.training_log import TOLERATED_WAIT

@@ -9,7 +9,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from _common import build_own_splits, image_channels, parse_experiment
+from _common import build_own_splits, parse_experiment
 
 from utils.cli import print_table, progress_bar, run
 from utils.errors import printable
@@ -22,8 +22,9 @@ _FINDINGS, _CLASSES, _SAMPLES = 5, 30, 160  # shown at most: of a kind, in the t
 
 
 def main(argv: Sequence[str]) -> int:
-    output, cfg = parse_experiment(argv, __doc__, "data_check")
+    cfg, output = parse_experiment(argv, __doc__, output="data_check")
     from data import check
+    from data.build import image_channels
     from data.held_out import group_names
     from utils.atomic_file import write_csv
 

@@ -10,7 +10,7 @@ from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from _common import build_own_splits, image_channels, parse_experiment
+from _common import build_own_splits, parse_experiment
 
 from config import CfgNode
 from utils.cli import progress_bar, run
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 
 def main(argv: Sequence[str]) -> None:
-    output, cfg = parse_experiment(argv, __doc__, "exported")
+    cfg, output = parse_experiment(argv, __doc__, output="exported")
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise UserError(f"--output {output}: not an empty folder; name another one")
-    from data.build import dataset_defaults
+    from data.build import dataset_defaults, image_channels
 
     channels, datasets = image_channels(cfg), build_own_splits(cfg)
     check(cfg, datasets["train"], channels)

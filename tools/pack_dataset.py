@@ -7,23 +7,20 @@ import time
 from collections.abc import Sequence
 from multiprocessing.pool import ThreadPool
 
-from _common import build_own_splits, image_channels, parse_experiment
+from _common import build_own_splits, parse_experiment
 
-from utils.cli import ArgumentParser, progress_bar, run
+from utils.cli import progress_bar, run
 from utils.errors import UserError
 
 
 def main(argv: Sequence[str]) -> None:
-    parser = ArgumentParser(add_help=False)
-    parser.add_argument("--size", type=int, default=256)
-    own, rest = parser.parse_known_args(argv)
-    output, cfg = parse_experiment(rest, __doc__, "dataset.pack")
-    if own.size < 1:
-        raise UserError(f"--size: found {own.size}, expected at least 1 pixel")
+    cfg, output, size = parse_experiment(argv, __doc__, output="dataset.pack", size=256)
+    if size < 1:
+        raise UserError(f"--size: found {size}, expected at least 1 pixel")
     import numpy as np
 
-    from data.build import build_reader, dataset_defaults
-    from data.packed import VERSION, identify, packed, write_pack
+    from data.build import build_reader, dataset_defaults, image_channels
+    from data.packed import VERSION, Packed, identify, write_pack
     from modeling.build import build_input_spec
     from utils.contracts import output_names
 
@@ -32,7 +29,7 @@ def main(argv: Sequence[str]) -> None:
     if any(np.ndim(getattr(dataset, "targets", 0)) not in (1, 2) for dataset in datasets.values()):
         raise UserError(f"DATASETS.NAME {data.NAME}: expected `targets` (n,) or (n, outputs); masks cannot be packed")
     rows = np.concatenate([identify(dataset, split) for split, dataset in datasets.items()])
-    recipe = {"version": VERSION, "short_side": own.size, "channels": channels, "max_pixels": data.MAX_PIXELS}
+    recipe = {"version": VERSION, "short_side": size, "channels": channels, "max_pixels": data.MAX_PIXELS}
     recipe |= {"dataset": [data.NAME, data.arguments()], "images": len(rows), "classes": output_names(train)}
     print(f"{data.NAME}: {len(rows):,} images, {rows['size'].sum():,} bytes")
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -41,7 +38,7 @@ def main(argv: Sequence[str]) -> None:
     readable = rows["height"] > 0
     print(f"{output}: {readable.sum():,} images, {output.stat().st_size:,} bytes; {(~readable).sum():,} were skipped")
     timed = np.flatnonzero(readable[: len(train)])[:: -(-len(train) // 400)].tolist()
-    for name, dataset in ((data.NAME, train), (output, packed(train, str(output), "train", channels))):
+    for name, dataset in ((data.NAME, train), (output, Packed(train, str(output), "train", channels))):
         reader = build_reader(cfg, dataset, spec, train=True)
         with ThreadPool(None if getattr(dataset, "thread_safe", False) else 1) as pool:
             start = time.perf_counter()

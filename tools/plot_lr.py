@@ -14,7 +14,7 @@ _STEPS = 100  # in an epoch; another number of steps follows the same curve
 
 
 def main(argv: Sequence[str]) -> None:
-    output, cfg = parse_experiment(argv, __doc__, "lr.png")
+    cfg, output = parse_experiment(argv, __doc__, output="lr.png")
     if output.suffix not in (".png", ".pdf", ".svg"):
         raise UserError(f"--output {output}: found '{output.suffix}', expected a .png, .pdf or .svg file")
 

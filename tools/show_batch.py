@@ -11,7 +11,7 @@ _DRAWS = 16
 
 
 def main(argv: Sequence[str]) -> None:
-    output, cfg = parse_experiment(argv, __doc__, "batch.png")
+    cfg, output = parse_experiment(argv, __doc__, output="batch.png")
     import numpy as np
 
     from data.build import build_reader, build_train_and_val, dataset_defaults
