@@ -45,5 +45,4 @@ def find_or_download(
     if found := find_files(folders, names):
         return found
     missing = f"no {', '.join(names)} in {', '.join(map(str, folders))}, and the download failed ({problem})"
-    hint = f"put them into {folders[0]}, or allow the download"
-    raise error(f"DATASETS.NAME: {torchvision_name}: {missing}: {hint}")
+    raise error(f"DATASETS.NAME: {torchvision_name}: {missing}: put them into {folders[0]}, or allow the download")

@@ -3,7 +3,7 @@
 import json
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from itertools import chain, islice
 from multiprocessing.pool import ThreadPool
@@ -27,6 +27,8 @@ ROW = np.dtype([(key, "<i8") for key in (*SOURCE, "offset", "height", "width", "
 
 class Packed:
     """A split with its images from a pack, as read-only arrays; all else is that of the data set, `unpacked`."""
+
+    name: Callable[[int], str]
 
     def __init__(self, dataset: Any, file: str, split: str, channels: int):
         vars(self).update((name, getattr(dataset, name)) for name in dir(dataset) if not name.startswith("_"))

@@ -157,9 +157,8 @@ def _end(workers: list[_Worker]) -> None:
     for worker in workers:
         worker.process.join(max(deadline - time.monotonic(), 0))
         worker.process.kill()
-    deadline = time.monotonic() + _PATIENCE
     for worker in workers:
-        worker.process.join(max(deadline - time.monotonic(), 0))
+        worker.process.join(max(deadline + _PATIENCE - time.monotonic(), 0))
         worker.connection.close()
     workers.clear()
 

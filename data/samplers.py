@@ -21,8 +21,7 @@ def _seeds(use: str, seed: int, *numbers: int) -> np.random.SeedSequence:
 
 def stream(use: str, seed: int, *numbers: int) -> np.random.Generator:
     """Returns the generator of one use, by `seed` below 2**64 and `numbers` below 2**32: "order" (epoch), or
-    "mixing" (epoch, samples seen).
-    """
+    "mixing" (epoch, samples seen)."""
     return np.random.Generator(np.random.PCG64(_seeds(use, seed, *numbers)))
 
 

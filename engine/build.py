@@ -3,7 +3,6 @@
 import dataclasses
 import os
 from collections.abc import Callable, Collection
-from typing import Any
 
 import torch
 
@@ -81,7 +80,8 @@ def build_trainer(
     # 2. The task: network, normalisation and loss.
     task, resolved = _build_task(cfg, resolved, is_new=checkpoint is None)
     # 3. The step: optimizer, schedule, precision, moving average.
-    train_loader = build_train_loader(cfg, train_set, resolved.input, **_loader_options(task, resolved))
+    device = torch.device(resolved.device)
+    train_loader = build_train_loader(cfg, train_set, resolved.input, device, task.spatial_targets)
     step, head = _build_step(cfg, task, resolved, len(train_loader))
     # 4. The hooks, and the trainer that calls them.
     mix = build_batch_transforms(cfg, resolved.num_outputs)
@@ -93,7 +93,7 @@ def build_trainer(
         # Last, as it saves the state of the others.
         Checkpoints(run, cfg.dump(), output_names(train_set), resolved, splits.record, *intervals),
     ]
-    trainer = Trainer(step, train_loader, torch.device(resolved.device), cfg.SOLVER.MAX_EPOCHS, mix, hooks, poll)
+    trainer = Trainer(step, train_loader, device, cfg.SOLVER.MAX_EPOCHS, mix, hooks, poll)
     # 5. The state of a checkpoint.
     if checkpoint is not None:
         _log_device_changes(resolved, checkpoint.resolved)
@@ -146,16 +146,9 @@ def _resolve(
     elif weights == "balanced":  # in numbers, a test has the same loss without the training set
         arguments = {"binary": (needed or next(iter(kind.loss_tasks), "")) == "multilabel"}
         weights = call(balanced_weights, arguments, "LOSS.class_weights", targets_of(train_set), num_outputs)
-    return Resolved(
-        task,
-        cfg.LOSS.NAME or kind.default_loss,
-        cfg.TEST.MONITOR or kind.default_monitor,
-        kind.names_of(train_set),
-        num_outputs,
-        spec,
-        weights,
-        os.path.abspath(os.path.expanduser(str(teacher))) if teacher else "",
-    )
+    loss, monitor = cfg.LOSS.NAME or kind.default_loss, cfg.TEST.MONITOR or kind.default_monitor
+    teacher = os.path.abspath(os.path.expanduser(str(teacher))) if teacher else ""
+    return Resolved(task, loss, monitor, kind.names_of(train_set), num_outputs, spec, weights, teacher)
 
 
 def _build_task(cfg: CfgNode, resolved: Resolved, is_new: bool) -> tuple[Task, Resolved]:
@@ -178,10 +171,6 @@ def _log_device_changes(now: Resolved, before: Resolved) -> None:
     for key, new, old in (("MODEL.DEVICE", now.device, before.device), ("SOLVER.AMP", now.amp, before.amp)):
         if new != old:
             get_logger("resume").info("changed: %s: now resolved to %s, before %s", key, new, old)
-
-
-def _loader_options(task: Task, resolved: Resolved) -> dict[str, Any]:
-    return {"device": torch.device(resolved.device), "spatial_targets": task.spatial_targets}
 
 
 def _build_step(cfg: CfgNode, task: Task, resolved: Resolved, steps_per_epoch: int) -> tuple[StandardStep, str | None]:
@@ -225,7 +214,7 @@ def _build_evaluation(cfg: CfgNode, step: StandardStep, val_set: Dataset | None,
     if val_set is None:
         return []
     task = step.task if step.ema is None else step.task.with_model(step.ema.module)
-    loader = build_eval_loader(cfg, val_set, resolved.input, **_loader_options(task, resolved))
+    loader = build_eval_loader(cfg, val_set, resolved.input, torch.device(resolved.device), task.spatial_targets)
     reader = image_reader(val_set, cfg.DATASETS.MAX_PIXELS)
     return [Evaluation(evaluation_task(cfg, task), loader, metrics, resolved.monitor, reader)]
 

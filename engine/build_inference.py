@@ -37,20 +37,15 @@ def prepare_checkpoint(checkpoint: Checkpoint, overrides: Sequence[str] = ()) ->
     saved = load_text(checkpoint.config, source, accept_renamed=old)
     cfg = load_text(checkpoint.config, source, overrides, accept_renamed=old)
     check_test_overrides(saved, cfg)
+    resolved = checkpoint.resolved
     if old:  # all its values were resolved before the configuration was saved
         task, weights = loss_task(cfg) or "classification", cfg.LOSS.get("class_weights")
-        resolved = dataclasses.replace(
-            checkpoint.resolved,
-            task=task,
-            loss=cfg.LOSS.NAME,
-            monitor=cfg.TEST.MONITOR or find_task(task).default_monitor,
-            input=build_input_spec(cfg, {}),
-            class_weights=None if weights is None else list(weights),
-        )
+        weights, monitor = weights and list(weights), cfg.TEST.MONITOR or find_task(task).default_monitor
+        resolved = dataclasses.replace(resolved, task=task, loss=cfg.LOSS.NAME, monitor=monitor, class_weights=weights)
+        spec = build_input_spec(cfg, {})
     else:
-        spec = override_input(cfg, checkpoint.resolved.input, differences(saved, cfg), {})
-        resolved = dataclasses.replace(checkpoint.resolved, input=spec)
-    return dataclasses.replace(checkpoint, resolved=resolved), cfg
+        spec = override_input(cfg, resolved.input, differences(saved, cfg), {})
+    return dataclasses.replace(checkpoint, resolved=dataclasses.replace(resolved, input=spec)), cfg
 
 
 def override_input(cfg: CfgNode, saved: InputSpec, changed: Collection[str], defaults: dict) -> InputSpec:

@@ -87,8 +87,7 @@ def _write_index(run: RunFolder, cfg: CfgNode, epoch: int) -> None:
     page = Page(_title(cfg), str(run))
     page.images = training_images(history, epoch)
     if first_batch.is_file():
-        caption = "The first batch, as the network sees it"
-        page.images.append(Image(first_batch.stem, caption, first_batch.read_bytes()))
+        page.images.append(Image(first_batch.stem, "The first batch, as the network sees it", first_batch.read_bytes()))
     page.facts = {"best epoch": str(epoch), **run_metadata(run, history)}
     kept = run.overrides.is_file()
     page.config = run.overrides.read_text(encoding="utf-8", errors="replace") if kept else dump_overrides(cfg)

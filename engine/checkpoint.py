@@ -57,7 +57,6 @@ class Checkpoint:
     """A saved training run: `config` is the YAML text of what was asked for, `classes` those of the data set, if any.
 
     `splits` tells what was trained on and what was held out; None in a file of version 1.
-
     `state` is what the `Checkpointables` of the trainer saved, by name; of a file of version 1 it is `model` and
     `ema` alone, which cannot be resumed.
     """

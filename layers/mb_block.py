@@ -30,8 +30,7 @@ class SqueezeExcitation(nn.Module):
 
 class DropPath(nn.Module):
     """Stochastic depth: in training each sample of a branch (N, C, H, W) is set to 0 with probability `p`, else scaled
-    by 1 / (1 - p). G. Huang et al., 2016, arXiv:1603.09382.
-    """
+    by 1 / (1 - p). G. Huang et al., 2016, arXiv:1603.09382."""
 
     def __init__(self, p: float):
         super().__init__()

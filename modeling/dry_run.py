@@ -25,10 +25,9 @@ def dry_run(model: nn.Module, normalize: nn.Module, spec: InputSpec, name: str) 
     except UserError:
         raise
     except Exception as error:
-        raise (UserError if is_library(model) else UserCodeError)(
-            f"MODEL.NAME {name} cannot take images of INPUT.SIZE {list(spec.size)}: {one_line(error)[:200]}; "
-            "set a larger size, or the network's own"
-        ) from error
+        kind = UserError if is_library(model) else UserCodeError
+        problem = f"MODEL.NAME {name} cannot take images of INPUT.SIZE {list(spec.size)}: {one_line(error)[:200]}"
+        raise kind(f"{problem}; set a larger size, or the network's own") from error
     finally:
         for module, training in modes:
             module.training = training

@@ -1,7 +1,4 @@
-"""EfficientNet: M. Tan and Q. Le, 2019, arXiv:1905.11946.
-
-Parameter names and outputs equal torchvision's.
-"""
+"""EfficientNet: M. Tan and Q. Le, 2019, arXiv:1905.11946. Parameter names and outputs equal torchvision's."""
 
 import math
 from functools import partial
@@ -85,5 +82,4 @@ class EfficientNet(nn.Module):
 
 
 for _name, (_width, _depth, _dropout, _size) in _VARIANTS.items():
-    _factory = partial(EfficientNet, width=_width, depth=_depth, dropout=_dropout)
-    MODELS.register(_name, size=(_size, _size))(_factory)
+    MODELS.register(_name, size=(_size, _size))(partial(EfficientNet, width=_width, depth=_depth, dropout=_dropout))

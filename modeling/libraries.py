@@ -15,9 +15,7 @@ from utils.registry import call
 
 _LIBRARIES: dict[str, ModuleType] = {"torchvision": torchvision_models, "timm": timm_models}
 # Arguments of library networks that follow from the data and from other keys.
-_SET_AUTOMATICALLY = {
-    *("num_classes", "in_chans", "img_size", "image_size", "pretrained", "weights", "features_only", "aux_logits"),
-}
+_SET_AUTOMATICALLY = set("num_classes in_chans img_size image_size pretrained weights features_only aux_logits".split())
 
 
 def network_facts(name: str, pretrained: bool = False) -> NetworkFacts:

@@ -49,8 +49,7 @@ class _ClassWeightedLoss(MeanLoss):
         if class_weights is not None:
             is_list = isinstance(class_weights, list | tuple) and {type(w) for w in class_weights} <= {int, float}
             is_valid = is_list and all(0 <= weight < math.inf for weight in class_weights) and any(class_weights)
-            expected = "a number from 0 up for each class, or balanced"
-            require(is_valid, "class_weights", repr(class_weights), expected)
+            require(is_valid, "class_weights", repr(class_weights), "a number from 0 up for each class, or balanced")
         weights = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
         self.register_buffer("class_weights", weights, persistent=False)
 

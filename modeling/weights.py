@@ -119,9 +119,9 @@ def load_matching(model: nn.Module, state: dict[str, torch.Tensor], source: str,
             log.warning("%s: %s of %d input channels, converted to %d", source, first, found, expected)
     matching = _matching(named, own)
     if len(matching) < min_match * len(own):
-        found = f"{len(matching)} of {len(own)} tensors match the network"
+        problem = f"{len(matching)} of {len(own)} tensors match the network"
         hint = "name the network of these weights in MODEL.NAME, or lower the key"
-        raise UserError(f"{source}: {found}, less than MODEL.WEIGHTS_MIN_MATCH {min_match}; {hint}")
+        raise UserError(f"{source}: {problem}, less than MODEL.WEIGHTS_MIN_MATCH {min_match}; {hint}")
     log.info("%s: %d of %d tensors loaded", source, len(matching), len(own))
     for name in [name for name in named if name in own and name not in matching][:4]:
         log.warning("skipped %s: found %s, expected %s", name, list(named[name].shape), list(own[name].shape))

@@ -61,8 +61,7 @@ def other_groups(module: nn.Module | None, lr: float) -> list[ParamGroup]:
 
 def _layers(module: nn.Module, half: float, prefix: str = "") -> list[str]:
     """Returns the names of a network's layers in order: its children, with their own children in the place of
-    sequences and of a child with more than `half` of all parameters, such as the encoder of a transformer.
-    """
+    sequences and of a child with more than `half` of all parameters, such as the encoder of a transformer."""
     names = [f"{prefix}{name}" for name, _ in module.named_parameters(recurse=False)]
     for name, child in module.named_children():
         size = sum(p.numel() for p in child.parameters())

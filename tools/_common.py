@@ -25,7 +25,7 @@ def parse_experiment(argv: Sequence[str], about: str | None, **defaults: str | f
     for name, default in defaults.items():
         kind, metavar = (Path, "PATH") if name == "output" else (type(default), "VALUE")
         text = f"default: {default or 'none'}"
-        parser.add_argument(f"--{name}", metavar=metavar, type=kind, default=kind(default), help=text)
+        parser.add_argument(f"--{name}", metavar=metavar, type=kind, default=default, help=text)
     args = parser.parse_args(words)
     cfg = load_config(args.config_file, overrides)
     setup_logging(cfg.LOG.LEVEL, cfg.LOG.FORMAT)

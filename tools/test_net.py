@@ -53,10 +53,8 @@ def main(argv: Sequence[str]) -> None:
 
 
 def parse(words: Sequence[str]) -> Namespace:
-    parser = ArgumentParser(
-        description=__doc__,
-        epilog="KEY VALUE pairs, such as TEST.BATCH_SIZE 64, change keys that are not fixed by training.",
-    )
+    epilog = "KEY VALUE pairs, such as TEST.BATCH_SIZE 64, change keys that are not fixed by training."
+    parser = ArgumentParser(description=__doc__, epilog=epilog)
     parser.add_argument("run", metavar="RUN_OR_CHECKPOINT", nargs="?", help="default: the newest run's best weights")
     parser.add_argument("--split", choices=("train", "val", "test"), help="default: test, or val where there is none")
     parser.add_argument("--output", metavar="DIR", type=Path, help="folder for the report; default: in the run")

@@ -27,8 +27,7 @@ class CIFAR10(ArrayDataset):
         name = type(self).__name__
         if split == "val":
             raise MissingSplit(f"{name} has no validation set of its own")
-        found = find_or_download(root, [root / self.folder, root], self.files, name)
-        folder = found[0].absolute().parent
+        folder = find_or_download(root, [root / self.folder, root], self.files, name)[0].absolute().parent
         import torchvision
 
         reader = type(name, (getattr(torchvision.datasets, name),), {"base_folder": folder.name})

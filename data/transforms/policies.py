@@ -18,8 +18,7 @@ Operation = tuple[Callable[[np.ndarray, float, Numbers], np.ndarray], float, flo
 
 def operations(size: Size) -> dict[str, Operation]:
     """Returns name -> (function of (image, magnitude, fill), magnitude at level 0, two at the highest level), for
-    images of `size`. Shears keep the upper left corner, shifts are in whole pixels.
-    """
+    images of `size`. Shears keep the upper left corner, shifts are in whole pixels."""
     height, width = size
     return {
         "Identity": (lambda x, m, fill: x, 0, 0, 0),

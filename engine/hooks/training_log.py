@@ -159,11 +159,8 @@ class TrainingLog(Hook):
         record |= {"images_per_second": speed, "data_wait": wait, "memory_mib": peak_memory(trainer.device)}
         self._start_line(trainer)
         self._write(record, trainer)
-        log.info(
-            "epoch %.2f/%d  step %d  %s  lr %.5f  %.0f images/s",
-            *(trainer.epochs_done, trainer.max_epochs, trainer.step, _listed(averages), lr, speed),
-            extra={"shown_by_bar": True},
-        )
+        facts = (trainer.epochs_done, trainer.max_epochs, trainer.step, _listed(averages), lr, speed)
+        log.info("epoch %.2f/%d  step %d  %s  lr %.5f  %.0f images/s", *facts, extra={"shown_by_bar": True})
 
     def _write(self, record: Record, trainer: Trainer) -> None:
         assert self.file is not None

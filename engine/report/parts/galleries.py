@@ -22,17 +22,14 @@ def galleries(result: SplitResult, page: Page) -> None:
     predictions = result.predictions
     assert isinstance(predictions, LabelPredictions)
     correct, confidence = predictions.correct, predictions.confidence
-    wrong, right = np.flatnonzero(~correct), np.flatnonzero(correct)
+    falling, rising = (np.argsort(values, kind="stable") for values in (-confidence, confidence))
 
     def caption(i: int) -> str:
         target, predicted = predictions.target_text(i) or "none", predictions.predicted_text(i) or "none"
         return f"{target if correct[i] else f'{target}, predicted {predicted}'}: {confidence[i]:.3f}"
 
-    for title, rows in (
-        ("Most confident mistakes", wrong[np.argsort(-confidence[wrong], kind="stable")]),
-        ("Least confident correct predictions", right[np.argsort(confidence[right], kind="stable")]),
-    ):
-        _add(page, title, result, rows, caption)
+    _add(page, "Most confident mistakes", result, falling[~correct[falling]], caption)
+    _add(page, "Least confident correct predictions", result, rising[correct[rising]], caption)
 
 
 @REPORT_PARTS.register(tasks=("regression",), order=40)
