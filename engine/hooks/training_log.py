@@ -98,7 +98,8 @@ class TrainingLog(Hook):
         end = "".join(f"  waited for data {100 * wait:.0f} %" for wait in self.epoch_wait.values())
         end += "  best so far" if trainer.is_best and trainer.metrics else ""
         log.info("epoch %d/%d  train: %s  val: %s%s", trainer.epoch, trainer.max_epochs, train, val or "none", end)
-        if not self.advised and self.epoch_wait.get("data_wait", 0.0) > TOLERATED_WAIT:
+        is_long = trainer.data_seconds - self.epoch_start[1] > 2  # seconds; shorter ones are not worth a change
+        if is_long and not self.advised and self.epoch_wait.get("data_wait", 0.0) > TOLERATED_WAIT:
             self.advised = True
             hint = "pack the data set, or set more DATALOADER.NUM_WORKERS; to find the cause: python tools/benchmark.py"
             log.info("waiting for data: %s --config-file %s", hint, shlex.quote(str(self.run.config)))

@@ -105,7 +105,7 @@ FAULTS = {
 def fail(place: str) -> None:
     if place == PLACE:
         mark = Path(os.environ["MARK"])
-        new = mark.with_suffix(f".{os.getpid()}")
+        new = mark.with_suffix(f".{os.getpid()}-{threading.get_ident()}")  # several threads may be here
         new.write_text(str(os.getpid()))
         new.rename(mark)
         FAULTS[FAULT]()
