@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby, product
-from multiprocessing.pool import ThreadPool
 from operator import attrgetter
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import numpy as np
 
 from data.image_io import MAX_PIXELS, EncodedImage, to_pixels
 from data.subset import Target
+from data.workers import thread_pool
 from utils.contracts import Dataset, class_names
 from utils.errors import UserError, printable
 from utils.labels import class_indices, target_text
@@ -57,7 +57,7 @@ class Record:
 
 def scan(dataset: Dataset, split: str, channels: int, max_pixels: int = MAX_PIXELS) -> Iterator[Record]:
     """Yields a record of every image, in order, decoded with `channels`; several threads read if it is thread_safe."""
-    with ThreadPool(None if getattr(dataset, "thread_safe", False) else 1) as pool:
+    with thread_pool(dataset) as pool:
         yield from pool.imap(lambda i: _read(dataset, split, i, channels, max_pixels), range(len(dataset)), 32)
 
 

@@ -80,9 +80,10 @@ class Threads:
     def run(self, reader: SampleReader, keys: Iterator[Keys], poll: Poll) -> Results:
         tasks: SimpleQueue[_Task | None] = SimpleQueue()
         pending: deque[_Task] = deque()
-        ahead = self.count + self.prefetch
+        ahead, shape = self.count + self.prefetch, (self.batch_size, *reader.size, reader.channels)
+        allocate = partial(torch.empty, shape, dtype=torch.uint8, pin_memory=self.pin_memory)
         try:  # one more than batches ahead, for the batch that is in use
-            buffers, self._buffers = self._buffers or [self._buffer(reader) for _ in range(ahead + 1)], []
+            buffers, self._buffers = self._buffers or [allocate().numpy() for _ in range(ahead + 1)], []
         except (RuntimeError, MemoryError) as error:
             hint = "lower the BATCH_SIZE or DATALOADER.PREFETCH"
             found = f"cannot allocate {ahead + 1} batches of {self.batch_size} images: {one_line(error)}; {hint}"
@@ -109,10 +110,6 @@ class Threads:
                     tasks.get_nowait()
             for _ in range(self.count):
                 tasks.put(None)
-
-    def _buffer(self, reader: SampleReader) -> np.ndarray:
-        shape = self.batch_size, *reader.size, reader.channels
-        return torch.empty(shape, dtype=torch.uint8, pin_memory=self.pin_memory).numpy()
 
     def _read(self, reader: SampleReader, tasks: "SimpleQueue[_Task | None]") -> None:
         for keys, buffer, result in iter(tasks.get, None):

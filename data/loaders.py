@@ -21,12 +21,11 @@ log = get_logger("data")
 
 @dataclass(eq=False)
 class Loader:
-    """The batches of a data set, epoch by epoch: the same from every executor, whatever was read before.
+    """The batches of a data set on a device, epoch by epoch: the same from every executor, whatever was read before.
 
     With `shuffle`, for training, the order is a function of (seed, epoch), and a last batch of one sample is omitted;
     with `draw_weights` (n,) it draws n samples in proportion to them. A sample's augmentation is a function of (seed,
-    epoch, position). More corrupt images than `max_broken`, a share of the data set, end an epoch. Batches are on
-    `device`.
+    epoch, position). More corrupt images than `max_broken`, a share of the data set, end an epoch.
     """
 
     reader: SampleReader

@@ -4,9 +4,9 @@ import json
 import os
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import cached_property
 from itertools import chain, islice
-from multiprocessing.pool import ThreadPool
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from data.held_out import sample_names
 from data.image_io import BrokenImage, to_pixels
 from data.splits import hash_names
 from data.transforms.geometry import resize
+from data.workers import thread_pool
 from utils.errors import UserError, printable
 from utils.logger import get_logger
 
@@ -81,9 +82,11 @@ def identify(dataset: Any, split: str) -> np.ndarray:
     rows["split"], rows["name"] = hash_names([split], 0), hash_names(sample_names(dataset), 0)
     path, images = getattr(dataset, "path", None), getattr(dataset, "images", None)
     for i, row in enumerate(rows):
-        if path and os.path.exists(path(i)):
-            row["size"], row["stamp"] = (state := os.stat(path(i))).st_size, state.st_mtime_ns
-        elif isinstance(images, np.ndarray) and len(images) == len(rows):
+        with suppress(OSError):  # a file that is gone
+            if path:
+                row["size"], row["stamp"] = (state := os.stat(path(i))).st_size, state.st_mtime_ns
+                continue
+        if isinstance(images, np.ndarray) and len(images) == len(rows):
             row["size"], row["stamp"] = images[i].nbytes, zlib.crc32(images[i].tobytes())
     return rows
 
@@ -105,7 +108,7 @@ def write_pack(file: str, datasets: list, rows: np.ndarray, recipe: dict, skip: 
         return np.ascontiguousarray(resize(image, (round(image.shape[0] * scale), round(image.shape[1] * scale))))
 
     header, kept, end = json.dumps(recipe, default=str).encode() + b"\n", 0, 0
-    pool = ThreadPool(None if all(getattr(dataset, "thread_safe", False) for dataset in datasets) else 1)
+    pool = thread_pool(*datasets)
     with pool, open(f"{file}.part", "a+b") as data, open(f"{file}.index.part", "a+b") as journal:
         data.seek(journal.seek(0))
         begun, table = journal.readline(), journal.read()

@@ -49,7 +49,7 @@ class SampleReader:
     spatial_targets: bool = False
 
     def takes_any_size(self) -> bool:
-        """Whether the transforms bring images of 3:2 and of 2:3 to the size of the network's."""
+        """Tests if the transforms bring images of 3:2 and of 2:3 to the size of the network's."""
         side, rng = max(self.size), np.random.default_rng(0)
         with suppress(Exception):
             for height, width in ((2 * side, 3 * side), (3 * side, 2 * side)):
@@ -163,9 +163,7 @@ class SampleReader:
             yield from others[~is_similar].tolist()
 
 
-def augment(
-    image: np.ndarray, transforms: Sequence[Transform], rng: Rng | None = None, row: Rng | None = None
-) -> np.ndarray:
+def augment(image: np.ndarray, transforms: Sequence[Transform], rng: Rng = None, row: Rng = None) -> np.ndarray:
     """Applies transforms to an image (H, W, C): those that have a `batch` form draw from `row`, others from `rng`."""
     for transform in transforms:
         image = transform(image, row if hasattr(transform, "batch") else rng)

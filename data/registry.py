@@ -26,8 +26,7 @@ class MissingSplit(UserError):
 
 
 def check_contract(dataset: Dataset, split: str, where: str, classes: list[str] | None) -> None:
-    """Raises UserError, which begins with `where`, for a data set that lacks what is needed, is empty, or has other
-    `classes`; warns of classes without samples."""
+    """Raises UserError about `where` for a data set that is incomplete, empty or of other `classes`; warns of gaps."""
     for member in ("__len__", "__getitem__", "name"):
         if not hasattr(dataset, member):
             raise UserError(f"{where}: {type(dataset).__name__} has no {member}; add it, as docs/extending.md says")

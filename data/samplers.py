@@ -44,7 +44,7 @@ class Row:
         self.random = iter(uniforms.tolist()).__next__
 
 
-Rng = np.random.Generator | Row
+Rng = np.random.Generator | Row | None  # None for transforms that draw nothing
 
 
 @dataclass(eq=False)

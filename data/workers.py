@@ -1,8 +1,9 @@
-"""How a data set is read: by which workers, and whether it is kept in memory."""
+"""Choice of the workers that read a data set, and of what is kept in memory."""
 
 import math
 import os
 from contextlib import closing, suppress
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
 import numpy as np
@@ -25,28 +26,30 @@ def choose_workers(
     """Returns how to read batches: a reader, and what runs it.
 
     `workers` is a number or auto; `kind`, DATALOADER.WORKER_KIND, is threads for auto if all that they share is
-    `thread_safe`, else processes. With threads, a data set that takes at most `memory` bytes is kept in memory. Raises
-    UserError for threads that are not safe, and as `check_sizes`.
+    `thread_safe`, else processes. Threads keep a data set of at most `memory` bytes in memory. Raises UserError for
+    threads that are not safe, and as `check_sizes`.
     """
     count = usable_cpus() if workers == "auto" else int(workers)
     unsafe = [thing for thing in (reader.dataset, *reader.transforms) if not getattr(thing, "thread_safe", False)]
     if kind == "threads" and unsafe:
         found = f"{type(unsafe[0]).__name__} is not thread_safe"
         raise UserError(f"DATALOADER.WORKER_KIND threads: {found}; set it to auto, or say so in the class if it is")
-    executor: Executor
-    if kind == "inline" or count == 0:
-        executor = Threads(1, prefetch, batch_size, pin_memory, one_at_a_time=bool(unsafe))
-    elif kind == "threads" or (kind == "auto" and not unsafe):
-        executor = Threads(count, prefetch, batch_size, pin_memory)
+    if count and (kind not in ("auto", "inline", "threads") or (kind == "auto" and unsafe)):
+        executor: Executor = Processes(count, prefetch, kind, batch_size)
     else:
-        executor = Processes(count, prefetch, kind, batch_size)
-    if isinstance(executor, Threads):
+        count = 1 if kind == "inline" else max(count, 1)
+        executor = Threads(count, prefetch, batch_size, pin_memory, one_at_a_time=bool(unsafe))
         try:
             reader = resident(reader, memory)
         except MemoryError:
             get_logger("data").warning("DATALOADER.RESIDENT_MIB: no memory for the images; they are read in each epoch")
     check_sizes(reader, executor, batch_size)
     return reader, executor
+
+
+def thread_pool(*datasets: object) -> ThreadPool:
+    """Returns threads that may read the data sets: as many as there are CPUs, or one if some are not thread_safe."""
+    return ThreadPool(usable_cpus() if all(getattr(dataset, "thread_safe", False) for dataset in datasets) else 1)
 
 
 def usable_cpus() -> int:

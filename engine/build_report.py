@@ -28,9 +28,10 @@ def score_checkpoint(
 ) -> SplitResult:
     """Returns predictions and all metrics of a prepared checkpoint. Raises UserError for outputs that are NaN/Inf."""
     resolved = checkpoint.resolved
-    task = build_trained_task(checkpoint, cfg, resolve_device(cfg.MODEL.DEVICE))
+    device = resolve_device(cfg.MODEL.DEVICE)
+    task = build_trained_task(checkpoint, cfg, device)
     metrics = build_metrics(cfg, resolved, complete=True)
-    loader = build_eval_loader(cfg, dataset, resolved.input, spatial_targets=task.spatial_targets)
+    loader = build_eval_loader(cfg, dataset, resolved.input, device, task.spatial_targets)
     result = evaluate(task, split, loader, metrics, image_reader(dataset, cfg.DATASETS.MAX_PIXELS), watch=watch)
     loader.close()
     check_finite(result)
@@ -98,6 +99,8 @@ def draw_first_batch(
     cfg: CfgNode, spec: InputSpec, dataset: Dataset, spatial_targets: bool
 ) -> tuple[np.ndarray, Batch, dict[int, str]]:
     """Returns an image of the first batch, BGR, that batch, and which are corrupt."""
+    cfg = cfg.clone()
+    cfg.DATALOADER.NUM_WORKERS = "0"  # for a single batch
     loader, classes = build_train_loader(cfg, dataset, spec, spatial_targets=spatial_targets), class_names(dataset)
     batch = next(loader.batches())
     if mix := build_batch_transforms(cfg, len(classes)):

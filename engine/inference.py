@@ -51,11 +51,10 @@ def evaluate(
     """
     task.eval()
     evaluator = task.evaluator(metrics)
-    device = next(task.parameters()).device
     for batch in watch(loader.batches(poll=poll), len(loader.dataset)):
         poll()
         with torch.inference_mode():
-            evaluator.add(task(batch.to(device)))
+            evaluator.add(task(batch))
     scores = {name: _number(value, f"TEST.METRICS {name}") for name, value in evaluator.result().items()}
     found = scores, evaluator.predictions(), task.names
     return SplitResult(task.name, split, *found, loader.dataset, read_image, evaluator.count, len(loader.broken))

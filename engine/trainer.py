@@ -85,7 +85,7 @@ class Trainer:
                     self._call("before_epoch")
                     for batch in self.timed_batches():
                         self.at_step_boundary = False
-                        self.run_step(batch.to(self.device))
+                        self.run_step(batch)
                         self._call("after_step")
                         self.at_step_boundary = True
                         self.poll()

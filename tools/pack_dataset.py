@@ -5,7 +5,6 @@
 
 import time
 from collections.abc import Sequence
-from multiprocessing.pool import ThreadPool
 
 from _common import build_own_splits, parse_experiment
 
@@ -21,6 +20,7 @@ def main(argv: Sequence[str]) -> None:
 
     from data.build import build_reader, dataset_defaults, image_channels
     from data.packed import VERSION, Packed, identify, write_pack
+    from data.workers import thread_pool
     from modeling.build import build_input_spec
     from utils.contracts import output_names
 
@@ -40,7 +40,7 @@ def main(argv: Sequence[str]) -> None:
     timed = np.flatnonzero(readable[: len(train)])[:: -(-len(train) // 400)].tolist()
     for name, dataset in ((data.NAME, train), (output, Packed(train, str(output), "train", channels))):
         reader = build_reader(cfg, dataset, spec, train=True)
-        with ThreadPool(None if getattr(dataset, "thread_safe", False) else 1) as pool:
+        with thread_pool(dataset) as pool:
             start = time.perf_counter()
             pool.map(reader.read_sample, timed, 8)
             print(f"{name}: {len(timed) / (time.perf_counter() - start):,.0f} training images/s")

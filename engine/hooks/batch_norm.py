@@ -49,7 +49,7 @@ class PreciseBatchNorm(Hook):
                 trainer.poll()
                 if len(batch) == batch_size:  # a smaller one would weigh as much
                     with torch.no_grad():
-                        task(batch.to(trainer.device))
+                        task(batch)
         except BaseException:  # a checkpoint may be saved now
             for layer, (_, state) in zip(layers, saved, strict=True):
                 layer.load_state_dict(state)
