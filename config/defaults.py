@@ -162,7 +162,7 @@ def default_config() -> CfgNode:
 
     c.LOG = CfgNode()
     # Steps between lines of the training log.
-    c.LOG.PERIOD = 20
+    c.LOG.PERIOD = 50
     # Minimum severity of log messages: DEBUG, INFO, WARNING, ERROR.
     c.LOG.LEVEL = "INFO"
     # Log line format, in the style of Python's logging.
