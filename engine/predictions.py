@@ -70,8 +70,7 @@ class LabelPredictions(Predictions):
     """Predictions of classes: one per sample, or any number of labels.
 
     `labels` int8 (N, classes) are 1 where a label is present, 0 where absent, -1 where unknown and ignored;
-    `predicted` bool (N, classes); `correct` bool (N,); `confidence` float64 (N,), of the predicted classes;
-    `truth_and_guess` as scikit-learn takes them: class indices (N,), or tables of labels.
+    `predicted` bool (N, classes); `confidence` float64 (N,), of the predicted classes.
     """
 
     columns = {
@@ -85,9 +84,7 @@ class LabelPredictions(Predictions):
 
     labels: np.ndarray
     predicted: np.ndarray
-    correct: np.ndarray
     confidence: np.ndarray
-    truth_and_guess: tuple[np.ndarray, np.ndarray]
 
     def target_text(self, row: int) -> str:
         return label_text(self.labels[row], self.names)
@@ -100,11 +97,22 @@ class LabelPredictions(Predictions):
 
     @cached_property
     def class_scores(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """(precision, recall, F1, support) of each class, each (classes,); NaN where undefined. By scikit-learn."""
-        from sklearn.metrics import precision_recall_fscore_support
+        """(precision, recall, F1, support) of each class, each (classes,); NaN where undefined."""
+        truth = self.labels > 0
+        tables = self.predicted & truth, self.predicted & (self.labels >= 0), truth
+        hits, guesses, support = (np.count_nonzero(table, axis=0) for table in tables)
+        with np.errstate(invalid="ignore"):  # 0 / 0
+            return hits / guesses, hits / support, 2 * hits / (guesses + support), support
 
-        labels = range(len(self.names))
-        return precision_recall_fscore_support(*self.truth_and_guess, labels=labels, zero_division=np.nan)
+    @cached_property
+    def mistakes(self) -> np.ndarray:
+        """bool (N, classes): the known labels that are predicted incorrectly."""
+        return (self.predicted != (self.labels > 0)) & (self.labels >= 0)
+
+    @cached_property
+    def correct(self) -> np.ndarray:
+        """bool (N,): whether all known labels of a sample are predicted correctly."""
+        return np.logical_not(self.mistakes.any(axis=1))
 
     @cached_property
     def occurs(self) -> np.ndarray:
@@ -168,16 +176,8 @@ class SingleLabel(LabelPredictions):
         return np.equal.outer(self.predicted_classes, range(len(self.names)))
 
     @cached_property
-    def correct(self) -> np.ndarray:  # type: ignore[override]
-        return np.equal(self.predicted_classes, self.target_classes)
-
-    @cached_property
     def confidence(self) -> np.ndarray:  # type: ignore[override]
         return self.values.max(axis=1)
-
-    @property
-    def truth_and_guess(self) -> tuple[np.ndarray, np.ndarray]:  # type: ignore[override]
-        return self.target_classes, self.predicted_classes
 
     @cached_property
     def confusion(self) -> np.ndarray:
@@ -204,25 +204,9 @@ class MultiLabel(LabelPredictions):
     def predicted(self) -> np.ndarray:  # type: ignore[override]
         return self.outputs >= 0  # a probability of at least 0.5
 
-    @property
-    def truth_and_guess(self) -> tuple[np.ndarray, np.ndarray]:  # type: ignore[override]
-        # With an empty class at the end, because scikit-learn treats a single column as two classes.
-        tables = (self.labels > 0, self.predicted & (self.labels >= 0))
-        truth, guess = (np.pad(table, ((0, 0), (0, 1))) for table in tables)
-        return truth, guess
-
-    @cached_property
-    def _mistakes(self) -> np.ndarray:
-        return np.where(self.labels >= 0, self.predicted != (self.labels > 0), False)
-
-    @cached_property
-    def correct(self) -> np.ndarray:  # type: ignore[override]
-        """bool (N,): whether all known labels of a sample are predicted correctly."""
-        return np.logical_not(self._mistakes.any(axis=1))
-
     @cached_property
     def confidence(self) -> np.ndarray:  # type: ignore[override]
         """float64 (N,): the maximum over the incorrect labels, or else the minimum over all labels."""
         certainty = np.maximum(self.values, 1 - self.values)  # the probability of the more probable value
         least = certainty.min(axis=1, where=self.labels >= 0, initial=1)
-        return np.where(self.correct, least, certainty.max(axis=1, where=self._mistakes, initial=0))
+        return np.where(self.correct, least, certainty.max(axis=1, where=self.mistakes, initial=0))

@@ -1,7 +1,7 @@
 """Metrics of classes: top-k accuracy, precision, recall, F1, ROC AUC, average precision, calibration.
 
-Computed by scikit-learn, imported on demand. An undefined precision or recall is 0 in an average over classes, which
-leaves out classes that neither occur nor are predicted.
+ROC AUC and average precision are computed by scikit-learn, imported on demand. An undefined precision or recall is 0 in
+an average over classes, which leaves out classes that neither occur nor are predicted.
 """
 
 import math
