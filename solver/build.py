@@ -8,9 +8,10 @@ from torch import nn
 
 from config import CfgNode
 from solver.groups import learning_rates, other_groups, parameter_groups
-from solver.lr_scheduler import Schedule, check_factor
+from solver.lr_scheduler import check_factor
 from solver.optimizers import find_optimizer, make_optimizer
 from solver.registry import SCHEDULES, in_steps
+from utils.contracts import Schedule
 from utils.errors import UserError
 from utils.registry import call
 

@@ -1,4 +1,4 @@
-"""Types that several layers share: what a data set offers, a batch of it, what a network is fed."""
+"""Types that several layers share: what a data set offers, a batch of it, what a network is fed, its learning rates."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -153,3 +153,38 @@ class Transform(Protocol):
     """An image transform: uint8 (H, W, C) in, uint8 out; `rng` is its only source of randomness."""
 
     def __call__(self, image: Any, rng: Any, /) -> Any: ...
+
+
+class Schedule:
+    """Sets the learning rate of each parameter group: its initial rate * `factor(step)` * `scale`.
+
+    Steps from `total_steps` on keep the last rate. `scale_lr` lowers `scale`; `shift` is added to the step, for a run
+    that continues with other steps per epoch; both are in the state. `lr` is the rate of a group without multipliers.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer, factor: Callable[[int], float], total_steps: int):
+        self.optimizer, self.factor, self.total_steps = optimizer, factor, total_steps
+        self.base_lrs = [group["lr"] for group in optimizer.param_groups]
+        self.scale, self.shift = 1.0, 0
+        self.set_step(0)
+
+    def set_step(self, step: int) -> None:
+        """Sets the rates for optimizer step number `step`, counted from 0."""
+        self.step = step
+        factor = self.factor(min(step + self.shift, self.total_steps - 1)) * self.scale
+        self.lr = self.optimizer.defaults["lr"] * factor
+        for group, base_lr in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
+            group["lr"] = base_lr * factor
+
+    def scale_lr(self, factor: float, min_lr: float) -> None:
+        """Multiplies all rates by `factor` from now on, but does not take `lr` below `min_lr`."""
+        if self.lr > 0:
+            self.scale *= min(max(factor, min_lr / self.lr), 1.0)
+        self.set_step(self.step)
+
+    def state_dict(self) -> dict[str, float]:
+        return {"scale": self.scale, "shift": self.shift}
+
+    def load_state_dict(self, state: dict[str, float]) -> None:
+        """Restores scale and shift; `set_step` then applies them."""
+        self.scale, self.shift = state["scale"], int(state["shift"])

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import torch
 from torch import nn
@@ -12,20 +11,7 @@ from engine.ema import ModelEma
 from engine.precision import Precision
 from engine.registry import STEPS
 from engine.tasks.base import StepResult, Task
-from utils.contracts import Batch
-
-
-class Schedule(Protocol):
-    """Learning rates as a function of the number of updates; see solver/lr_scheduler.py."""
-
-    step: int
-    lr: float
-    base_lrs: list[float]
-
-    def set_step(self, step: int, /) -> None: ...
-    def scale_lr(self, factor: float, min_lr: float, /) -> None: ...
-    def state_dict(self) -> dict[str, float]: ...
-    def load_state_dict(self, state: dict[str, float], /) -> None: ...
+from utils.contracts import Batch, Schedule
 
 
 @dataclass(frozen=True)

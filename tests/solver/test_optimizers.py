@@ -9,8 +9,8 @@ from torch import nn
 from config import load_config
 from engine.checkpoint import OptimizerState
 from solver.build import build_optimizer
-from solver.lr_scheduler import Schedule
 from solver.optimizers import add_lookahead, make_optimizer
+from utils.contracts import Schedule
 from utils.errors import UserError
 
 TORCHS = ["ASGD", "Adadelta", "Adafactor", "Adagrad", "Adam", "AdamW", "Adamax", "NAdam", "RAdam", "RMSprop", "SGD"]

@@ -12,8 +12,8 @@ from config.defaults import default_config
 from modeling.build import build_input_spec, build_model
 from solver.build import base_lr, build_optimizer, build_schedule, schedule_factor
 from solver.groups import learning_rates, parameter_groups
-from solver.lr_scheduler import Schedule
 from solver.registry import SCHEDULES, Steps
+from utils.contracts import Schedule
 from utils.errors import UserCodeError, UserError
 
 EPOCHS, STEPS, LR = 10, 7, 0.02  # epochs, steps in an epoch, base learning rate
