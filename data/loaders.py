@@ -9,10 +9,12 @@ import numpy as np
 import torch
 
 from data.executors import Poll, on_device
+from data.image_io import to_pixels
 from data.reading import ReadResult, SampleReader
 from data.samplers import batches_of_keys, epoch_order, usable_samples
 from data.workers import Executor
 from utils.contracts import Batch, Dataset
+from utils.drawing import visible
 from utils.errors import UserError
 from utils.logger import get_logger
 
@@ -68,6 +70,12 @@ class Loader:
                 raise result.error
             if result.batch is not None:
                 yield result.batch
+
+    def image(self, index: int) -> np.ndarray:
+        """A sample before its transforms, for display: uint8 (H, W, 1 or 3), RGB; of more channels the first three."""
+        source, _ = self.dataset[index]
+        is_array = isinstance(source, np.ndarray)
+        return visible(np.atleast_3d(source)) if is_array else to_pixels(source, 3, self.reader.max_pixels)
 
     def close(self) -> None:
         """Ends reader processes; a later epoch starts them again."""

@@ -22,7 +22,6 @@ from engine.build_inference import (
     build_metrics,
     build_task,
     evaluation_task,
-    image_reader,
     load_teacher,
     override_input,
     resolve_device,
@@ -215,8 +214,7 @@ def _build_evaluation(cfg: CfgNode, step: StandardStep, val_set: Dataset | None,
         return []
     task = step.task if step.ema is None else step.task.with_model(step.ema.module)
     loader = build_eval_loader(cfg, val_set, resolved.input, torch.device(resolved.device), task.spatial_targets)
-    reader = image_reader(val_set, cfg.DATASETS.MAX_PIXELS)
-    return [Evaluation(evaluation_task(cfg, task), loader, metrics, resolved.monitor, reader)]
+    return [Evaluation(evaluation_task(cfg, task), loader, metrics, resolved.monitor)]
 
 
 def _build_hooks(cfg: CfgNode, run: RunFolder, names: list[str], has_validation: bool) -> list[Hook]:

@@ -5,21 +5,18 @@ from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from config import CfgNode, load_text
 from config.changes import check_test_overrides
 from config.node import differences
-from data.image_io import to_pixels
 from engine.checkpoint import Checkpoint, Resolved, load_checkpoint, load_model_state
 from engine.inference import FlipAverage
 from engine.precision import set_arithmetic
 from engine.registry import METRICS
 from engine.tasks.base import Metrics, Task, find_task, task_family
 from modeling.build import build_criterion, build_input_spec, build_model, build_normalize, loss_task
-from utils.contracts import Dataset, InputSpec
-from utils.drawing import visible
+from utils.contracts import InputSpec
 from utils.errors import UserError, did_you_mean
 from utils.labels import nfc
 from utils.registry import call
@@ -143,16 +140,6 @@ def task_metrics(task_name: str) -> dict[str, Callable[..., float]]:
     family = task_family(task_name)
     names = [name for name in METRICS.names() if family.intersection(METRICS.info(name, "").get("tasks", ()))]
     return {name: METRICS.get(name, "") for name in names}
-
-
-def image_reader(dataset: Dataset, max_pixels: int) -> Callable[[int], np.ndarray]:
-    """Returns a function index -> image for display, uint8 (H, W, 1 or 3), RGB; of more channels the first three."""
-
-    def read(index: int) -> np.ndarray:
-        source, _ = dataset[index]
-        return visible(np.atleast_3d(source)) if isinstance(source, np.ndarray) else to_pixels(source, 3, max_pixels)
-
-    return read
 
 
 def resolve_device(name: str) -> torch.device:

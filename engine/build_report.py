@@ -7,7 +7,7 @@ import numpy as np
 from config import CfgNode
 from config.loader import dump_overrides
 from data.build import build_batch_transforms, build_eval_loader, build_train_and_val, build_train_loader
-from engine.build_inference import build_metrics, build_trained_task, image_reader, prepare_checkpoint, resolve_device
+from engine.build_inference import build_metrics, build_trained_task, prepare_checkpoint, resolve_device
 from engine.checkpoint import Checkpoint, load_checkpoint
 from engine.inference import SplitResult, Watch, evaluate
 from engine.report.page import Image, Page
@@ -32,7 +32,7 @@ def score_checkpoint(
     task = build_trained_task(checkpoint, cfg, device)
     metrics = build_metrics(cfg, resolved, complete=True)
     loader = build_eval_loader(cfg, dataset, resolved.input, device, task.spatial_targets)
-    result = evaluate(task, split, loader, metrics, image_reader(dataset, cfg.DATASETS.MAX_PIXELS), watch=watch)
+    result = evaluate(task, split, loader, metrics, watch=watch)
     loader.close()
     check_finite(result)
     return result

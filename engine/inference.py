@@ -40,7 +40,6 @@ def evaluate(
     split: str,
     loader: Loader,
     metrics: Metrics,
-    read_image: Callable[[int], np.ndarray],
     poll: Callable[[], None] = lambda: None,
     watch: Watch = lambda batches, total: batches,
 ) -> SplitResult:
@@ -57,7 +56,7 @@ def evaluate(
             evaluator.add(task(batch))
     scores = {name: _number(value, f"TEST.METRICS {name}") for name, value in evaluator.result().items()}
     found = scores, evaluator.predictions(), task.names
-    return SplitResult(task.name, split, *found, loader.dataset, read_image, evaluator.count, len(loader.broken))
+    return SplitResult(task.name, split, *found, loader.dataset, loader.image, evaluator.count, len(loader.broken))
 
 
 def _number(value: Any, key: str) -> float:

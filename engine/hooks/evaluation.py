@@ -1,10 +1,7 @@
 """Validation after each epoch, and whether it was the best one."""
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
-
-import numpy as np
 
 from engine.hooks.base import Hook
 from engine.inference import evaluate
@@ -26,10 +23,9 @@ class Evaluation(Hook):
     loader: Loader
     metrics: Metrics
     monitor: str
-    read_image: Callable[[int], np.ndarray]
 
     def evaluate(self, trainer: Trainer) -> None:
-        trainer.evaluation = evaluate(self.task, "val", self.loader, self.metrics, self.read_image, trainer.poll)
+        trainer.evaluation = evaluate(self.task, "val", self.loader, self.metrics, trainer.poll)
 
     def after_epoch(self, trainer: Trainer) -> None:
         mode, _, metric = self.monitor.partition(" ")

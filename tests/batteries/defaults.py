@@ -148,7 +148,7 @@ def train(cell: Cell, rate: float) -> dict[str, object]:
             task, metrics = trainer.task, {"top1": METRICS.get("top1", "")}
             test = build_split(cfg, "test")
             loader = build_eval_loader(cfg, test, build_input_spec(cfg, dataset_defaults(cfg)))
-            accuracy = 100 * evaluate(task, "test", loader, metrics, test.__getitem__).scores["top1"]
+            accuracy = 100 * evaluate(task, "test", loader, metrics).scores["top1"]
         except UserError as error:
             print(f"{cell} x {rate}: {error}", flush=True)
             record.losses.append(math.inf)

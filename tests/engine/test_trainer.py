@@ -178,7 +178,7 @@ def play_epochs(
 
 
 def evaluation_of(monitor: str) -> Evaluation:
-    return Evaluation(None, None, {}, monitor, None)
+    return Evaluation(None, None, {}, monitor)
 
 
 @pytest.mark.parametrize(
@@ -384,7 +384,7 @@ def test_bf16_trains_and_evaluation_is_in_float32(make_trainer):
     assert trainer.result.outputs.dtype == torch.bfloat16
     seen = []
     trainer.task.model.register_forward_hook(lambda module, inputs, outputs: seen.append(outputs.dtype))
-    evaluate(trainer.task, "train", trainer.train_loader, {}, None)
+    evaluate(trainer.task, "train", trainer.train_loader, {})
     assert set(seen) == {torch.float32}
 
 
