@@ -27,7 +27,7 @@ from engine.build_inference import (
     resolve_device,
     to_device,
 )
-from engine.checkpoint import Checkpoint, Resolved
+from engine.checkpoint import Checkpoint, Resolved, seed_everything
 from engine.ema import ModelEma
 from engine.hooks.base import Hook
 from engine.hooks.checkpoints import Checkpoints
@@ -37,7 +37,6 @@ from engine.hooks.training_log import TrainingLog
 from engine.precision import Precision, resolve_amp, set_arithmetic
 from engine.registry import HOOKS, STEPS
 from engine.resume import check_data, continued_state
-from engine.rng import seed_everything
 from engine.steps.standard import StandardStep, StepOptions
 from engine.tasks.base import Task, find_task
 from engine.tasks.classification import guess_task

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from engine.checkpoint import Checkpointables, OptimizerState, State
+from engine.checkpoint import Checkpointables, OptimizerState, RngState, State
 from engine.inference import SplitResult
-from engine.rng import RngState
 from engine.steps.standard import StandardStep
 from engine.tasks.base import StepResult
 from utils.contracts import Batch, Loader
