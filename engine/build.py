@@ -37,7 +37,7 @@ from engine.hooks.training_log import TrainingLog
 from engine.precision import Precision, resolve_amp, set_arithmetic
 from engine.registry import HOOKS, STEPS
 from engine.resume import check_data, continued_state
-from engine.steps.standard import StandardStep, StepOptions
+from engine.steps.standard import StandardStep
 from engine.tasks.base import Task, find_task
 from engine.tasks.classification import guess_task
 from engine.trainer import Trainer
@@ -184,9 +184,9 @@ def _build_step(cfg: CfgNode, task: Task, resolved: Resolved, steps_per_epoch: i
     optimizer = build_optimizer(cfg, task.model, head, task.without_model(), fused=resolved.amp != "fp16")
     schedule = build_schedule(cfg, optimizer, steps_per_epoch)
     precision = Precision(resolved.amp, torch.device(resolved.device))
-    options = StepOptions(cfg.SOLVER.MICRO_BATCHES, cfg.SOLVER.CLIP.NORM, cfg.SOLVER.CLIP.VALUE)
+    options = cfg.SOLVER.MICRO_BATCHES, cfg.SOLVER.CLIP.NORM, cfg.SOLVER.CLIP.VALUE
     factory, arguments = STEPS.get(cfg.SOLVER.STEP.NAME, "SOLVER.STEP.NAME"), cfg.SOLVER.STEP.arguments()
-    step = call(factory, arguments, "SOLVER.STEP", task, optimizer, schedule, precision, ema, options)
+    step = call(factory, arguments, "SOLVER.STEP", task, optimizer, schedule, precision, ema, *options)
     _check_own_class(step, StandardStep, f"SOLVER.STEP.NAME {cfg.SOLVER.STEP.NAME}")
     return step, head
 

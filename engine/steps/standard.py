@@ -1,7 +1,7 @@
 """One training step: forward, loss, backward, clipping, optimizer, schedule, moving average."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -14,15 +14,6 @@ from engine.tasks.base import StepResult, Task
 from utils.contracts import Batch, Schedule
 
 
-@dataclass(frozen=True)
-class StepOptions:
-    """`micro_batches` split a batch to save memory; 0 for `clip_norm` or `clip_value` leaves gradients unclipped."""
-
-    micro_batches: int = 1
-    clip_norm: float = 0.0
-    clip_value: float = 0.0
-
-
 @STEPS.register("standard")
 @dataclass(eq=False)
 class StandardStep:
@@ -30,7 +21,8 @@ class StandardStep:
 
     Called with a batch on the device, it returns the `StepResult` without gradients. `after_backward` is called
     when the gradients of the whole batch are complete, still scaled by the fp16 scaler and not clipped. A step with a
-    state of its own gives it in `state_dict`.
+    state of its own gives it in `state_dict`. `micro_batches` split a batch to save memory; 0 for `clip_norm` or
+    `clip_value` leaves gradients unclipped.
     """
 
     task: Task
@@ -38,7 +30,9 @@ class StandardStep:
     schedule: Schedule
     precision: Precision
     ema: ModelEma | None = None
-    options: StepOptions = field(default_factory=StepOptions)
+    micro_batches: int = 1
+    clip_norm: float = 0.0
+    clip_value: float = 0.0
 
     def __post_init__(self) -> None:
         self.after_backward: Callable[[], object] = lambda: None
@@ -59,7 +53,7 @@ class StandardStep:
     def backward(self, batch: Batch) -> StepResult:
         """Accumulates the gradients of the batch, one micro-batch at a time."""
         results = []
-        for micro_batch in batch.split(self.options.micro_batches):
+        for micro_batch in batch.split(self.micro_batches):
             with self.precision.autocast():
                 result = self.task(micro_batch)
             share = len(micro_batch) / len(batch)  # so that the gradients are those of the whole batch
@@ -75,13 +69,13 @@ class StandardStep:
 
     def update(self) -> bool:
         """Clips, updates the weights, clears the gradients. Returns False if fp16 overflow skipped the update."""
-        scaler, options, before = self.precision.scaler, self.options, self._updates
-        if options.clip_norm or options.clip_value:
+        scaler, before = self.precision.scaler, self._updates
+        if self.clip_norm or self.clip_value:
             scaler.unscale_(self.optimizer)
-        if options.clip_value:
-            nn.utils.clip_grad_value_(self.parameters_with_gradients(), options.clip_value)
-        if options.clip_norm:
-            nn.utils.clip_grad_norm_(self.parameters_with_gradients(), options.clip_norm)
+        if self.clip_value:
+            nn.utils.clip_grad_value_(self.parameters_with_gradients(), self.clip_value)
+        if self.clip_norm:
+            nn.utils.clip_grad_norm_(self.parameters_with_gradients(), self.clip_norm)
         scaler.step(self.optimizer)
         scaler.update()
         for parameter in self.parameters_with_gradients():  # in a fraction of the time of `zero_grad`
