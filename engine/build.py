@@ -181,7 +181,7 @@ def _build_step(cfg: CfgNode, task: Task, resolved: Resolved, steps_per_epoch: i
         task.model.compile(dynamic=False)
     ema = ModelEma(task.model, cfg.SOLVER.EMA) if cfg.SOLVER.EMA else None
     # A fused optimizer hides from fp16's scaler whether an update was skipped.
-    optimizer = build_optimizer(cfg, task.model, head, task.without_model(), fused=resolved.amp != "fp16")
+    optimizer = build_optimizer(cfg, task.model, head, task.with_model(None), fused=resolved.amp != "fp16")
     schedule = build_schedule(cfg, optimizer, steps_per_epoch)
     precision = Precision(resolved.amp, torch.device(resolved.device))
     options = cfg.SOLVER.MICRO_BATCHES, cfg.SOLVER.CLIP.NORM, cfg.SOLVER.CLIP.VALUE

@@ -71,7 +71,7 @@ def build_trained_task(checkpoint: Checkpoint, cfg: CfgNode, device: torch.devic
     task = build_task(cfg, checkpoint.resolved)
     load_model_state(task.model, checkpoint.weights, str(checkpoint.source), assign=True)
     if "task" in checkpoint.state:
-        load_model_state(task.without_model(), checkpoint.state["task"], str(checkpoint.source))
+        load_model_state(task.with_model(None), checkpoint.state["task"], str(checkpoint.source))
     task.requires_grad_(False)
     to_device(task, device)
     return evaluation_task(cfg, task.eval())

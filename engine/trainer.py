@@ -149,7 +149,7 @@ class Trainer:
         return Checkpointables(
             model=self.task.model,
             ema=self.train_step.ema and self.train_step.ema.module,
-            task=self.task.without_model(),
+            task=self.task.with_model(None),  # the parameters and buffers of the criterion, and its own
             step=self.train_step,
             optimizer=OptimizerState(self.optimizer),
             scaler=self.train_step.precision.scaler,

@@ -116,16 +116,10 @@ class Task(nn.Module):
         """Maps outputs (N, ...) to what users see: probabilities, values, masks."""
         return self.predictions_type.activation(outputs)
 
-    def with_model(self, model: nn.Module) -> "Task":
-        """Returns the same task around another network, such as the averaged one; all else is shared."""
+    def with_model(self, model: nn.Module | None) -> "Task":
+        """Returns the same task around another network, such as the averaged one, or none; all else is shared."""
         twin = copy.copy(self)
         twin._modules = {**self._modules, "model": model}
-        return twin
-
-    def without_model(self) -> "Task":
-        """Returns the same task without its network: the parameters and buffers of the criterion and its own."""
-        twin = copy.copy(self)
-        twin._modules = {name: module for name, module in self._modules.items() if name != "model"}
         return twin
 
 
