@@ -1,9 +1,12 @@
-"""Regression: one or several numbers per image."""
+"""Regression: one or several numbers per image, and its metrics."""
 
+import math
+
+import numpy as np
 import torch
 
 from engine.predictions import NumberPredictions
-from engine.registry import TASKS
+from engine.registry import METRICS, TASKS
 from engine.tasks.base import StepResult, Task
 from utils.contracts import Dataset, targets_of
 from utils.errors import UserError
@@ -38,3 +41,25 @@ class Regression(Task):
         """`mae` (N,): the absolute error, averaged over the outputs."""
         targets = result.targets.reshape(result.outputs.shape)
         return {"mae": (result.outputs - targets).abs().float().mean(dim=1)}
+
+
+@METRICS.register(tasks=("regression",))
+def mae(predictions: NumberPredictions) -> float:
+    """Mean absolute error, averaged over samples and outputs."""
+    return float(np.abs(predictions.errors).mean())
+
+
+@METRICS.register(tasks=("regression",))
+def rmse(predictions: NumberPredictions) -> float:
+    """Root mean squared error of each output, averaged over the outputs."""
+    return float(np.sqrt(np.square(predictions.errors).mean(axis=0)).mean())
+
+
+@METRICS.register(tasks=("regression",))
+def r2(predictions: NumberPredictions) -> float:
+    """Coefficient of determination of each output, averaged over the outputs; NaN for fewer than two samples."""
+    if len(predictions.indices) < 2:
+        return math.nan
+    from sklearn.metrics import r2_score
+
+    return float(r2_score(predictions.target_table, predictions.values))
