@@ -19,7 +19,7 @@ from utils.drawing import COLUMNS, grid, thumbnail_size, write_png
 from utils.labels import target_text
 from utils.run_folder import RunFolder, run_of
 
-_FIRST_BATCH = "images/first_batch.png"  # in a run's report
+_FIRST_BATCH = "first_batch.png"  # in a run's report
 _SAMPLES = 32  # shown of it at most
 
 
@@ -88,7 +88,7 @@ def _write_index(run: RunFolder, cfg: CfgNode, epoch: int) -> None:
     page = Page(_title(cfg), str(run))
     page.images = training_images(history, epoch)
     if first_batch.is_file():
-        page.images.append(Image(first_batch.stem, "The first batch, as the network sees it", first_batch.read_bytes()))
+        page.images.append(Image("The first batch, as the network sees it", first_batch.read_bytes()))
     page.facts = {"best epoch": str(epoch), **run_metadata(run, history)}
     kept = run.overrides.is_file()
     page.config = run.overrides.read_text(encoding="utf-8", errors="replace") if kept else dump_overrides(cfg)

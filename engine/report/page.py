@@ -33,11 +33,11 @@ Rows = Sequence[Sequence[str]]
 
 
 class Image(NamedTuple):
-    """A PNG or JPEG with the name of its file and a caption."""
+    """A PNG or JPEG with a caption and, in a gallery, the name of the sample."""
 
-    name: str
     caption: str
     data: bytes
+    name: str = ""
 
 
 @dataclass
@@ -71,8 +71,7 @@ def render(page: Page) -> str:
     for title, rows in page.tables.items():
         parts.append(f"<h2>{escape(title)}</h2>{_table(rows)}")
     for title, images in page.galleries.items():
-        figures = "".join(_figure(image, with_name=True) for image in images)
-        parts.append(f'<h2>{escape(title)}</h2><div class="gallery">{figures}</div>')
+        parts.append(f'<h2>{escape(title)}</h2><div class="gallery">{"".join(map(_figure, images))}</div>')
     if page.links:
         links = ", ".join(f'<a href="{escape(link)}">{escape(link)}</a>' for link in page.links)
         parts.append(f"<h2>Files</h2><p>{links}</p>")
@@ -85,10 +84,10 @@ def render(page: Page) -> str:
     return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>\n{body}\n</body></html>\n'
 
 
-def _figure(image: Image, with_name: bool = False) -> str:
+def _figure(image: Image) -> str:
     kind = "png" if image.data.startswith(b"\x89PNG") else "jpeg"
     source = f"data:image/{kind};base64,{base64.b64encode(image.data).decode()}"
-    caption = escape(image.caption) + (f"<br>{escape(image.name)}" if with_name else "")
+    caption = escape(image.caption) + (f"<br>{escape(image.name)}" if image.name else "")
     return f'<figure><img src="{source}" alt="{escape(image.caption)}"><figcaption>{caption}</figcaption></figure>'
 
 

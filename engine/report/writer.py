@@ -1,4 +1,4 @@
-"""Writes the folder of a report: a page, its images, and its numbers as files."""
+"""Writes the folder of a report: a page, and its numbers as files."""
 
 import json
 from collections.abc import Mapping
@@ -31,7 +31,7 @@ def check_finite(result: SplitResult) -> None:
 def write_split_report(
     folder: Path, title: str, result: SplitResult, checkpoint: Path, facts: Mapping[str, str]
 ) -> None:
-    """Writes index.html, images/, metrics.json and, if predictions are kept, predictions.csv and outputs.npz."""
+    """Writes index.html, metrics.json and, if predictions are kept, predictions.csv and outputs.npz."""
     page = Page(title, f"{result.num_samples:,} images of the {result.split} split", facts=dict(facts))
     page.subtitle += f"; {result.num_skipped:,} could not be read" if result.num_skipped else ""
     page.headline = {name.replace("_", " "): f"{value:.4f}" for name, value in result.scores.items()}
@@ -71,11 +71,6 @@ def write_index(folder: Path, page: Page) -> None:
 
 
 def write_page(folder: Path, page: Page) -> None:
-    """Writes index.html, and the images of the page into images/, in place of those there."""
-    (folder / "images").mkdir(parents=True, exist_ok=True)
-    files = {folder / "images" / f"{image.name}.png": image.data for image in page.images}
-    for path, data in files.items():
-        write_file(path, data)
-    for old in set((folder / "images").glob("*.png")) - files.keys():
-        old.unlink(missing_ok=True)
+    """Writes index.html."""
+    folder.mkdir(parents=True, exist_ok=True)
     write_file(folder / "index.html", render(page))

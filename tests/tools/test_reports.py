@@ -25,19 +25,20 @@ TOY = [
     "LOG.PERIOD",
     "2",
 ]
-TRAINING = {"learning_curves", "learning_rate", "first_batch"}
-RESULTS = {"confusion_matrix", "reliability", "precision_recall"}
+TRAINING = ["Learning curves; the chosen epoch is dotted", "Learning rate", "The first batch, as the network sees it"]
+RESULTS = ["Confusion matrix", "Reliability diagram: accuracy by confidence", "Precision-recall curves"]
 
 
-def images(report: Path) -> set[str]:
-    return {path.stem for path in (report / "images").iterdir()}
+def figures(report: Path) -> list[str]:
+    page = (report / "index.html").read_text(encoding="utf-8")
+    return re.findall('alt="(.*?)"', page.partition('<div class="images">')[2].partition("</div>")[0])
 
 
 def test_a_training_and_a_test_have_a_report_each(tool, tmp_path):
     trained = tool("train_net", *TOY, "--run-dir", "run")
     report = tmp_path / "run/report"
     assert trained.code == 0 and "report: run/report/index.html" in trained.err
-    assert images(report) == TRAINING and images(report / "val") == RESULTS
+    assert figures(report) == TRAINING and figures(report / "val") == RESULTS
     validated = json.loads((report / "val/metrics.json").read_text())
     assert validated["split"] == "val" and validated["num_samples"] == 6
     epochs = [r for r in map(json.loads, (tmp_path / "run/metrics.jsonl").open()) if r["kind"] == "epoch"]
@@ -53,7 +54,7 @@ def test_a_training_and_a_test_have_a_report_each(tool, tmp_path):
     for name, value in metrics.items():
         if isinstance(value, float):
             assert re.search(rf"^{name} +{value:.4f}$", tested.out, re.M), name
-    assert "right" in tested.out and images(report / "test") == RESULTS and images(report) == TRAINING
+    assert "right" in tested.out and figures(report / "test") == RESULTS and figures(report) == TRAINING
     assert json.loads((report / "val/metrics.json").read_text()) == validated
     rows = list(csv.DictReader((report / "test/predictions.csv").open()))
     assert [row["file"] for row in rows] == [f"toy/{i}" for i in range(45)]
@@ -92,7 +93,7 @@ def test_a_training_that_averages_flips_is_tested_so(tool, tmp_path):
 
 def test_one_class_each_for_a_loss_of_several_labels(tool, tmp_path):
     assert tool("train_net", *TOY, "LOSS.NAME", "bce", "--run-dir", "run").code == 0
-    assert images(tmp_path / "run/report/val") == RESULTS
+    assert figures(tmp_path / "run/report/val") == RESULTS
 
 
 def test_no_best_epoch(tool, tmp_path):
@@ -167,7 +168,7 @@ def test_nothing_that_could_be_read(tool, tmp_path, photos):
 
 def test_without_a_validation_set_there_are_the_curves(tool, tmp_path):
     assert tool("train_net", *TOY, "DATASETS.VAL_RATIO", "0", "--run-dir", "run").code == 0
-    assert images(tmp_path / "run/report") == TRAINING
+    assert figures(tmp_path / "run/report") == TRAINING
     assert not (tmp_path / "run/report/val").exists()
 
 
@@ -176,7 +177,7 @@ def test_a_report_can_be_left_out_and_made_later(tool, tmp_path):
     assert not (tmp_path / "run/report").exists()
     assert tool("train_net", "--resume", "run").code == 0 and not (tmp_path / "run/report").exists()
     again = tool("train_net", "--resume", "run", "TEST.REPORT", "true")  # as if it had been stopped before it
-    assert again.code == 0 and images(tmp_path / "run/report") == TRAINING
+    assert again.code == 0 and figures(tmp_path / "run/report") == TRAINING
     assert "report: " not in tool("train_net", "--resume", "run", "TEST.REPORT", "true").err
 
 
@@ -185,11 +186,11 @@ def test_a_checkpoint_of_no_run_and_other_data(tool, tmp_path):
     (tmp_path / "lone.pth").write_bytes((tmp_path / "run/weights/best.pth").read_bytes())
     (tmp_path / "other/weights").mkdir(parents=True)
     (tmp_path / "other/weights/best.pth").write_bytes((tmp_path / "run/weights/best.pth").read_bytes())
-    assert tool("test_net", "other").code == 0 and images(tmp_path / "other/report/test") == RESULTS
+    assert tool("test_net", "other").code == 0 and figures(tmp_path / "other/report/test") == RESULTS
     assert "--output: needed for a test of other data" in tool("test_net", "run", "DATASETS.size", "30").error()
     (tmp_path.parent / "metrics.jsonl").write_text("{}\n")  # somebody else's
     tested = tool("test_net", "lone.pth", "DATASETS.size", "30")
-    assert tested.code == 0 and images(tmp_path / "lone_report/test") == RESULTS
+    assert tested.code == 0 and figures(tmp_path / "lone_report/test") == RESULTS
     assert json.loads((tmp_path / "lone_report/test/metrics.json").read_text())["num_samples"] == 30
 
 

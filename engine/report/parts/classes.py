@@ -21,7 +21,7 @@ def confusion(result: SplitResult, page: Page) -> None:
     assert isinstance(result.predictions, SingleLabel)
     if len(result.names) <= _MAX_CLASSES:
         figure = plotting.confusion_matrix(result.predictions.confusion, result.names)
-        page.images.append(Image("confusion_matrix", "Confusion matrix", plotting.render(figure)))
+        page.images.append(Image("Confusion matrix", plotting.render(figure)))
     if pairs := confused_pairs(result.predictions):
         page.tables["Most frequent confusions"] = [("target", "prediction", "images", "share of target"), *pairs]
 
@@ -45,7 +45,7 @@ def calibration(result: SplitResult, page: Page) -> None:
     assert isinstance(result.predictions, SingleLabel)
     counts, confidence, accuracy = calibration_bins(result.predictions.correct, result.predictions.confidence)
     figure = plotting.reliability_diagram(confidence, accuracy, counts, result.scores["expected_calibration_error"])
-    page.images.append(Image("reliability", "Reliability diagram: accuracy by confidence", plotting.render(figure)))
+    page.images.append(Image("Reliability diagram: accuracy by confidence", plotting.render(figure)))
 
 
 @REPORT_PARTS.register(tasks=("classification", "multilabel"), order=30)
@@ -55,7 +55,7 @@ def per_class(result: SplitResult, page: Page) -> None:
     assert isinstance(predictions, LabelPredictions)
     if curves := _precision_recall(predictions):
         figure = plotting.precision_recall(curves, int(np.isfinite(predictions.average_precisions).sum()))
-        page.images.append(Image("precision_recall", "Precision-recall curves", plotting.render(figure)))
+        page.images.append(Image("Precision-recall curves", plotting.render(figure)))
     columns = predictions.per_class
     worst = worst_classes(predictions, _ROWS)
     is_all = len(worst) == len(result.names)

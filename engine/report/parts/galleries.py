@@ -47,7 +47,7 @@ def _add(page: Page, title: str, result: SplitResult, rows: np.ndarray, caption:
     assert result.predictions is not None
     for i in rows[:_IMAGES].tolist():
         index = int(result.predictions.indices[i])
-        image = Image(printable(result.dataset.name(index)), caption(i), thumbnail(result.read_image(index)))
+        image = Image(caption(i), thumbnail(result.read_image(index)), printable(result.dataset.name(index)))
         page.galleries.setdefault(title, []).append(image)
 
 

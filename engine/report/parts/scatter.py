@@ -1,7 +1,5 @@
 """Scatter plots of regression: predicted against true values."""
 
-import re
-
 from engine.inference import SplitResult
 from engine.predictions import NumberPredictions
 from engine.registry import REPORT_PARTS
@@ -23,7 +21,6 @@ def scatter(result: SplitResult, page: Page) -> None:
         numbers = (*(score[i] for score in scores), true.mean(), true.std())
         rows.append([name, *(f"{number:.4g}" for number in numbers)])
         if i < _MAX_OUTPUTS:
-            data = plotting.render(plotting.scatter(true, predicted, name))
-            file = re.sub(r"[^\w-]", "_", name)[:60]
-            page.images.append(Image(f"scatter_{i}_{file}", f"{name}: predicted against true", data))
+            figure = plotting.scatter(true, predicted, name)
+            page.images.append(Image(f"{name}: predicted against true", plotting.render(figure)))
     page.tables["Outputs"] = [("output", *predictions.columns, "mean", "standard deviation"), *rows]
