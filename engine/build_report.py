@@ -2,25 +2,17 @@
 
 from pathlib import Path
 
-import numpy as np
-
 from config import CfgNode
 from config.loader import dump_overrides
-from data.build import build_batch_transforms, build_eval_loader, build_train_and_val, build_train_loader
+from data.build import build_eval_loader, build_train_and_val
 from engine.build_inference import build_metrics, build_trained_task, prepare_checkpoint, resolve_device
 from engine.checkpoint import Checkpoint, load_checkpoint
 from engine.inference import SplitResult, Watch, evaluate
-from engine.report.page import Image, Page
+from engine.report.page import Page
 from engine.report.training import read_history, run_metadata, training_images
 from engine.report.writer import check_finite, write_index, write_split_report
-from engine.tasks.base import find_task
-from utils.contracts import Batch, Dataset, InputSpec, class_names
-from utils.drawing import COLUMNS, grid, thumbnail_size, write_png
-from utils.labels import target_text
+from utils.contracts import Dataset
 from utils.run_folder import RunFolder, run_of
-
-_FIRST_BATCH = "first_batch.png"  # in a run's report
-_SAMPLES = 32  # shown of it at most
 
 
 def score_checkpoint(
@@ -68,9 +60,6 @@ def report_on_training(run: RunFolder, now: CfgNode, watch: Watch = lambda batch
     cfg.DATASETS.ROOT, cfg.MODEL.DEVICE = now.DATASETS.ROOT, now.MODEL.DEVICE
     cfg.DATALOADER, cfg.TEST = now.DATALOADER, now.TEST
     splits = build_train_and_val(cfg, checkpoint.splits, checkpoint.classes)
-    is_spatial = find_task(checkpoint.resolved.task).spatial_targets
-    first_batch, *_ = draw_first_batch(cfg, checkpoint.resolved.input, splits.train, is_spatial)
-    write_png(run.report / _FIRST_BATCH, first_batch)
     if splits.val is None:
         _write_index(run, cfg, checkpoint.epoch)
     else:
@@ -84,29 +73,10 @@ def _title(cfg: CfgNode) -> str:
 
 
 def _write_index(run: RunFolder, cfg: CfgNode, epoch: int) -> None:
-    history, first_batch = read_history(run.metrics), run.report / _FIRST_BATCH
+    history = read_history(run.metrics)
     page = Page(_title(cfg), str(run))
     page.images = training_images(history, epoch)
-    if first_batch.is_file():
-        page.images.append(Image("The first batch, as the network sees it", first_batch.read_bytes()))
     page.facts = {"best epoch": str(epoch), **run_metadata(run, history)}
     kept = run.overrides.is_file()
     page.config = run.overrides.read_text(encoding="utf-8", errors="replace") if kept else dump_overrides(cfg)
     write_index(run.report, page)
-
-
-def draw_first_batch(
-    cfg: CfgNode, spec: InputSpec, dataset: Dataset, spatial_targets: bool
-) -> tuple[np.ndarray, Batch, dict[int, str]]:
-    """Returns an image of the first batch, BGR, that batch, and which are corrupt."""
-    cfg = cfg.clone()
-    cfg.DATALOADER.NUM_WORKERS = "0"  # for a single batch
-    loader, classes = build_train_loader(cfg, dataset, spec, spatial_targets=spatial_targets), class_names(dataset)
-    batch = next(loader.batches())
-    if mix := build_batch_transforms(cfg, len(classes)):
-        batch = mix(batch, 0, 0)
-    images = batch.images.byte().permute(0, 2, 3, 1).numpy()[:_SAMPLES].copy()  # (N, C, H, W) -> (N, H, W, C)
-    loader.close()
-    labels = [target_text(target, classes) for target in batch.targets.numpy()[:_SAMPLES]]
-    title = f"{cfg.DATASETS.NAME}: {len(images)} of {len(batch)} images of the first batch, {spec.size}"
-    return grid(images, COLUMNS, thumbnail_size(spec.size), title, labels), batch, loader.broken

@@ -25,7 +25,7 @@ TOY = [
     "LOG.PERIOD",
     "2",
 ]
-TRAINING = ["Learning curves; the chosen epoch is dotted", "Learning rate", "The first batch, as the network sees it"]
+TRAINING = ["Learning curves; the chosen epoch is dotted", "Learning rate"]
 RESULTS = ["Confusion matrix", "Reliability diagram: accuracy by confidence", "Precision-recall curves"]
 
 
