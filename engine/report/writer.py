@@ -1,8 +1,6 @@
 """Writes the folder of a report: a page, and its numbers as files."""
 
-import json
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -52,25 +50,11 @@ def write_split_report(
         write_csv(folder / "predictions.csv", prediction_table(result))
         write_outputs(folder / "outputs.npz", result)
         page.links += ["predictions.csv", "outputs.npz"]
-    write_page(folder, page)
+    write_file(folder / "index.html", render(page))
 
 
 def write_index(folder: Path, page: Page) -> None:
     """Writes the page of a whole run, which leads to the reports on its splits."""
-    rows: list[list[str]] = []
-    for path in sorted(folder.glob("*/metrics.json")):
-        with suppress(OSError, ValueError):
-            numbers = json.loads(path.read_text(encoding="utf-8"))
-            scores = {key: f"{value:.4f}" for key, value in numbers.items() if isinstance(value, float)}
-            rows = rows or [["split", "images", *list(scores)[:3]]]
-            rows.append([path.parent.name, f"{numbers['num_samples']:,}", *list(scores.values())[:3]])
-    if rows:
-        page.tables["Reports"] = rows
-    page.links = [f"{name}/index.html" for name, *_ in rows[1:]]
-    write_page(folder, page)
-
-
-def write_page(folder: Path, page: Page) -> None:
-    """Writes index.html."""
+    page.links = [f"{path.parent.name}/index.html" for path in sorted(folder.glob("*/index.html"))]
     folder.mkdir(parents=True, exist_ok=True)
     write_file(folder / "index.html", render(page))
