@@ -1,5 +1,6 @@
 """A checkpoint -> the scores of a split, and the reports on a test and on a training."""
 
+import math
 from pathlib import Path
 
 from config import CfgNode
@@ -10,15 +11,16 @@ from engine.checkpoint import Checkpoint, load_checkpoint
 from engine.inference import SplitResult, Watch, evaluate
 from engine.report.page import Page
 from engine.report.training import read_history, run_metadata, training_images
-from engine.report.writer import check_finite, write_index, write_split_report
+from engine.report.writer import write_index, write_split_report
 from utils.contracts import Dataset
+from utils.errors import UserError
 from utils.run_folder import RunFolder, run_of
 
 
 def score_checkpoint(
     checkpoint: Checkpoint, cfg: CfgNode, split: str, dataset: Dataset, watch: Watch = lambda batches, total: batches
 ) -> SplitResult:
-    """Returns predictions and all metrics of a prepared checkpoint. Raises UserError for outputs that are NaN/Inf."""
+    """Returns predictions and all metrics of a prepared checkpoint. Raises UserError for a loss that is NaN/Inf."""
     resolved = checkpoint.resolved
     device = resolve_device(cfg.MODEL.DEVICE)
     task = build_trained_task(checkpoint, cfg, device)
@@ -26,7 +28,9 @@ def score_checkpoint(
     loader = build_eval_loader(cfg, dataset, resolved.input, device, task.spatial_targets)
     result = evaluate(task, split, loader, metrics, watch=watch)
     loader.close()
-    check_finite(result)
+    if not math.isfinite(loss := result.scores["loss"]):
+        hint = "the training diverged; train again with a lower SOLVER.BASE_LR or with warm-up"
+        raise UserError(f"the loss of the {split} split is {loss}: {hint}")
     return result
 
 

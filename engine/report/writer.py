@@ -3,27 +3,12 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
-
 from engine.inference import SplitResult
 from engine.registry import REPORT_PARTS
 from engine.report.page import Page, render
 from engine.report.tables import prediction_table, to_json, write_outputs
 from engine.tasks.base import task_family
 from utils.atomic_file import write_csv, write_file
-from utils.errors import UserError
-
-
-def check_finite(result: SplitResult) -> None:
-    """Raises UserError if the network's outputs are NaN or Inf."""
-    if result.predictions is None:
-        return
-    outputs = result.predictions.outputs
-    values = outputs if np.isfinite(outputs).all() else result.predictions.values  # 0 or 1 for some infinities
-    bad = ~np.isfinite(values.reshape(len(values), -1)).all(axis=1)
-    if bad.any():
-        hint = "the training diverged; train again with a lower SOLVER.BASE_LR or with warm-up"
-        raise UserError(f"model outputs are NaN/Inf for {bad.sum()} of {len(bad)} images: {hint}")
 
 
 def write_split_report(

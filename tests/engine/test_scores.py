@@ -14,12 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn import metrics
 
-from engine.build_inference import build_metrics, task_metrics
-from engine.inference import SplitResult
+from data.build import build_split
+from engine.build_inference import build_metrics, prepare_checkpoint, task_metrics
+from engine.build_report import score_checkpoint
+from engine.checkpoint import load_checkpoint
 from engine.metrics.labels import calibration_bins
 from engine.predictions import MultiLabel, NumberPredictions, Predictions, SingleLabel
 from engine.report.parts.classes import confused_pairs
-from engine.report.writer import check_finite
 from engine.tasks.base import StepResult
 from engine.tasks.classification import Classification
 from engine.tasks.multilabel import MultiLabelClassification
@@ -262,13 +263,18 @@ def test_nothing_but_unknown_labels():
 def test_outputs_that_are_not_finite(kind, task):
     p = single(9, 3) if kind is SingleLabel else several(9, 3)
     p.outputs[[2, 5], 1] = np.nan
-    result = SplitResult("", "test", {}, p, ["a"], None, None, 9)
-    with pytest.raises(UserError, match="model outputs are NaN/Inf for 2 of 9 images: the training diverged"):
-        check_finite(result)
     evaluator = task(None, None, None, "abc").evaluator(task_metrics("classification"))
     columns = (torch.from_numpy(column) for column in (p.outputs, p.targets, p.indices))
     evaluator.add(StepResult(torch.tensor(math.nan), *columns))
     assert all(math.isnan(value) for value in evaluator.result().values())
+
+
+def test_a_training_that_diverged_is_named(make_trainer, tmp_path):
+    make_trainer("SOLVER.MAX_EPOCHS", "1").train()
+    checkpoint, cfg = prepare_checkpoint(load_checkpoint(tmp_path / "run/weights/last.pth"))
+    checkpoint.weights["fc.bias"][1] = math.nan
+    with pytest.raises(UserError, match="the loss of the test split is nan: the training diverged; train again with a"):
+        score_checkpoint(checkpoint, cfg, "test", build_split(cfg, "test"))
 
 
 def test_one_class():
