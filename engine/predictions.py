@@ -115,12 +115,6 @@ class LabelPredictions(Predictions):
         return np.logical_not(self.mistakes.any(axis=1))
 
     @cached_property
-    def occurs(self) -> np.ndarray:
-        """bool (classes,): the classes that occur or are predicted; averages over classes ignore the others."""
-        precision, recall, *_ = self.class_scores
-        return np.isfinite(precision) | np.isfinite(recall)
-
-    @cached_property
     def average_precisions(self) -> np.ndarray:
         """Average precision of each class (classes,), NaN for those without a positive sample. By scikit-learn."""
         from sklearn.metrics import average_precision_score

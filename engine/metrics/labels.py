@@ -45,7 +45,8 @@ def exact_match(predictions: LabelPredictions) -> float:
 
 
 def _macro(column: int, predictions: LabelPredictions) -> float:
-    return mean(predictions.class_scores[column][predictions.occurs])
+    f1 = predictions.class_scores[2]  # undefined for classes that neither occur nor are predicted
+    return mean(predictions.class_scores[column][np.isfinite(f1)])
 
 
 def _weighted(column: int, predictions: LabelPredictions) -> float:
