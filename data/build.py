@@ -8,13 +8,13 @@ from typing import Any
 import torch
 
 from config import CfgNode
-from data.held_out import SplitOptions, Splits, divide, is_column
 from data.loaders import Loader
 from data.mixing import BatchTransforms
 from data.packed import Packed
 from data.reading import OnBroken, SampleReader, Weights
 from data.registry import BATCH_TRANSFORMS, DATASETS, TRANSFORMS, MissingSplit, check_contract
 from data.samplers import sampling_weights
+from data.splits import SplitOptions, Splits, divide, is_column
 from data.subset import class_gap
 from data.transforms.arguments import try_out
 from data.workers import choose_workers

@@ -11,9 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from data.held_out import sample_names
 from data.image_io import BrokenImage, to_pixels
-from data.splits import hash_names
+from data.splits import hash_names, sample_names
 from data.transforms.geometry import resize
 from data.workers import thread_pool
 from utils.errors import UserError, printable

@@ -17,7 +17,7 @@ from data.build import (
     build_train_loader,
     dataset_defaults,
 )
-from data.held_out import Splits, sample_names
+from data.splits import Splits, sample_names
 from engine.build_inference import (
     build_metrics,
     build_task,

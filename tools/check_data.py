@@ -25,7 +25,7 @@ def main(argv: Sequence[str]) -> int:
     cfg, output = parse_experiment(argv, __doc__, output="data_check")
     from data import check
     from data.build import image_channels
-    from data.held_out import group_names
+    from data.splits import group_names
     from utils.atomic_file import write_csv
 
     channels, datasets, max_pixels = image_channels(cfg), build_own_splits(cfg), cfg.DATASETS.MAX_PIXELS

@@ -9,9 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
-from data.held_out import SplitOptions, divide, group_names
 from data.image_io import EncodedImage
-from data.splits import hash_names, held_out, in_fold
+from data.splits import SplitOptions, divide, group_names, hash_names, held_out, in_fold
 from utils.contracts import SplitRecord
 from utils.errors import UserError
 
