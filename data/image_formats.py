@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
 
 Size = tuple[int, int]  # (height, width) in pixels
-SIGNATURES = JPEG, PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
+JPEG, PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
 # JPEG's "start of frame" markers: all of C0..CF but tables (C4), reserved (C8) and arithmetic coding (CC).
 _FRAMES = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _ORIENTATION = 0x0112  # the EXIF tag
@@ -85,15 +85,18 @@ def upright(image: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def _open(data: bytes) -> "ImageFile":
-    """Opens an image with Pillow, HEIC with pillow-heif. Raises what Pillow raises, ValueError without pillow-heif."""
-    from PIL import Image
+    """Opens an image with Pillow, HEIC with pillow-heif. Raises what Pillow raises, ValueError for other formats."""
+    from PIL import Image, UnidentifiedImageError
 
     if data[4:8] == b"ftyp" and b"hei" in data[8:40]:
         try:
             import_module("pillow_heif").register_heif_opener()
         except ImportError as error:
             raise ValueError("HEIC needs pillow-heif: pip install pillow-heif, or convert the image") from error
-    return Image.open(io.BytesIO(data))
+    try:
+        return Image.open(io.BytesIO(data))
+    except UnidentifiedImageError as error:
+        raise ValueError("not an image in a known format") from error
 
 
 def size_with_pillow(data: bytes) -> Size:

@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from data.image_formats import JPEG, SIGNATURES, Size, decode_with_pillow, plain_header, size_with_pillow, upright
+from data.image_formats import JPEG, Size, decode_with_pillow, plain_header, size_with_pillow, upright
 from utils.errors import UserError, one_line, printable
 
 # The default of DATASETS.MAX_PIXELS: Pillow's own limit.
@@ -43,16 +43,11 @@ class EncodedImage:
     @cached_property
     def size(self) -> Size:
         """(height, width) of the upright image, from its header. Raises BrokenImage."""
-        from PIL import UnidentifiedImageError
-
         with self._decoding():
             if header := plain_header(self.data):
                 (height, width), orientation = header
                 return (height, width) if orientation < 5 else (width, height)
-            try:
-                return size_with_pillow(self.data)
-            except UnidentifiedImageError:  # OpenCV does not read headers alone
-                return size_of(self._decode(3, MAX_PIXELS))
+            return size_with_pillow(self.data)
 
     def read(
         self, channels: int, box: Box | None = None, min_size: Size | None = None, max_pixels: int = MAX_PIXELS
@@ -84,35 +79,18 @@ class EncodedImage:
             problem = f"cannot decode the image: {one_line(error)} ({found})"
             raise BrokenImage(f"{self.name}: {problem}; replace or remove the file") from error
 
-    def _decode(self, channels: int, max_pixels: int, scale: int = 1) -> np.ndarray:
-        """Decodes plain files with OpenCV, which is faster and may reduce them by `scale`, others with Pillow, or else
-        with OpenCV."""
+    def _decode(self, channels: int, max_pixels: int, scale: int) -> np.ndarray:
+        """Decodes plain files with OpenCV, which is faster and may reduce them by `scale`, others with Pillow."""
         if header := plain_header(self.data):
             size, orientation = header
             _check_pixels(size, max_pixels)
-            if (image := self._decode_with_opencv(channels, scale)) is not None:
+            flag = cv2.IMREAD_GRAYSCALE if channels == 1 else cv2.IMREAD_COLOR
+            flag |= {1: 0, 2: 16, 4: 32, 8: 64}[scale]  # cv2.IMREAD_REDUCED_COLOR_2 = 16 | cv2.IMREAD_COLOR, and so on
+            image = cv2.imdecode(np.frombuffer(self.data, np.uint8), flag | cv2.IMREAD_IGNORE_ORIENTATION)
+            if image is not None:
+                image = image[..., np.newaxis] if channels == 1 else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
                 return upright(image, orientation)
-        from PIL import UnidentifiedImageError
-
-        try:
-            return decode_with_pillow(self.data, lambda size: _check_pixels(size, max_pixels))
-        except UnidentifiedImageError as error:
-            # OpenCV would allocate the size in a damaged header without checking it.
-            image = None if self.data.startswith(SIGNATURES) else self._decode_with_opencv(channels)
-            if image is None:
-                raise ValueError("not an image in a known format") from error
-            _check_pixels(image.shape, max_pixels)
-            return image
-
-    def _decode_with_opencv(self, channels: int, scale: int = 1) -> np.ndarray | None:
-        """The image as stored, uint8 (H, W, 1 or 3), or None."""
-        flag = cv2.IMREAD_GRAYSCALE if channels == 1 else cv2.IMREAD_COLOR
-        flag |= {1: 0, 2: 16, 4: 32, 8: 64}[scale]  # cv2.IMREAD_REDUCED_COLOR_2 = 16 | cv2.IMREAD_COLOR, and so on
-        data = np.frombuffer(self.data, np.uint8)
-        image = cv2.imdecode(data, flag | cv2.IMREAD_IGNORE_ORIENTATION) if self.data else None
-        if image is None:
-            return None
-        return image[..., np.newaxis] if channels == 1 else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+        return decode_with_pillow(self.data, lambda size: _check_pixels(size, max_pixels))
 
 
 Source = np.ndarray | EncodedImage  # the first half of a sample
@@ -166,6 +144,6 @@ def with_channels(image: np.ndarray, channels: int) -> np.ndarray:
     return cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY)[..., np.newaxis]
 
 
-def _check_pixels(size: tuple[int, ...], max_pixels: int) -> None:
+def _check_pixels(size: Size, max_pixels: int) -> None:
     if size[0] * size[1] > max_pixels:
         raise ValueError(f"{size[1]} x {size[0]} pixels are more than DATASETS.MAX_PIXELS {max_pixels}")
