@@ -78,7 +78,7 @@ def default_config() -> CfgNode:
     c.DATASETS.TRAIN_SUBSET = 0
     # Sampling of an epoch: shuffle, balanced (all classes equally often), weighted (by the data set's weights).
     c.DATASETS.SAMPLER = "shuffle"
-    # On a missing or unreadable image: raise, or skip it (replaced by another image of its class in training).
+    # On a missing or unreadable image: raise, or skip it (replaced by the next image in training).
     c.DATASETS.ON_ERROR = "raise"
     # Maximum fraction of a split that may be skipped.
     c.DATASETS.MAX_SKIPPED = 0.01

@@ -1,9 +1,8 @@
 """Keys -> batches: decoding, transforms, replacement of corrupt images."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -11,12 +10,12 @@ import torch
 
 from data.image_io import MAX_PIXELS, BrokenImage, EncodedImage, Source, size_of, to_pixels
 from data.samplers import Draws, Keys, Rng
-from data.subset import Target, strata_of
-from utils.contracts import Batch, Dataset, Transform, targets_of
+from data.subset import Target
+from utils.contracts import Batch, Dataset, Transform
 from utils.errors import Interrupted, UserCodeError, UserError, one_line, printable
 
 Sample = tuple[np.ndarray, Target]  # pixels uint8 (H, W, C), target
-# Treatment of a corrupt image: stop, read another sample in its place, or leave it out of the batch.
+# Treatment of a corrupt image: stop, read the next readable sample in its place, or leave it out of the batch.
 OnBroken = Literal["raise", "replace", "skip"]
 Weights = np.ndarray | None  # (n,), of all samples of a data set in the loss
 
@@ -144,23 +143,10 @@ class SampleReader:
             broken[index] = str(error)
             if self.on_broken == "skip":
                 return None
-            for other in self._replacements(index):
+            for offset in range(1, len(self.dataset)):
                 with suppress(BrokenImage):
-                    return self._read(other, draws, number)
+                    return self._read((index + offset) % len(self.dataset), draws, number)
             raise
-
-    @cached_property
-    def _strata(self) -> np.ndarray:
-        return strata_of(self.dataset)
-
-    def _replacements(self, index: int) -> Iterator[int]:
-        """The samples that may replace one, in order after it: those of its class, or that share a label with it;
-        then any other if there are none, or if samples have several labels."""
-        others = np.roll(np.arange(len(self.dataset)), -index)[1:]
-        is_similar = self._strata[others] == self._strata[index]
-        yield from others[is_similar].tolist()
-        if not is_similar.any() or targets_of(self.dataset).ndim > 1:
-            yield from others[~is_similar].tolist()
 
 
 def augment(image: np.ndarray, transforms: Sequence[Transform], rng: Rng = None, row: Rng = None) -> np.ndarray:

@@ -10,7 +10,6 @@ import torch
 from data.build import build_eval_loader, build_train_and_val, build_train_loader
 from data.image_io import BrokenImage
 from data.reading import SampleReader
-from data.registry import DATASETS, MissingSplit
 from data.samplers import Keys
 from tests.data.conftest import spec_of
 from tests.data.odd_images import odd_images
@@ -80,37 +79,35 @@ def two_values(tmp_path):
     return tmp_path
 
 
-def test_what_stands_in_is_of_the_same_class(toy_cfg, two_values):
-    skip = ("DATASETS.ON_ERROR", "skip", "DATASETS.MAX_SKIPPED", "0.5")
+def test_what_stands_in_is_the_next_readable_one_with_its_target(toy_cfg, two_values):
+    skip = ("DATASETS.ON_ERROR", "skip", "DATASETS.MAX_SKIPPED", "1")
     made = loader(toy_cfg, two_values, *skip)
     (batch,) = made.batches()
-    assert sorted(batch.images[:, 0, 0, 0].tolist()) == [10] * 4 + [200] * 4
+    by_index = sorted(zip(batch.indices.tolist(), batch.images[:, 0, 0, 0].tolist(), strict=True))
+    assert by_index == [(0, 10), (1, 10), (2, 10), (3, 200), (4, 200), (5, 200), (6, 200), (7, 200)]
     assert ((batch.images[:, 0, 0, 0] == 200) == (batch.targets == 1)).all()
     (two_values / "b/3.png").write_bytes(b"broken")
-    with pytest.raises(UserError, match=r"b/\d\.png: cannot decode"):
+    (batch,) = made.batches()
+    assert set(batch.images[:, 0, 0, 0].tolist()) == {10}  # from the end it goes on at the beginning
+    for name in "012":
+        (two_values / f"a/{name}.png").write_bytes(b"broken")
+    with pytest.raises(UserError, match=r"[ab]/\d\.png: cannot decode"):
         list(made.batches())
 
 
-@DATASETS.register("some_broken", size=(4, 4), channels=1, train_transforms=[], test_transforms=[])
 class SomeBroken:
-    """Six images, each of its own gray, one of them corrupt; `kind` is several, unique or numbers."""
+    """Six images, each of its own gray, of which `broken` are corrupt, with a number each."""
 
-    def __init__(self, root, split, kind: str = "several", broken: int = 4):
-        if split == "val":
-            raise MissingSplit("no validation set")
+    targets = np.linspace(0, 1, 6, dtype=np.float32)[:, np.newaxis]
+
+    def __init__(self, *broken: int):
         self.broken = broken
-        if kind == "numbers":
-            self.targets = np.linspace(0, 1, 6, dtype=np.float32)[:, np.newaxis]
-        else:
-            self.classes = ["a", "b", "c"]
-            rows = {"several": [0b100, 0b100, 0b011, 0b100, 0b011, 0b100], "unique": [0b001] * 4 + [0b110, 0b001]}[kind]
-            self.targets = np.array([[row >> i & 1 for i in range(3)] for row in rows], np.float32)
 
     def __len__(self):
         return 6
 
     def __getitem__(self, i):
-        if i == self.broken:
+        if i in self.broken:
             raise BrokenImage(f"{self.name(i)}: cannot decode")
         return np.full((4, 4, 1), i, np.uint8), self.targets[i]
 
@@ -118,22 +115,13 @@ class SomeBroken:
         return f"some_broken/{i}"
 
 
-@pytest.mark.parametrize(
-    ("kind", "expected"),
-    [
-        ("several", 2),  # shares a label
-        ("unique", 5),  # no other has any of its labels: the next one
-        ("numbers", 5),
-    ],
-)
-def test_what_replaces_a_sample_of_several_labels_or_numbers(toy_cfg, kind, expected):
-    cfg = toy_cfg("DATASETS.NAME", "some_broken", "DATASETS.kind", kind, "DATASETS.VAL_RATIO", "0")
-    train = build_train_and_val(cfg).train
-    reader = SampleReader(train, [], (4, 4), 1, seed=0, on_broken="replace")
+@pytest.mark.parametrize(("broken", "expected"), [((4,), 5), ((3, 4), 5), ((4, 5), 0), ((0, 1, 4, 5), 2)])
+def test_what_replaces_a_sample_is_the_next_in_order(broken, expected):
+    reader = SampleReader(SomeBroken(*broken), [], (4, 4), 1, seed=0, on_broken="replace")
     result = reader.read(Keys(np.array([4]), 0, 0))
     assert result.error is None and list(result.broken) == [4]
     assert result.batch.images[0, 0, 0, 0] == expected and result.batch.indices.tolist() == [4]
-    assert np.array_equal(result.batch.targets[0], train.targets[expected])  # the target goes with the pixels
+    assert np.array_equal(result.batch.targets[0], SomeBroken.targets[expected])  # the target goes with the pixels
 
 
 @pytest.mark.parametrize("size", ["2", "8"])
