@@ -35,7 +35,6 @@ class Record:
     """One image of a data set; it is corrupt if it has no digest."""
 
     split: str
-    index: int
     name: str
     target: Target = None  # None if it cannot be read
     label: str = ""  # its classes or numbers; empty for a mask
@@ -62,7 +61,7 @@ def scan(dataset: Dataset, split: str, channels: int, max_pixels: int = MAX_PIXE
 
 
 def _read(dataset: Dataset, split: str, i: int, channels: int, max_pixels: int) -> Record:
-    record = Record(split, i, dataset.name(i))
+    record = Record(split, dataset.name(i))
     try:
         source, target = dataset[i]
         record.target = target

@@ -6,7 +6,6 @@ in two splits.
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from _common import build_own_splits, parse_experiment
@@ -16,9 +15,8 @@ from utils.errors import printable
 
 if TYPE_CHECKING:
     from data.check import Record
-    from utils.contracts import Dataset
 
-_FINDINGS, _CLASSES, _SAMPLES = 5, 30, 160  # shown at most: of a kind, in the table, in samples.png
+_FINDINGS, _CLASSES = 5, 30  # shown at most: of a kind, in the table
 
 
 def main(argv: Sequence[str]) -> int:
@@ -28,10 +26,10 @@ def main(argv: Sequence[str]) -> int:
     from data.splits import group_names
     from utils.atomic_file import write_csv
 
-    channels, datasets, max_pixels = image_channels(cfg), build_own_splits(cfg), cfg.DATASETS.MAX_PIXELS
-    records = {}
+    datasets, records = build_own_splits(cfg), {}
     for split, dataset in datasets.items():
-        records[split] = list(progress_bar(check.scan(dataset, split, channels, max_pixels), len(dataset)))
+        scanned = check.scan(dataset, split, image_channels(cfg), cfg.DATASETS.MAX_PIXELS)
+        records[split] = list(progress_bar(scanned, len(dataset)))
     whole = list(chain(*records.values()))
     check.flag_issues(whole)
     groups = {split: group_names(dataset, cfg.DATASETS.GROUP) for split, dataset in datasets.items()}
@@ -56,8 +54,7 @@ def main(argv: Sequence[str]) -> int:
         print(f'training set: INPUT.MEAN "[{mean}]" INPUT.STD "[{std}]"')
         if warning := check.wide_warning(usable):
             print(f"training set: {warning}")
-        draw_samples(output / "samples.png", datasets["train"], usable, channels, max_pixels)
-    print(f"one row per image in {output / 'images.csv'}, samples of the training set in samples.png")
+    print(f"one row per image in {output / 'images.csv'}")
     return int(any(check.SEVERITY.get(record.status) == "error" for record in whole))
 
 
@@ -67,18 +64,6 @@ def table_rows(records: "Iterable[Record]") -> Iterator[tuple]:
     for r in records:
         reason = "; ".join(f"{kind}: {why}" for kind, why in r.findings)
         yield r.split, r.name, r.label, r.height, r.width, r.channels, r.status, reason
-
-
-def draw_samples(path: Path, dataset: "Dataset", records: "Sequence[Record]", channels: int, max_pixels: int) -> None:
-    """Draws samples at even distances of the images sorted by label."""
-    from data.image_io import to_pixels
-    from utils.drawing import COLUMNS, grid, write_png
-
-    interval = -(-len(records) // _SAMPLES)
-    samples = sorted(records, key=lambda record: record.label)[::interval]
-    images = (to_pixels(dataset[record.index][0], channels, max_pixels) for record in samples)
-    title = f"{len(samples):,} of {len(records):,} training images, by label"
-    write_png(path, grid(images, COLUMNS, (112, 112), title, [record.label for record in samples]))
 
 
 def print_splits(records: "dict[str, list[Record]]", kinds: Iterable[str]) -> None:

@@ -88,7 +88,7 @@ def test_mean_and_deviation_are_those_of_all_pixels(channels):
     mean, std = mean_std(records)
     assert mean == pytest.approx(pixels.mean(axis=0), rel=1e-12)
     assert std == pytest.approx(pixels.std(axis=0), rel=1e-11)
-    assert [record.index for record in records] == list(range(72))
+    assert [record.name for record in records] == [f"picture {i}" for i in range(72)]
     assert [(record.height, record.width) for record in records] == [image.shape[:2] for image in images]
 
 
@@ -216,7 +216,7 @@ def test_unequal_and_tiny_classes(counts, warning):
 @pytest.mark.parametrize("wide", [0, 1, 2, 3, 10])
 def test_letterbox_is_proposed_where_many_images_are_wide(wide):
     shapes = [((10, 20), (21, 10), (10, 90))[i % 3] if i < wide else (10, 19) for i in range(10)]
-    said = wide_warning([Record("train", i, "", height=h, width=w) for i, (h, w) in enumerate(shapes)])
+    said = wide_warning([Record("train", "", height=h, width=w) for h, w in shapes])
     assert (
         said is None
         if wide <= 2

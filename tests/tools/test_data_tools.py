@@ -137,13 +137,6 @@ def test_good_data(tool, tmp_path):
     assert f'INPUT.MEAN "[{images.mean() / 255:.4f}]" INPUT.STD "[{images.std() / 255:.4f}]"' in done.out
     rows = rows_of(tmp_path / "data_check/images.csv")
     assert len(rows) == 1797 and {row["status"] for row in rows} == {"ok"}
-    samples = cv2.imread(str(tmp_path / "data_check/samples.png"), cv2.IMREAD_GRAYSCALE)
-    order = np.argsort(Digits(Path(), "train").targets, kind="stable")[::9]  # at most 160, evenly spaced
-    assert samples.shape == (30 + 20 * (30 + 116), 8 * 116)
-    step = 112 // images.shape[1]
-    for column, i in enumerate(order[:8]):
-        left = 116 * column + 2
-        assert np.array_equal(samples[62:174:step, left : left + 112 : step], images[i, :, :, 0])
 
 
 def test_bad_data(tool, photos, tmp_path):
@@ -190,7 +183,7 @@ def test_nothing_but_corrupt_images(tool, photos):
     assert done.code == 1 and "INPUT.MEAN" not in done.out and "have fewer than 10 images" in done.out
 
 
-def test_several_labels_are_checked_and_drawn_but_not_exported(tool, tmp_path):
+def test_several_labels_are_checked_but_not_exported(tool, tmp_path):
     name = ["DATASETS.NAME", "several_labels"]
     targets = SeveralLabels(Path(), "train").targets
     done = tool("check_data", *name)
@@ -214,7 +207,6 @@ def test_many_classes_are_shown_in_part(tool, tmp_path):
     out = tool("check_data", *FOLDER, "many").out
     table = out[out.index("40 classes") :].split("\n\n")[0].splitlines()[1:]
     assert [int(line.split()[0]) for line in table] == [*range(39, 24, -1), *range(14, -1, -1)]
-    assert len(cv2.imread(str(tmp_path / "data_check/samples.png"))) == 30 + 18 * 146  # 137 of 820 images
 
 
 def test_the_first_batch_is_drawn(tool, tmp_path, toy_cfg):
@@ -275,7 +267,6 @@ def test_images_of_five_channels_with_numbers_are_checked_and_drawn_but_not_expo
     assert f'INPUT.MEAN "[{means}]"' in checked.out
     rows = rows_of(tmp_path / "data_check/images.csv")
     assert len(rows) == 20 and {(row["channels"], row["status"]) for row in rows} == {("5", "ok")}
-    assert cv2.imread(str(tmp_path / "data_check/samples.png")).shape == (30 + 3 * 146, 8 * 116, 3)
     words = ["MODEL.NAME", "tiny", "INPUT.TRAIN_TRANSFORMS", "[HFlip]", "SOLVER.BATCH_SIZE", "8"]
     shown = tool("show_batch", *name, *words)
     assert shown.code == 0
