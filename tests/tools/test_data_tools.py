@@ -3,6 +3,7 @@
 import csv
 import shlex
 import shutil
+import threading
 from pathlib import Path
 
 import cv2
@@ -236,16 +237,25 @@ def test_an_export_holds_the_same_pixels(tool, tmp_path):
     for split in ("train", "test"):
         truth, copy = Digits(Path(), split), ImageFolder(tmp_path / "a b", split)
         assert copy.classes == truth.classes and np.array_equal(np.sort(truth.targets), copy.targets)
-        where = {(truth.targets[i], truth.name(i).removeprefix("digits/")): i for i in range(len(truth))}
         for i in range(len(copy)):
             source, target = copy[i]
-            assert np.array_equal(to_pixels(source, 1), truth[where[target, Path(copy.name(i)).stem]][0])
+            pixels, label = truth[int(Path(copy.name(i)).stem)]
+            assert np.array_equal(to_pixels(source, 1), pixels) and target == label
     assert "--output a b: not an empty folder" in tool("export_images", "--output", "a b").error()
     command = shlex.split(done.out.splitlines()[-1].removeprefix("to train on them: "))
     cfg = load_config(None, command[2:])
     spec = build_input_spec(cfg, dataset_defaults(cfg))
     batch = next(build_train_loader(cfg, build_train_and_val(cfg).train, spec).batches())
     assert batch.images.shape == (64, 1, 16, 16) and len(batch.targets.unique()) == 10
+
+
+def test_an_export_of_a_data_set_that_is_not_thread_safe_takes_one_thread(tool, monkeypatch):
+    threads, read = set(), Digits.__getitem__
+    monkeypatch.setattr(Digits, "thread_safe", False)
+    monkeypatch.setattr(Digits, "__getitem__", lambda self, i: threads.add(threading.get_ident()) or read(self, i))
+    monkeypatch.setattr("data.workers.usable_cpus", lambda: 4)
+    assert tool("export_images").code == 0
+    assert len(threads - {threading.get_ident()}) <= 2  # one for each split
 
 
 def test_names_that_are_no_names_of_files(tool, tmp_path):
