@@ -30,14 +30,6 @@ def resize(image: np.ndarray, size: Size, nearest: bool = False, area_from: floa
     return by_fours(lambda part, _: cv2.resize(part, (width, height), interpolation=method), image)
 
 
-def mirror(image: np.ndarray, axis: int) -> np.ndarray:
-    """Mirrors (H, W, C) along an axis, 0 or 1."""
-    # NumPy would only make a view, and copying it takes fifty times as long.
-    if image.dtype != np.uint8 or image.ndim != 3:
-        return np.flip(image, axis)
-    return by_fours(lambda part, _: cv2.flip(part, axis), image)
-
-
 def by_fours(function: Callable[[np.ndarray, int], np.ndarray], image: np.ndarray) -> np.ndarray:
     """Applies a function of (channels, number of the first) to four channels at a time, the most OpenCV takes."""
     firsts = range(0, image.shape[2], 4)
@@ -46,23 +38,19 @@ def by_fours(function: Callable[[np.ndarray, int], np.ndarray], image: np.ndarra
     return np.concatenate([np.atleast_3d(part) for part in parts], axis=2) if len(parts) > 1 else np.atleast_3d(*parts)
 
 
-def random_box(size: Size, scale: Pair, log_ratio: Pair, rng: np.random.Generator) -> Box | None:
-    """Draws a box with a share of the area within `scale`; None if ten draws in a row exceed `size`."""
+def random_box(size: Size, scale: Pair, ratio: Pair, rng: np.random.Generator) -> Box | None:
+    """Draws a box by its share of the area and its aspect ratio; None if ten draws in a row exceed `size`."""
     full_height, full_width = size
+    low, high = map(math.log, ratio)
     for _ in range(10):
         area = full_height * full_width * rng.uniform(*scale)
-        ratio = math.exp(rng.uniform(*log_ratio))
-        width, height = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        aspect = math.exp(rng.uniform(low, high))
+        width, height = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
         if 0 < width <= full_width and 0 < height <= full_height:
             top = int(rng.integers(full_height - height + 1))
             left = int(rng.integers(full_width - width + 1))
             return top, left, height, width
     return None
-
-
-def _log_ratio(ratio: Pair) -> Pair:
-    low, high = interval("ratio", ratio, POSITIVE)
-    return math.log(low), math.log(high)
 
 
 class SpatialTransform(ThreadSafe):
@@ -186,17 +174,16 @@ class RandomResizedCrop(SpatialTransform):
     """
 
     def __init__(self, size: Size, scale: Pair = (0.08, 1.0), ratio: Pair = (3 / 4, 4 / 3)):
-        self.size, self.scale = size, interval("scale", scale, POSITIVE, 1)
-        self.log_ratio = _log_ratio(ratio)
+        self.size = size
+        self.scale, self.ratio = interval("scale", scale, POSITIVE, 1), interval("ratio", ratio, POSITIVE)
 
     def plan(self, size: Size, rng: np.random.Generator) -> Box:
         """Draws the (top, left, height, width) to keep of an image of `size`."""
-        if box := random_box(size, self.scale, self.log_ratio, rng):
+        if box := random_box(size, self.scale, self.ratio, rng):
             return box
         full_height, full_width = size
-        low, high = map(math.exp, self.log_ratio)
-        width = min(full_width, max(round(full_height * high), 1))
-        height = min(full_height, max(round(full_width / low), 1))
+        width = min(full_width, max(round(full_height * self.ratio[1]), 1))
+        height = min(full_height, max(round(full_width / self.ratio[0]), 1))
         return (full_height - height) // 2, (full_width - width) // 2, height, width
 
     def finish(self, pixels: np.ndarray, nearest: bool = False) -> np.ndarray:
@@ -218,7 +205,12 @@ class HFlip(SpatialTransform):
         self.p = probability(p)
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator, nearest: bool = False) -> np.ndarray:
-        return mirror(image, self.axis) if rng.random() < self.p else image
+        if rng.random() >= self.p:
+            return image
+        if image.dtype != np.uint8 or image.ndim != 3:
+            return np.flip(image, self.axis)
+        # NumPy would only make a view, and copying it takes fifty times as long.
+        return by_fours(lambda part, _: cv2.flip(part, self.axis), image)
 
     def batch(self, images: np.ndarray, uniforms: np.ndarray) -> np.ndarray:
         chosen = uniforms[:, 0] < self.p
@@ -247,21 +239,19 @@ class RandomErasing(ThreadSafe):
     def __init__(
         self, p: float = 0.5, scale: Pair = (0.02, 0.33), ratio: Pair = (0.3, 3.3), value: Numbers | str = "random"
     ):
-        self.p, self.scale = probability(p), interval("scale", scale, POSITIVE, 1)
-        self.log_ratio = _log_ratio(ratio)
+        self.p = probability(p)
+        self.scale, self.ratio = interval("scale", scale, POSITIVE, 1), interval("ratio", ratio, POSITIVE)
         is_valid = not isinstance(value, str) or value == "random"
         require(is_valid, "value", repr(value), "random, a number, or one for each channel")
         self.value = value
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        channels = image.shape[2]
         # Checked before the chance is drawn, so that an incorrect number of values is found at start.
-        value = None if isinstance(self.value, str) else one_each("value", self.value, channels, 255)
-        box = random_box(image.shape[:2], self.scale, self.log_ratio, rng) if rng.random() < self.p else None
+        value = None if isinstance(self.value, str) else one_each("value", self.value, image.shape[2], 255)
+        box = random_box(image.shape[:2], self.scale, self.ratio, rng) if rng.random() < self.p else None
         if box is None:
             return image
-        top, left, height, width = box
-        pixels = rng.integers(0, 256, (height, width, channels), np.uint8) if value is None else value
         erased = image.copy()
-        erased[top : top + height, left : left + width] = pixels
+        part = crop(erased, box)
+        part[:] = rng.integers(0, 256, part.shape, np.uint8) if value is None else value
         return erased
