@@ -3,6 +3,7 @@
 import hashlib
 import io
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby, product
@@ -173,13 +174,10 @@ def mean_std(usable: Sequence[Record]) -> tuple[list[float], list[float]]:
     return means, [math.sqrt(count * s - total * total) / count / 255 for total, s in zip(sums, squares, strict=True)]
 
 
-def class_members(records: Iterable[Record], num_classes: int) -> list[list[Record]]:
-    """Returns the records of each class, without corrupt images."""
-    members: list[list[Record]] = [[] for _ in range(num_classes)]
-    for record in records:
-        for label in class_indices(record.target, num_classes) if record.digest else ():
-            members[label].append(record)
-    return members
+def count_classes(records: Iterable[Record], num_classes: int) -> list[int]:
+    """Returns the number of images of each class, without corrupt ones."""
+    found = Counter(label for r in records if r.digest for label in class_indices(r.target, num_classes))
+    return [found[label] for label in range(num_classes)]
 
 
 def class_warning(counts: Sequence[int], classes: Sequence[str]) -> str | None:

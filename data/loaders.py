@@ -59,7 +59,10 @@ class Loader:
         A batch's images are valid until the next one is asked for. `poll` is called at least every 0.2 s while
         waiting for data, and may raise to stop. Raises UserError for a sample that cannot be read.
         """
-        keys = batches_of_keys(self._order(epoch), self.batch_size, epoch, start)
+        order = np.arange(self.num_samples)
+        if self.shuffle:
+            order = epoch_order(len(self.dataset), self.reader.seed, epoch, self.draw_weights)[: self.num_samples]
+        keys = batches_of_keys(order, self.batch_size, epoch, start)
         with closing(self.executor.run(self.reader, keys, poll)) as results:
             yield from on_device(self._checked(results), self.device)
 
@@ -80,12 +83,6 @@ class Loader:
     def close(self) -> None:
         """Ends reader processes; a later epoch starts them again."""
         self.executor.close()
-
-    def _order(self, epoch: int) -> np.ndarray:
-        """The indices of an epoch's samples (num_samples,), by position."""
-        if not self.shuffle:
-            return np.arange(self.num_samples)
-        return epoch_order(len(self.dataset), self.reader.seed, epoch, self.draw_weights)[: self.num_samples]
 
     def _record(self, broken: dict[int, str]) -> None:
         """Logs each corrupt image once; raises UserError when there are too many."""

@@ -1,5 +1,6 @@
-"""Keys -> batches: decoding, transforms, replacement of corrupt images."""
+"""Keys -> batches: decoding, transforms, replacement of corrupt images, data sets that are kept in memory."""
 
+import math
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -8,10 +9,11 @@ from typing import Literal
 import numpy as np
 import torch
 
+from data.image_datasets import ArrayDataset
 from data.image_io import MAX_PIXELS, BrokenImage, EncodedImage, Source, size_of, to_pixels
-from data.samplers import Draws, Keys, Rng
-from data.subset import Target
-from utils.contracts import Batch, Dataset, Transform
+from data.samplers import Draws, Keys, Rng, Row
+from data.subset import Subset, Target
+from utils.contracts import Batch, Dataset, Transform, targets_of
 from utils.errors import Interrupted, UserCodeError, UserError, one_line, printable
 
 Sample = tuple[np.ndarray, Target]  # pixels uint8 (H, W, C), target
@@ -165,3 +167,80 @@ def collate(images: np.ndarray, targets: Sequence[Target], indices: np.ndarray, 
         indices=torch.from_numpy(indices),
         weights=None if weights is None else torch.from_numpy(weights[indices]).float(),
     )
+
+
+@dataclass(eq=False, kw_only=True)
+class ResidentReader(SampleReader):
+    """Keeps images in memory as they are before the first random transform; each is read when it is first needed.
+
+    The other transforms are given whole batches where they have a `batch` form. All pixels are those of a SampleReader.
+    `places` int64 (n,) are those of the samples in `memory`, `is_read` bool (n,) tells which are there already.
+    """
+
+    memory: np.ndarray  # uint8 (N, H, W, C)
+    places: np.ndarray
+    is_read: np.ndarray
+
+    def read(self, keys: Keys, out: np.ndarray | None = None) -> ReadResult:
+        with suppress(Exception):  # reading one by one tells the sample and the cause
+            images = self._images(keys)
+            self._checked(images[0], None)
+            return ReadResult(collate(images, targets_of(self.dataset)[keys.indices], keys.indices, self.weights))
+        return super().read(keys, out)
+
+    def _images(self, keys: Keys) -> np.ndarray:
+        """Returns the images of a batch (N, H, W, C)."""
+        fixed, rest = _split(self.transforms)
+        for index in keys.indices[~self.is_read[keys.indices]].tolist():
+            image = to_pixels(self.dataset[index][0], self.channels, self.max_pixels)
+            self.memory[index] = augment(image, fixed)
+            self.is_read[index] = True
+        images, draws, drawn = self.memory[self.places[keys.indices]], self._draws(keys), 0
+        while rest and hasattr(rest[0], "batch"):
+            batch, count = (getattr(rest[0], name) for name in ("batch", "draws"))
+            images = batch(images, draws.uniforms[:, drawn : drawn + count])
+            rest, drawn = rest[1:], drawn + count
+        if not rest:
+            return images
+        sources = ((draws.generator(i), Row(row[drawn:])) for i, row in enumerate(draws.uniforms))
+        return np.stack([augment(image, rest, *next(sources)) for image in images])
+
+
+def resident(reader: SampleReader, limit: int) -> SampleReader:
+    """Returns a reader that keeps the images in memory if they have one size before the first random transform.
+
+    It is the given one if they would take more than `limit` bytes beside what the data set itself has in memory.
+    """
+    arrays, side, shapes = _arrays(reader.dataset), max(reader.size), set()
+    fixed, _ = _split(reader.transforms)
+    with suppress(Exception):
+        for size in [arrays[0].shape[1:3]] if arrays else [(2 * side, 3 * side), (3 * side, 2 * side)]:
+            shapes.add(augment(np.zeros((*size, reader.channels), np.uint8), fixed).shape)
+    if len(shapes) != 1 or reader.spatial_targets or getattr(reader.dataset, "targets", None) is None:
+        return reader
+    count, shape = len(reader.dataset), shapes.pop()
+    if arrays and not fixed and arrays[0].shape[1:] == shape:
+        (memory, places), is_read = arrays, np.ones(count, np.bool_)
+    elif count * math.prod(shape) <= limit:
+        memory, places = np.empty((count, *shape), np.uint8), np.arange(count)
+        is_read = np.zeros(count, np.bool_)
+    else:
+        return reader
+    return ResidentReader(**vars(reader), memory=memory, places=places, is_read=is_read)
+
+
+def _split(transforms: Sequence[Transform]) -> tuple[Sequence[Transform], Sequence[Transform]]:
+    """Splits transforms before the first random one."""
+    is_random = [getattr(transform, "draws", None) != 0 for transform in transforms]
+    first = is_random.index(True) if any(is_random) else len(transforms)
+    return transforms[:first], transforms[first:]
+
+
+def _arrays(dataset: Dataset) -> tuple[np.ndarray, np.ndarray] | None:
+    """Returns the images that a data set has in memory, (N, H, W, C), and the place of each sample among them, (n,)."""
+    places = np.arange(len(dataset))
+    while isinstance(dataset, Subset):
+        places, dataset = dataset.indices[places], dataset.dataset
+    if isinstance(dataset, ArrayDataset) and type(dataset).__getitem__ is ArrayDataset.__getitem__:
+        return dataset.images, places
+    return None

@@ -219,9 +219,8 @@ def held_out(units: np.ndarray, strata: np.ndarray, share: float) -> np.ndarray:
 
     Every stratum keeps at least one unit for training.
     """
-    ranked = _rank(units, strata)
-    count = np.clip(np.rint(ranked.size * share), 1, ranked.size - 1)
-    return (ranked.place < count)[ranked.unit_of]
+    _, place, size, unit_of = _rank(units, strata)
+    return (place < np.clip(np.rint(size * share), 1, size - 1))[unit_of]
 
 
 def in_fold(units: np.ndarray, strata: np.ndarray, fold: Sequence[int]) -> np.ndarray:
@@ -230,9 +229,9 @@ def in_fold(units: np.ndarray, strata: np.ndarray, fold: Sequence[int]) -> np.nd
     The parts are disjoint, and within a stratum they differ by at most one unit.
     """
     part, parts = fold
-    ranked = _rank(units, strata)
+    stratum, place, size, unit_of = _rank(units, strata)
     # Each stratum starts at a different part; otherwise part 1 would be the largest in every stratum.
-    return ((ranked.place * parts // ranked.size + ranked.stratum) % parts == part - 1)[ranked.unit_of]
+    return ((place * parts // size + stratum) % parts == part - 1)[unit_of]
 
 
 def balanced_subset(hashes: np.ndarray, strata: np.ndarray, count: int) -> np.ndarray:
@@ -246,16 +245,11 @@ def balanced_subset(hashes: np.ndarray, strata: np.ndarray, count: int) -> np.nd
     return np.sort(order[np.argsort(places, kind="stable")[:count]])
 
 
-class _Ranked(NamedTuple):
-    """Units in the order of their hashes: each one's stratum, its place there, and the number of units there."""
+def _rank(units: np.ndarray, strata: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Returns the stratum of each unit, its place there, the number of units there, and the unit of each sample (n,).
 
-    stratum: np.ndarray
-    place: np.ndarray
-    size: np.ndarray
-    unit_of: np.ndarray  # (n,) of each sample
-
-
-def _rank(units: np.ndarray, strata: np.ndarray) -> _Ranked:
+    Units come in the order of their hashes.
+    """
     numbers, unit_of = np.unique(units, return_inverse=True)
     present, stratum_of = np.unique(strata, return_inverse=True)
     pairs, counts = np.unique(unit_of * len(present) + stratum_of, return_counts=True)
@@ -266,4 +260,4 @@ def _rank(units: np.ndarray, strata: np.ndarray) -> _Ranked:
     sizes = np.bincount(stratum, minlength=len(present))
     place = np.empty(len(numbers), np.int64)
     place[order] = np.arange(len(numbers)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    return _Ranked(present[stratum], place, sizes[stratum], unit_of)
+    return present[stratum], place, sizes[stratum], unit_of

@@ -81,10 +81,6 @@ class Subset:
     def targets(self) -> np.ndarray:
         return targets_of(self.dataset)[self.indices]
 
-    @cached_property
-    def strata(self) -> np.ndarray:
-        return strata_of(self.dataset)[self.indices]
-
     def __len__(self) -> int:
         return len(self.indices)
 

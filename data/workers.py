@@ -10,8 +10,7 @@ import numpy as np
 
 from data.executors import Threads
 from data.processes import Processes
-from data.reading import SampleReader
-from data.resident import resident
+from data.reading import SampleReader, resident
 from data.samplers import batches_of_keys
 from utils.errors import UserError
 from utils.logger import get_logger

@@ -46,7 +46,7 @@ def measure(trainer: "Trainer", loader: "Loader", seconds: float) -> dict[str, f
     """Returns images/s of each part alone and of both, how much of its time waits for data in %, and peak memory."""
     import torch
 
-    from data.resident import ResidentReader
+    from data.reading import ResidentReader
     from engine.hooks.training_log import peak_memory
 
     def train(batches: Callable[[], Iterator]) -> Iterator[int]:

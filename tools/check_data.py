@@ -42,8 +42,7 @@ def main(argv: Sequence[str]) -> int:
     has_masks = any(getattr(record.target, "ndim", 0) > 1 for record in usable)
     classes = [] if has_masks else list(getattr(datasets["train"], "classes", ()))
     if classes:
-        members = {split: check.class_members(records[split], len(classes)) for split in records}
-        counts = {split: [len(images) for images in members[split]] for split in records}
+        counts = {split: check.count_classes(found, len(classes)) for split, found in records.items()}
         print_classes(counts, classes)
     print_findings(whole, check.SEVERITY)
     for split in records if classes else ():

@@ -11,8 +11,8 @@ from PIL import Image
 from data.check import (
     SEVERITY,
     Record,
-    class_members,
     class_warning,
+    count_classes,
     flag_groups,
     flag_issues,
     mean_std,
@@ -138,7 +138,7 @@ def test_several_labels_contradict_only_where_both_say_something(one, other, sta
     targets = [np.array(target, np.float32) for target in (one, other)]
     records = check(train=Pictures([(picture, target) for target in targets]), channels=1)["train"]
     assert records[1].status == status
-    assert [len(members) for members in class_members(records, 3)] == [(t > 0).sum() for t in np.stack(targets).T]
+    assert count_classes(records, 3) == [(t > 0).sum() for t in np.stack(targets).T]
     assert records[0].label == "cat" and records[0].status in ("ok", "conflicting labels")
 
 
@@ -160,7 +160,7 @@ def test_broken_images_have_a_reason_and_the_others_go_on():
         assert expected in record.findings[0][1]
     assert records[1].label == "dog" and records[3].label == "" and records[3].target is None
     assert not records[1].findings[0][1].startswith("page.jpg")  # the name stands beside it
-    assert [len(members) for members in class_members(records, 3)] == [2, 0, 0]
+    assert count_classes(records, 3) == [2, 0, 0]
 
 
 def test_odd_files():

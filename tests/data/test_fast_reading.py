@@ -21,9 +21,8 @@ from data.image_datasets import ArrayDataset
 from data.image_io import EncodedImage
 from data.loaders import Loader
 from data.processes import Processes
-from data.reading import SampleReader
+from data.reading import ResidentReader, SampleReader, resident
 from data.registry import TRANSFORMS
-from data.resident import ResidentReader, resident
 from data.samplers import Keys, batches_of_keys
 from data.subset import Subset
 from data.transforms.arguments import ThreadSafe
