@@ -288,7 +288,7 @@ LOSS: {NAME: cross_entropy}
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        ("LOG.PERIOD 1", "LOG.PERIOD: 20 -> 1 (execution setting; does not affect results)"),
+        ("LOG.PERIOD 1", "LOG.PERIOD: 50 -> 1 (execution setting; does not affect results)"),
         ("DATASETS.ROOT x", "DATASETS.ROOT: datasets -> x (execution setting; does not affect results)"),
         ("MODEL.WEIGHTS_MIN_MATCH 1", "MODEL.WEIGHTS_MIN_MATCH: 0.5 -> 1.0 (ignored when resuming)"),
         ("MODEL.WEIGHTS x.pth", "MODEL.WEIGHTS: '' -> x.pth (ignored when resuming)"),
