@@ -44,10 +44,10 @@ class _Figure(Figure):
     draw = _style()(Figure.draw)
 
 
-def render(figure: Figure, file_format: str = "png") -> bytes:
-    """Encodes a figure as png, svg or pdf."""
+def render(figure: Figure) -> bytes:
+    """Encodes a figure as PNG."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format=file_format, dpi=_DPI)
+    figure.savefig(buffer, dpi=_DPI)
     return buffer.getvalue()
 
 
@@ -73,9 +73,9 @@ def learning_curves(curves: Mapping[str, Mapping[str, Curve]], chosen: float | N
 
 
 @_style()
-def learning_rate(epochs: Sequence[float], rates: Sequence[float], title: str) -> Figure:
+def learning_rate(epochs: Sequence[float], rates: Sequence[float]) -> Figure:
     """Learning rates (n,) over epochs (n,)."""
-    figure, axes = _axes(title=_plain(title), xlabel="epoch", ylabel="learning rate")
+    figure, axes = _axes(xlabel="epoch", ylabel="learning rate")
     axes.plot(epochs, rates)
     axes.grid(alpha=0.3)
     return figure

@@ -44,7 +44,7 @@ def training_images(history: Sequence[Record], chosen: float | None) -> list[Ima
         data = plotting.render(plotting.learning_curves(curves, chosen))
         images.append(Image("Learning curves; the chosen epoch is dotted", data))
     if len(steps) > 1:
-        figure = plotting.learning_rate([r["epoch"] for r in steps], [r["lr"] for r in steps], "")
+        figure = plotting.learning_rate([r["epoch"] for r in steps], [r["lr"] for r in steps])
         images.append(Image("Learning rate", plotting.render(figure)))
     return images
 

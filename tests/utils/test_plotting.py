@@ -9,14 +9,13 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from utils import plotting
 
-SIGNATURES = {"png": b"\x89PNG", "pdf": b"%PDF", "svg": b"<?xml"}
+PNG = b"\x89PNG"
 CLASSES = ["cat", "dog", "图片 of $x$"]
 
 
-@pytest.mark.parametrize("file_format", SIGNATURES)
-def test_a_figure_is_encoded(file_format):
-    figure = plotting.learning_rate([0, 1, 2], [0.1, 0.2, 0.1], "x")
-    assert plotting.render(figure, file_format).startswith(SIGNATURES[file_format])
+def test_a_figure_is_encoded():
+    figure = plotting.learning_rate([0, 1, 2], [0.1, 0.2, 0.1])
+    assert plotting.render(figure).startswith(PNG)
 
 
 def test_the_style_is_the_same_whoever_draws_and_ends_with_the_figure():
@@ -28,7 +27,7 @@ def test_the_style_is_the_same_whoever_draws_and_ends_with_the_figure():
         plotting.render(figure)
     (axes,) = figure.axes
     assert {label.get_fontsize() for label in axes.get_xticklabels()} == {9}
-    curve = plotting.learning_rate(range(9), range(9), "")
+    curve = plotting.learning_rate(range(9), range(9))
     FigureCanvasAgg(curve).draw()
     (axes,) = curve.axes
     assert {label.get_fontsize() for label in axes.get_xticklabels()} == {9}
@@ -60,7 +59,7 @@ def test_values_are_plotted_against_the_truth_on_equal_axes():
 @pytest.mark.parametrize("values", [[], [1.0], [np.nan, 1.0], [np.inf, -np.inf]])
 def test_a_scatter_of_any_values_is_drawn(values):
     values = np.array(values)
-    assert plotting.render(plotting.scatter(values, values[::-1], "")).startswith(SIGNATURES["png"])
+    assert plotting.render(plotting.scatter(values, values[::-1], "")).startswith(PNG)
 
 
 def test_a_reliability_diagram_has_a_bar_for_each_bin():
