@@ -1,6 +1,6 @@
-"""The configuration tree: yacs' CfgNode, made read-only when frozen."""
+"""The configuration tree: yacs' CfgNode, with the project's rules about names and YAML."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import yacs.config
@@ -8,46 +8,22 @@ import yacs.config
 from config.grammar import flow
 
 
-def _guarded(method: Callable) -> Callable:
-    def guarded(self: "CfgNode", *args: object, **kwargs: object) -> object:
-        if self.is_frozen():
-            raise AttributeError("the configuration is frozen; change a copy: cfg.clone()")
-        return method(self, *args, **kwargs)
-
-    return guarded
-
-
 class CfgNode(yacs.config.CfgNode):
-    """A section of the configuration: a dict whose keys are attributes.
-
-    A frozen tree is immutable: lists become tuples, and dicts inside lists become frozen nodes.
-    """
-
-    def freeze(self) -> None:
-        for key, value in self.items():
-            dict.__setitem__(self, key, _frozen(value))
-        super().freeze()
+    """A section of the configuration: a dict whose keys are attributes, which cannot be set once it is frozen."""
 
     def clone(self) -> "CfgNode":
         """A deep copy that can be changed."""
         return CfgNode(plain(self))
 
-    def __reduce__(self) -> tuple:
-        return CfgNode, (plain(self),)  # copy and pickle would set the items of a frozen node
-
     def arguments(self) -> dict[str, Any]:
-        """The keyword arguments of a section with a NAME: its keys that are not in capitals."""
-        return {key: value for key, value in self.items() if is_argument(key)}
+        """The keyword arguments of a section with a NAME: copies of its values whose keys are not in capitals."""
+        return {key: plain(value) for key, value in self.items() if is_argument(key)}
 
     def dump(self, marks: dict[str, str] | None = None) -> str:
         """The tree as YAML, one line per key; `marks` maps full keys to end-of-line comments."""
         return "\n".join(_lines(self, "", marks or {})) + "\n"
 
     __str__ = dump
-
-
-for _name in ("__setitem__", "__delitem__", "update", "pop", "popitem", "clear", "setdefault", "__ior__"):
-    setattr(CfgNode, _name, _guarded(getattr(dict, _name)))
 
 
 def is_argument(key: str) -> bool:
@@ -78,14 +54,6 @@ def plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: plain(item) for key, item in value.items()}
     return [plain(item) for item in value] if isinstance(value, (list, tuple)) else value
-
-
-def _frozen(value: object) -> object:
-    if isinstance(value, dict):
-        node = CfgNode(plain(value))
-        node.freeze()
-        return node
-    return tuple(map(_frozen, value)) if isinstance(value, (list, tuple)) else value
 
 
 def _lines(node: CfgNode, prefix: str, marks: dict[str, str]) -> Iterator[str]:

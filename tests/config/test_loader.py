@@ -50,12 +50,12 @@ def test_five_lines_are_an_experiment(write):
         ("LOSS.label_smoothing", "0", 0),
         ("LOSS.label_smoothing", "-1_000.5e1", -10005.0),
         ("LOG.DAILY", "yes", True),
-        ("INPUT.SIZE", "[32, 48]", (32, 48)),
+        ("INPUT.SIZE", "[32, 48]", [32, 48]),
         ("INPUT.SIZE", "null", None),
         (
             "INPUT.TRAIN_TRANSFORMS",
             "[{RandomResizedCrop: {scale: [0.35, 1]}}, HFlip]",
-            ({"RandomResizedCrop": {"scale": (0.35, 1)}}, "HFlip"),
+            [{"RandomResizedCrop": {"scale": [0.35, 1]}}, "HFlip"],
         ),
         ("SOLVER.OPTIMIZER.momentum", "0.8", 0.8),
     ],
@@ -158,7 +158,7 @@ def test_who_sets_a_name_replaces_the_arguments(write):
     assert load_config(file).SOLVER.OPTIMIZER.arguments() == {"momentum": 0.5}
     assert load_config(file, ["SOLVER.OPTIMIZER.NAME", "AdamW"]).SOLVER.OPTIMIZER.arguments() == {}
     words = ["SOLVER.OPTIMIZER.betas", "[0.8, 0.9]", "SOLVER.OPTIMIZER.NAME", "AdamW"]
-    assert load_config(file, words).SOLVER.OPTIMIZER.arguments() == {"betas": (0.8, 0.9)}
+    assert load_config(file, words).SOLVER.OPTIMIZER.arguments() == {"betas": [0.8, 0.9]}
     assert load_config(file, ["SOLVER.OPTIMIZER.nesterov", "true"]).SOLVER.OPTIMIZER.arguments() == {
         "momentum": 0.5,
         "nesterov": True,
@@ -166,20 +166,17 @@ def test_who_sets_a_name_replaces_the_arguments(write):
 
 
 def test_frozen_means_frozen():
-    cfg = load_config(None, ["INPUT.TRAIN_TRANSFORMS", "[{HFlip: {p: 0.1}}]"])
-    for change in (
-        lambda: setattr(cfg, "SEED", 1),
-        lambda: cfg.__setitem__("SEED", 1),
-        lambda: cfg.SOLVER.update(BASE_LR=1),
-        lambda: cfg.SOLVER.pop("BASE_LR"),
-        lambda: cfg.INPUT.TRAIN_TRANSFORMS[0]["HFlip"].update(p=1),
-    ):
-        with pytest.raises(AttributeError):
-            change()
-    assert isinstance(cfg.INPUT.TRAIN_TRANSFORMS, tuple)
-    for other in (cfg.clone(), copy.deepcopy(cfg), pickle.loads(pickle.dumps(cfg))):
-        other.SEED = 3
-        assert (other.SEED, cfg.SEED) == (3, 0)
+    cfg = load_config(None, ["SOLVER.OPTIMIZER.betas", "[0.8, 0.9]"])
+    for same in (cfg, copy.deepcopy(cfg), pickle.loads(pickle.dumps(cfg))):
+        assert same == cfg
+        for node in (same, same.SOLVER, same.SOLVER.OPTIMIZER):
+            with pytest.raises(AttributeError, match="immutable"):
+                node.NAME = "x"
+    cfg.SOLVER.OPTIMIZER.arguments()["betas"].clear()
+    other = cfg.clone()
+    other.SEED, other.SOLVER.EMA = 3, 0.5
+    other.SOLVER.OPTIMIZER.betas.clear()
+    assert (cfg.SEED, cfg.SOLVER.EMA, cfg.SOLVER.OPTIMIZER.betas) == (0, 0.0, [0.8, 0.9])
 
 
 values = st.recursive(
@@ -282,7 +279,7 @@ LOSS: {NAME: cross_entropy}
     with pytest.raises(UserError, match="best.pth:2: SOLVER.ACCUMULATE: now SOLVER.MICRO_BATCHES"):
         load_text(text, "best.pth")
     kept = load_text("TEST: {MONITOR: min loss, METRICS: [top1]}", "best.pth", accept_renamed=True)
-    assert (kept.TEST.METRICS, kept.TEST.MONITOR) == (("top1",), "min loss")
+    assert (kept.TEST.METRICS, kept.TEST.MONITOR) == (["top1"], "min loss")
 
 
 @pytest.mark.parametrize(
