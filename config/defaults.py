@@ -165,8 +165,6 @@ def default_config() -> CfgNode:
     c.LOG.PERIOD = 50
     # Minimum severity of log messages: DEBUG, INFO, WARNING, ERROR.
     c.LOG.LEVEL = "INFO"
-    # Log line format, in the style of Python's logging.
-    c.LOG.FORMAT = "%(asctime)s %(name)s: %(message)s"
     # Start a new log file every day instead of one per run.
     c.LOG.DAILY = False
     return c

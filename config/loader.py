@@ -41,7 +41,8 @@ def _build(sources: list[list[Setting]], overrides: Sequence[str], name: str = "
     pairs = zip(overrides[::2], overrides[1::2], strict=True)
     from_pairs = [Setting(key, *grammar.parse_value(text), COMMAND_LINE) for key, text in pairs]
     origins: dict[str, str] = {}
-    for settings in [*sources, from_pairs]:
+    in_files = ([setting for setting in settings if setting.key not in checks.REMOVED] for settings in sources)
+    for settings in [*in_files, from_pairs]:
         _merge(cfg, settings)
         origins |= {setting.key: setting.where for setting in settings}
     checks.check(cfg, origins)

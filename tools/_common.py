@@ -28,7 +28,7 @@ def parse_experiment(argv: Sequence[str], about: str | None, **defaults: str | f
         parser.add_argument(f"--{name}", metavar=metavar, type=kind, default=default, help=text)
     args = parser.parse_args(words)
     cfg = load_config(args.config_file, overrides)
-    setup_logging(cfg.LOG.LEVEL, cfg.LOG.FORMAT)
+    setup_logging(cfg.LOG.LEVEL)
     return cfg, *(getattr(args, name) for name in defaults)
 
 

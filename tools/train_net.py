@@ -30,12 +30,12 @@ def main(argv: Sequence[str]) -> None:
     if args.print_config:
         print(dump_marked(cfg), end="")
         return
-    setup_logging(cfg.LOG.LEVEL, cfg.LOG.FORMAT)
+    setup_logging(cfg.LOG.LEVEL)
     with InterruptHandler() as interrupt:
         from engine.build import build_trainer
 
         folder, checkpoint = choose_run(args, cfg)
-        log_to_file(folder.log, cfg.LOG.FORMAT, cfg.LOG.DAILY)
+        log_to_file(folder.log, cfg.LOG.DAILY)
         if checkpoint is None:
             log.info("starting a new run in %s", folder)
         elif checkpoint.epoch >= cfg.SOLVER.MAX_EPOCHS:

@@ -15,21 +15,19 @@ def get_logger(name: str) -> logging.Logger:
     return logging.getLogger(f"{_ROOT}.{name}")
 
 
-def setup_logging(
-    level: str = "INFO", line_format: str = "%(asctime)s %(name)s: %(message)s", stream: TextIO | None = None
-) -> None:
+def setup_logging(level: str = "INFO", stream: TextIO | None = None) -> None:
     """Sends every logger to `stream`, by default stderr. May be called again to change it."""
     root = logging.getLogger(_ROOT)
     root.setLevel(level)
     root.propagate = False
     close_logging()
-    _add(_Terminal(stream or sys.stderr), line_format)
+    _add(_Terminal(stream or sys.stderr))
 
 
-def log_to_file(path: Path, line_format: str, daily: bool = False) -> None:
+def log_to_file(path: Path, daily: bool = False) -> None:
     """Also appends every line to a file; with `daily` the file is rotated at midnight."""
     kind = partial(TimedRotatingFileHandler, when="midnight") if daily else logging.FileHandler
-    _add(kind(path, encoding="utf-8", errors="backslashreplace"), line_format)  # names need not be valid text
+    _add(kind(path, encoding="utf-8", errors="backslashreplace"))  # names need not be valid text
 
 
 def close_logging() -> None:
@@ -40,8 +38,8 @@ def close_logging() -> None:
         handler.close()
 
 
-def _add(handler: logging.Handler, line_format: str) -> None:
-    handler.setFormatter(_ShortName(line_format, "%Y-%m-%d %H:%M:%S"))
+def _add(handler: logging.Handler) -> None:
+    handler.setFormatter(_ShortName("%(asctime)s %(name)s: %(message)s", "%Y-%m-%d %H:%M:%S"))
     logging.getLogger(_ROOT).addHandler(handler)
 
 

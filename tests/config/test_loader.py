@@ -113,7 +113,6 @@ MISTAKES = {
     "1: 2\n": "unknown key 1",
     "<<: 5\n": "not valid YAML",
     "EXPERIMENT: {name: x}\n": "x.yml:1: unknown key EXPERIMENT.name; did you mean 'EXPERIMENT.NAME'",
-    "LOG: {FORMAT: '%(nothing)s'}\n": "LOG.FORMAT: found '%(nothing)s', expected a format of Python's logging",
     "[" * 3000: "nested too deeply",
 }
 
@@ -280,6 +279,14 @@ LOSS: {NAME: cross_entropy}
         load_text(text, "best.pth")
     kept = load_text("TEST: {MONITOR: min loss, METRICS: [top1]}", "best.pth", accept_renamed=True)
     assert (kept.TEST.METRICS, kept.TEST.MONITOR) == (["top1"], "min loss")
+
+
+def test_keys_that_are_gone_are_ignored_in_files_of_earlier_runs(write):
+    text = "LOG: {FORMAT: '%(message)s', PERIOD: 7}\n"
+    for cfg in (load_config(write(text)), load_text(text, "last.pth")):
+        assert cfg.LOG.PERIOD == 7 and "FORMAT" not in cfg.LOG
+    with pytest.raises(UserError, match="command line: unknown key LOG.FORMAT"):
+        load_config(None, ["LOG.FORMAT", "%(message)s"])
 
 
 @pytest.mark.parametrize(
