@@ -29,10 +29,10 @@ def all_names() -> list[str]:
     """Returns every value that MODEL.NAME accepts."""
     import timm
 
-    from modeling import torchvision_models
+    from modeling.libraries import torchvision_names
     from modeling.registry import MODELS
 
-    libraries = {"torchvision": torchvision_models.names(), "timm": timm.list_models()}
+    libraries = {"torchvision": torchvision_names(), "timm": timm.list_models()}
     return [*MODELS.names(), *(f"{library}/{name}" for library, names in libraries.items() for name in names)]
 
 
