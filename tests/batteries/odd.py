@@ -322,7 +322,7 @@ TOOLS = {
     "export_images": (CHECK, ["sleep@test_sample", "deadlock@test_sample"]),
     "show_batch": (CHECK, ["sleep@train_sample"]),
     "infer": ("images/test --weights run", ["sleep@network"]),
-    "model_info": ("faulty_network INPUT.SIZE [8,8]", ["deadlock@network"]),
+    "model_info": ("MODEL.NAME faulty_network INPUT.SIZE [8,8]", ["deadlock@network"]),
 }
 ALL_TOOLS = [(tool, words, fault) for tool, (words, faults) in TOOLS.items() for fault in faults]
 
