@@ -85,7 +85,7 @@ def predict(args: Namespace, classifier: "Classifier", files: list[Path], file: 
     """Predicts, prints and writes the table; returns 2 if some image could not be read, else 0."""
     from data.image_io import EncodedImage
     from engine.report.tables import top_text
-    from utils.drawing import annotate, write_png
+    from utils.drawing import grid, text_width, write_png
 
     named_files, has_labels = set(args.images), classifier.has_labels
     table = csv.writer(file, lineterminator="\n")
@@ -107,7 +107,9 @@ def predict(args: Namespace, classifier: "Classifier", files: list[Path], file: 
         count += 1
         show(path, top, prediction.labels, args.json)
         if args.draw or path in named_files:
-            annotated = annotate(EncodedImage.open(path).read(3), [f"{label} {value:.3f}" for label, value in top])
+            image, lines = EncodedImage.open(path).read(3), [f"{label} {value:.3f}" for label, value in top]
+            cell = max(image.shape[0], 320), max(image.shape[1], 320, *map(text_width, lines))
+            annotated = grid([image], 1, cell, path.name, [lines])
             write_png(image_path(args.output, index, path, _PREDICTED), annotated)
         if args.cam:
             explain(classifier, prediction, top, image_path(args.output, index, path, _CAM))

@@ -12,7 +12,6 @@ import cv2
 import numpy as np
 
 _FONT, _SCALE, _LINE, _INDENT = cv2.FONT_HERSHEY_SIMPLEX, 0.5, 20, 8
-_MIN_WIDTH = 320
 _GAP = 2  # pixels around each cell of a grid
 _WHITE = (255, 255, 255)
 COLUMNS = 8  # of a grid of samples
@@ -22,17 +21,6 @@ if hasattr(cv2, "IMWRITE_PNG_FILTER"):
     _PNG += [cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_NONE]
 
 Label = str | Sequence[str]  # one line or several
-
-
-def annotate(image: np.ndarray, lines: Sequence[str]) -> np.ndarray:
-    """Returns an image (H, W, C), enlarged if it is small, below lines of text: BGR uint8 (H', W', 3)."""
-    image = _bgr(image)
-    width = max(_MIN_WIDTH, *(text_width(line) for line in lines))
-    scale = min(width / image.shape[1], _MIN_WIDTH / image.shape[0])
-    if scale > 1:
-        image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_NEAREST)
-    image = cv2.copyMakeBorder(image, 0, 0, 0, max(width - image.shape[1], 0), cv2.BORDER_CONSTANT, value=_WHITE)
-    return np.concatenate([_banner(lines, image.shape[1]), image])
 
 
 def overlay_cam(image: np.ndarray, cam: np.ndarray) -> np.ndarray:

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from utils.drawing import COLUMNS, annotate, grid, overlay_cam, thumbnail_size, write_png
+from utils.drawing import COLUMNS, grid, overlay_cam, thumbnail_size, write_png
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 5])
@@ -36,16 +36,8 @@ def test_labels_are_written_and_cut_to_their_cell():
     assert short.shape == long.shape == none.shape
     assert (none == 255).all() and (short < 128).any() and (long < 128).any()
     assert (long[:, -4:] == 255).all()  # not cut in the middle of a letter
-    assert np.array_equal(annotate(image, ["é"]), annotate(image, ["?"]))
-
-
-@pytest.mark.parametrize("channels", [1, 2, 3, 5])
-def test_an_annotated_image_is_below_its_lines(channels):
-    image = np.random.default_rng(0).integers(0, 256, (400, 500, channels), dtype=np.uint8)
-    drawn = annotate(image, ["one", "two"])
-    assert drawn.shape == (50 + 400, 500, 3)
-    rgb = np.repeat(image[..., :1], 3, axis=2) if channels < 3 else image[..., :3]
-    assert np.array_equal(drawn[50:, :, ::-1], rgb)
+    accent, mark = (grid([image], 1, (40, 100), label, [label]) for label in "é?")
+    assert np.array_equal(accent, mark)
 
 
 @pytest.mark.parametrize(
