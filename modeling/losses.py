@@ -145,37 +145,28 @@ class BinaryFocal(BinaryCrossEntropy):
         return (present if self.class_weights is None else present * self.class_weights) + absent
 
 
-class _RegressionLoss(MeanLoss):
-    """Base class: the `error` of outputs (N, k) and targets (N, k), or (N,) where k = 1."""
+class RegressionLoss(MeanLoss):
+    """The `error`, a function of torch, of outputs (N, k) and targets (N, k), or (N,) where k = 1."""
 
-    error: Callable[..., torch.Tensor]
+    def __init__(self, error: Callable[..., torch.Tensor]):
+        super().__init__()
+        self.error = error
 
     def losses(self, outputs: torch.Tensor, batch: Batch) -> torch.Tensor:
         # (N,) and (N, 1) would broadcast to (N, N).
         return self.error(outputs, batch.targets.to(outputs.dtype).reshape(outputs.shape), reduction="none")
 
 
-@LOSSES.register("mse", task="regression")
-class MeanSquaredError(_RegressionLoss):
-    """Squared error."""
-
-    error = staticmethod(F.mse_loss)
-
-
-@LOSSES.register("l1", task="regression")
-class MeanAbsoluteError(_RegressionLoss):
-    """Absolute error."""
-
-    error = staticmethod(F.l1_loss)
+LOSSES.register("mse", task="regression")(partial(RegressionLoss, F.mse_loss))
+LOSSES.register("l1", task="regression")(partial(RegressionLoss, F.l1_loss))
 
 
 @LOSSES.register("smooth_l1", task="regression")
-class SmoothL1(_RegressionLoss):
+class SmoothL1(RegressionLoss):
     """Squared error / (2 * beta) below `beta`, else absolute error - beta / 2: R. Girshick, 2015, arXiv:1504.08083."""
 
     def __init__(self, beta: float = 1.0):
-        super().__init__()
-        self.error = partial(F.smooth_l1_loss, beta=_from_0("beta", beta))
+        super().__init__(partial(F.smooth_l1_loss, beta=_from_0("beta", beta)))
 
 
 def balanced_weights(targets: np.ndarray, num_classes: int, binary: bool = False) -> list[float]:

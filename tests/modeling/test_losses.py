@@ -248,7 +248,7 @@ def test_enormous_logits(name, dtype):
         ("distillation", {}, "missing a required argument: 'teacher'"),
         ("distillation", {"teacher": "x", "temperature": 0}, "temperature: found 0, expected a number above 0"),
         ("distillation", {"teacher": "x", "weight": 1.5}, "weight: found 1.5, expected a share from 0 to 1"),
-        ("mse", {"class_weights": [1, 2]}, "LOSS.class_weights: MeanSquaredError takes no such argument"),
+        ("mse", {"class_weights": [1, 2]}, "LOSS.class_weights: RegressionLoss takes no such argument"),
         ("smooth_l1", {"beta": -1}, "SmoothL1: beta: found -1, expected a number from 0 up"),
         ("crossentropy", {}, "LOSS.NAME 'crossentropy': no such loss; did you mean 'cross_entropy'"),
     ],
