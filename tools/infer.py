@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TextIO
 import _path  # noqa: F401
 
 from config.defaults import default_config
-from utils.cli import ArgumentParser, batch_bar, run
+from utils.cli import ArgumentParser, progress_bar, run
 from utils.errors import UserError, printable
 from utils.logger import get_logger, setup_logging
 
@@ -91,7 +91,7 @@ def predict(args: Namespace, classifier: "Classifier", files: list[Path], file: 
     table = csv.writer(file, lineterminator="\n")
     table.writerow(("file", "label", "probability", "top_k") if has_labels else ("file", *classifier.names))
     count = 0
-    for index, prediction in classifier.stream(files, batch_bar):
+    for index, prediction in classifier.stream(files, progress_bar):
         if prediction.values is None:
             continue  # the loader has reported it
         if prediction.values.ndim != 1:

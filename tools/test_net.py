@@ -11,7 +11,7 @@ import _path  # noqa: F401
 from config import CfgNode, load_config
 from config.loader import split_overrides
 from config.node import is_argument
-from utils.cli import ArgumentParser, batch_bar, print_table, run
+from utils.cli import ArgumentParser, print_table, progress_bar, run
 from utils.errors import UserError
 from utils.logger import get_logger, setup_logging
 
@@ -47,7 +47,7 @@ def main(argv: Sequence[str]) -> None:
         raise UserError(f"--output: needed for {tests}, which does not belong in the run's report; name a folder")
     log.info("testing %s on the %s split of %s (%d images)", path, split, cfg.DATASETS.NAME, len(dataset))
     folder = args.output or report_folder(path, split)
-    result = score_checkpoint(checkpoint, cfg, split, dataset, batch_bar)
+    result = score_checkpoint(checkpoint, cfg, split, dataset, progress_bar)
     show(result, path, folder)
     report_on_split(folder, checkpoint, cfg, result)
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import _path  # noqa: F401
 
 from config.loader import CfgNode, dump_marked, load_config, split_overrides
-from utils.cli import ArgumentParser, batch_bar, run
+from utils.cli import ArgumentParser, progress_bar, run
 from utils.errors import Interrupted, UserError
 from utils.interrupt import InterruptHandler
 from utils.logger import get_logger, log_to_file, setup_logging
@@ -112,7 +112,7 @@ def report(folder: RunFolder, cfg: CfgNode) -> None:
     """Writes the report on the training, with its best weights on the validation set."""
     from engine.build_report import report_on_training
 
-    log.info("report: %s", report_on_training(folder, cfg, batch_bar))
+    log.info("report: %s", report_on_training(folder, cfg, progress_bar))
 
 
 if __name__ == "__main__":

@@ -23,7 +23,6 @@ from utils.logger import get_logger
 
 _PATIENCE = 5.0  # seconds that the exit after a signal may take
 T = TypeVar("T")
-B = TypeVar("B", bound=Sized)
 
 
 class ArgumentParser(argparse.ArgumentParser):
@@ -113,16 +112,11 @@ def print_table(rows: Sequence[Sequence[str]]) -> None:
     print()
 
 
-def progress_bar(items: Iterable[T], total: int, size: Callable[[T], int] = lambda item: 1) -> Iterator[T]:
-    """Yields the items under a bar of `total` images, each item counting `size(item)`; no bar without a terminal."""
+def progress_bar(items: Iterable[T], total: int) -> Iterator[T]:
+    """Yields images, or batches of them, under a bar of `total` images; no bar without a terminal."""
     from tqdm import tqdm
 
     with tqdm(total=total, unit="img", unit_scale=True, dynamic_ncols=True, leave=False, disable=None) as bar:
         for item in items:
             yield item
-            bar.update(size(item))
-
-
-def batch_bar(batches: Iterable[B], total: int) -> Iterator[B]:
-    """Yields batches under a bar of `total` images."""
-    return progress_bar(batches, total, len)
+            bar.update(len(item) if isinstance(item, Sized) else 1)
