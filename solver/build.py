@@ -1,7 +1,6 @@
 """cfg -> optimizer and schedule."""
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch import nn
@@ -46,12 +45,7 @@ def base_lr(cfg: CfgNode) -> float:
 
 
 def build_schedule(cfg: CfgNode, optimizer: torch.optim.Optimizer, steps_per_epoch: int) -> Schedule:
-    """Returns the learning-rate schedule of an optimizer. Raises UserError like `schedule_factor`."""
-    return Schedule(optimizer, schedule_factor(cfg, steps_per_epoch), cfg.SOLVER.MAX_EPOCHS * steps_per_epoch)
-
-
-def schedule_factor(cfg: CfgNode, steps_per_epoch: int) -> Callable[[int], float]:
-    """Returns the factor on BASE_LR as a function of the step, warm-up included.
+    """Returns the learning-rate schedule of an optimizer, warm-up included.
 
     Lengths are epochs in the configuration and steps from here on. Raises UserError for an unknown schedule,
     invalid arguments, or a factor that is negative or not finite.
@@ -69,4 +63,4 @@ def schedule_factor(cfg: CfgNode, steps_per_epoch: int) -> Callable[[int], float
         return schedule(step - warmup_steps, total_steps - warmup_steps, **arguments)
 
     check_factor(factor, total_steps, key)
-    return factor
+    return Schedule(optimizer, factor, total_steps)

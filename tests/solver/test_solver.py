@@ -10,7 +10,7 @@ from torch.optim import lr_scheduler as theirs
 from config import CfgNode, load_config
 from config.defaults import default_config
 from modeling.build import build_input_spec, build_model
-from solver.build import base_lr, build_optimizer, build_schedule, schedule_factor
+from solver.build import base_lr, build_optimizer, build_schedule
 from solver.groups import learning_rates, parameter_groups
 from solver.registry import SCHEDULES, Steps
 from utils.contracts import Schedule
@@ -148,10 +148,10 @@ def test_any_schedule_stays_between_0_and_1(data, name, steps, epochs, warmup):
     cfg = default_config()
     cfg.SOLVER.SCHEDULER = CfgNode({"NAME": name, "WARMUP_EPOCHS": warmup, **data.draw(VALUES[name])})
     cfg.SOLVER.MAX_EPOCHS = epochs
-    factor = schedule_factor(cfg, steps)
+    factor = build_schedule(cfg, sgd(), steps).factor
     curve = [factor(step) for step in range(epochs * steps)]
     assert all(0 <= value <= 1 + 1e-12 for value in curve)
-    again = schedule_factor(cfg, steps)
+    again = build_schedule(cfg, sgd(), steps).factor
     assert [again(step) for step in reversed(range(epochs * steps))] == curve[::-1]
 
 
