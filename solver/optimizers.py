@@ -16,10 +16,10 @@ _LOOKAHEAD = "timm/lookahead_"
 Factory = Callable[..., Optimizer]
 
 _UNSUITABLE = {
+    "Optimizer": "it is the base class of the others",
     "LBFGS": "it needs several evaluations of the loss per step",
     "SparseAdam": "it takes sparse gradients only",
     "Rprop": "it needs the gradient of the whole training set",
-    "Muon": "it takes matrices only, and convolutions are not; timm/muon takes both",
     "timm/adahessian": "it needs second derivatives",
     **dict.fromkeys(("timm/kron", "timm/kronc", "timm/kronw"), "it needs a C++ compiler"),
 }
@@ -62,37 +62,30 @@ def make_optimizer(
 def find_optimizer(name: str) -> Factory:
     """Returns the class of that name, without Lookahead, with the defaults of its library. Raises UserError."""
     name = name.replace(_LOOKAHEAD, "timm/", 1)
-    library = "timm" if name.startswith("timm/") else "torch.optim"
-    classes = _timm_classes() if library == "timm" else _torch_classes()
-    packages = {n: f"it needs the package {c.split('.')[0]}" for n, c in classes.items() if isinstance(c, str)}
-    unsuitable = _UNSUITABLE | packages
-    if name in classes.keys() & unsuitable.keys():
-        raise UserError(f"{_KEY}.NAME: {name} cannot be used here: {unsuitable[name]}; use SGD or AdamW")
+    if name in _UNSUITABLE:
+        raise UserError(f"{_KEY}.NAME: {name} cannot be used here: {_UNSUITABLE[name]}; use SGD or AdamW")
+    is_timm = name.startswith("timm/")
+    torchs = {n: c for n, c in vars(torch.optim).items() if isinstance(c, type) and issubclass(c, Optimizer)}
+    classes = _timm_classes() if is_timm else torchs
     if name not in classes:
-        others = "" if library == "timm" else " (those of timm are timm/NAME)"
-        nearest = did_you_mean(name, classes.keys() - unsuitable.keys())
-        raise UserError(f"{_KEY}.NAME '{name}': no such optimizer in {library}{others}; {nearest}")
-    factory = classes[name]
-    assert not isinstance(factory, str)
-    if library == "torch.optim":
-        return factory
-    from timm.optim import get_optimizer_info
-
-    info = get_optimizer_info(name.removeprefix("timm/"))
-    momentum = {"momentum": 0.9} if info.has_momentum else {}  # the default of timm's own factory
-    return partial(factory, **momentum, **(info.defaults or {}))
+        library = "timm" if is_timm else "torch.optim (those of timm are timm/NAME)"
+        nearest = did_you_mean(name, classes.keys() - _UNSUITABLE.keys())
+        raise UserError(f"{_KEY}.NAME '{name}': no such optimizer in {library}; {nearest}")
+    return classes[name]
 
 
-def _torch_classes() -> dict[str, Factory | str]:
-    members = inspect.getmembers(torch.optim, inspect.isclass)
-    return {name: cls for name, cls in members if issubclass(cls, Optimizer) and cls is not Optimizer}
-
-
-def _timm_classes() -> dict[str, Factory | str]:
-    """Returns timm's optimizers by name; classes of other packages are strings."""
+def _timm_classes() -> dict[str, Factory]:
+    """Returns timm's optimizers by name, with the defaults of its own factory; none that need another package."""
     from timm.optim import get_optimizer_info, list_optimizers
 
-    return {f"timm/{name}": get_optimizer_info(name).opt_class for name in map(str, list_optimizers())}
+    found: dict[str, Factory] = {}
+    for name in map(str, list_optimizers()):
+        info = get_optimizer_info(name)
+        if not isinstance(info.opt_class, str):
+            factory: Factory = info.opt_class
+            momentum = {"momentum": 0.9} if info.has_momentum else {}
+            found[f"timm/{name}"] = partial(factory, **momentum, **(info.defaults or {}))
+    return found
 
 
 def add_lookahead(optimizer: Optimizer, alpha: float = 0.5, k: int = 6) -> None:
