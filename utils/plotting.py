@@ -73,15 +73,6 @@ def learning_curves(curves: Mapping[str, Mapping[str, Curve]], chosen: float | N
 
 
 @_style()
-def learning_rate(epochs: Sequence[float], rates: Sequence[float]) -> Figure:
-    """Learning rates (n,) over epochs (n,)."""
-    figure, axes = _axes(xlabel="epoch", ylabel="learning rate")
-    axes.plot(epochs, rates)
-    axes.grid(alpha=0.3)
-    return figure
-
-
-@_style()
 def confusion_matrix(counts: np.ndarray, classes: Sequence[str]) -> Figure:
     """Confusion matrix (classes, classes), rows the true classes: images as numbers, shares of a row as colours."""
     title = "images; colour: share of the true class"
@@ -146,7 +137,7 @@ def scatter(targets: np.ndarray, predictions: np.ndarray, name: str) -> Figure:
     return figure
 
 
-def _axes(height: float = _HEIGHT, **labels: str) -> tuple[Figure, Axes]:
+def _axes(height: float, **labels: str) -> tuple[Figure, Axes]:
     figure = _Figure(figsize=(_WIDTH, height))
     return figure, figure.add_subplot(**labels)
 

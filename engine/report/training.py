@@ -28,7 +28,7 @@ def read_history(path: Path) -> list[Record]:
 
 
 def training_images(history: Sequence[Record], chosen: float | None) -> list[Image]:
-    """Returns the learning curves and the learning rate; `chosen` is the epoch of the best weights."""
+    """Returns the learning curves, the rate below them; `chosen` is the epoch of the best weights."""
     from utils import plotting
 
     epochs = [record for record in history if record["kind"] == "epoch"]
@@ -39,14 +39,12 @@ def training_images(history: Sequence[Record], chosen: float | None) -> list[Ima
         known = {r["epoch"]: math.nan if r[name] is None else r[name] for r in epochs if name in r}
         panel = curves.setdefault("loss" if metric == "loss" else "metrics", {})
         panel[f"{split} {metric}"] = list(known), list(known.values())
-    images = []
-    if curves:
-        data = plotting.render(plotting.learning_curves(curves, chosen))
-        images.append(Image("Learning curves; the chosen epoch is dotted", data))
     if len(steps) > 1:
-        figure = plotting.learning_rate([r["epoch"] for r in steps], [r["lr"] for r in steps])
-        images.append(Image("Learning rate", plotting.render(figure)))
-    return images
+        curves["learning rate"] = {"lr": ([r["epoch"] for r in steps], [r["lr"] for r in steps])}
+    if not curves:
+        return []
+    data = plotting.render(plotting.learning_curves(curves, chosen))
+    return [Image("Learning curves; the chosen epoch is dotted", data)]
 
 
 def run_metadata(run: RunFolder | None, history: Sequence[Record]) -> dict[str, str]:

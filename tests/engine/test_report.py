@@ -12,6 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from engine.build_inference import task_metrics
 from engine.inference import SplitResult
@@ -122,7 +123,7 @@ def test_the_page_holds_all_of_it(folder):
 def test_the_index_leads_to_all_reports(folder):
     page = Tags((folder.parent / "index.html").read_text(encoding="utf-8"))
     assert page.links == ["test/index.html"] and "A: {b: '<c>'}" in page.text
-    assert page.captions == ["Learning curves; the chosen epoch is dotted", "Learning rate"]
+    assert page.captions == ["Learning curves; the chosen epoch is dotted"]
 
 
 def test_numbers_as_files(folder):
@@ -257,5 +258,13 @@ def test_an_empty_page_is_a_page():
 
 
 def test_the_chosen_epoch_is_marked():
-    (marked, rate), (plain, same) = training_images(history(), 2), training_images(history(), None)
-    assert marked.data != plain.data and rate == same
+    (marked,), (plain,) = training_images(history(), 2), training_images(history(), None)
+    assert marked.data != plain.data
+
+
+def test_the_learning_rate_is_below_the_curves(monkeypatch):
+    drawn = []
+    monkeypatch.setattr("utils.plotting.learning_curves", lambda curves, chosen: drawn.append(curves) or Figure())
+    training_images(history(), 2)
+    ((*_, (title, named)),) = (curves.items() for curves in drawn)
+    assert (title, named) == ("learning rate", {"lr": ([0.5, 1.0, 1.5, 2.0, 2.5], [0.1 / e for e in range(1, 6)])})

@@ -25,7 +25,7 @@ TOY = [
     "LOG.PERIOD",
     "2",
 ]
-TRAINING = ["Learning curves; the chosen epoch is dotted", "Learning rate"]
+TRAINING = ["Learning curves; the chosen epoch is dotted"]
 RESULTS = ["Confusion matrix", "Reliability diagram: accuracy by confidence", "Precision-recall curves"]
 
 

@@ -14,7 +14,7 @@ CLASSES = ["cat", "dog", "图片 of $x$"]
 
 
 def test_a_figure_is_encoded():
-    figure = plotting.learning_rate([0, 1, 2], [0.1, 0.2, 0.1])
+    figure = plotting.learning_curves({"loss": {"train": ([0, 1, 2], [0.1, 0.2, 0.1])}}, 1)
     assert plotting.render(figure).startswith(PNG)
 
 
@@ -27,7 +27,7 @@ def test_the_style_is_the_same_whoever_draws_and_ends_with_the_figure():
         plotting.render(figure)
     (axes,) = figure.axes
     assert {label.get_fontsize() for label in axes.get_xticklabels()} == {9}
-    curve = plotting.learning_rate(range(9), range(9))
+    curve = plotting.learning_curves({"learning rate": {"lr": (range(9), range(9))}}, None)
     FigureCanvasAgg(curve).draw()
     (axes,) = curve.axes
     assert {label.get_fontsize() for label in axes.get_xticklabels()} == {9}
