@@ -73,7 +73,7 @@ def test_slow_decoding_of_files_some_of_which_are_corrupt(measured, monkeypatch,
         (tmp_path / "photos" / name).mkdir(parents=True, exist_ok=True)
         cv2.imwrite(str(tmp_path / f"photos/{name}/{i}.png"), np.full((20, 20, 3), 9 * i, np.uint8))
     (tmp_path / "photos/a/3.png").write_bytes(b"broken")
-    slow_down(monkeypatch, EncodedImage, "read", 0.02)
+    slow_down(monkeypatch, EncodedImage, "read", 0.05)
     keys = "DATASETS.NAME image_folder DATASETS.ROOT photos DATASETS.ON_ERROR skip DATASETS.MAX_SKIPPED 0.5"
     figures = measured(*keys.split(), "INPUT.SIZE", "[8,8]", "INPUT.TRAIN_TRANSFORMS", "[{RandomResizedCrop: {}}]")
     assert figures["decoding"] < 50 and figures["waiting"] > 50
