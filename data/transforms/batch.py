@@ -21,7 +21,7 @@ class MixUp:
         self.alpha = alpha
 
     def __call__(self, images: torch.Tensor, targets: torch.Tensor, rng: np.random.Generator) -> Mixed:
-        share, partners = rng.beta(self.alpha, self.alpha), _partners(images, rng)
+        share, partners = rng.beta(self.alpha, self.alpha), _partners(images)
         return _blend(images.float(), partners, share), _blend_targets(targets, partners, share)
 
 
@@ -39,15 +39,16 @@ class CutMix(MixUp):
         height, width = images.shape[2:]
         side = math.sqrt(1 - rng.beta(self.alpha, self.alpha))  # of the box, relative to the image
         rows, columns = _span(height, side, rng), _span(width, side, rng)
-        partners = _partners(images, rng)
+        partners = _partners(images)
         images = images.clone()
         images[:, :, rows, columns] = images[partners][:, :, rows, columns]
         pasted = (rows.stop - rows.start) * (columns.stop - columns.start) / (height * width)
         return images, _blend_targets(targets, partners, 1 - pasted)
 
 
-def _partners(images: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
-    return torch.from_numpy(rng.permutation(len(images))).to(images.device)
+def _partners(images: torch.Tensor) -> torch.Tensor:
+    """Neighbours of the shuffled order, 2i and 2i + 1, which one process reads; a last one without is its own."""
+    return (torch.arange(len(images), device=images.device) ^ 1).clamp(max=len(images) - 1)
 
 
 def _blend(values: torch.Tensor, partners: torch.Tensor, share: float) -> torch.Tensor:
