@@ -8,11 +8,11 @@ PY := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-models test-workers test-leaves test-odd test-defaults bench lint format
-test test-leaves test-odd test-defaults: export OMP_NUM_THREADS = 1
+.PHONY: help install demo test test-models test-workers test-processes test-leaves test-odd test-defaults bench lint format
+test test-processes test-leaves test-odd test-defaults: export OMP_NUM_THREADS = 1
 
 help: ## print this list
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-13s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-14s %s\n", $$1, $$2}'
 
 install: $(INSTALLED) ## create the virtual environment and install what the project needs
 
@@ -44,6 +44,9 @@ test-workers: $(INSTALLED) ## read the same pixels with every kind and number of
 
 test-leaves: $(INSTALLED) ## delete every leaf in turn: all else imports, trains and collects its tests
 	$(PY) -m pytest -n $(JOBS) --dist worksteal tests/batteries/leaves.py
+
+test-processes: $(INSTALLED) ## train in 2 and 3 processes under torchrun, which are stopped, killed and resumed
+	$(PY) -m pytest tests/batteries/processes.py
 
 test-odd: $(INSTALLED) ## stop trainings and tools in whatever can block: they end, and resume exactly
 	$(PY) -m pytest -n $(JOBS) --dist worksteal tests/batteries/odd.py

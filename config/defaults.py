@@ -40,6 +40,8 @@ def default_config() -> CfgNode:
     c.MODEL.NUM_CLASSES = 0
     # Compile the network with torch.compile: slow to start, then faster on most GPUs.
     c.MODEL.COMPILE = False
+    # Batch norm over the images of all processes, on GPUs.
+    c.MODEL.SYNC_BN = False
     # Device: cpu, cuda, cuda:1, mps, or auto: the fastest available.
     c.MODEL.DEVICE = "auto"
 

@@ -18,6 +18,7 @@ from data.splits import SplitOptions, Splits, divide, is_column
 from data.subset import class_gap
 from data.transforms.arguments import try_out
 from data.workers import choose_workers
+from utils import distributed
 from utils.contracts import Dataset, Entry, InputSpec, SplitRecord, Transform, output_names
 from utils.errors import UserError
 from utils.logger import get_logger
@@ -99,6 +100,7 @@ def _build_loader(cfg: CfgNode, reader: SampleReader, batch_size: int, device: t
     loading = cfg.DATALOADER
     workers = loading.NUM_WORKERS, loading.WORKER_KIND, loading.PREFETCH
     found = choose_workers(reader, batch_size, *workers, loading.RESIDENT_MIB * 2**20, device.type == "cuda")
+    order |= {"rank": distributed.rank(), "world_size": distributed.world_size()}
     return Loader(*found, batch_size, device, cfg.DATASETS.MAX_SKIPPED, **order)
 
 

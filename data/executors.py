@@ -55,7 +55,7 @@ def on_device(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]
         with torch.cuda.stream(side):
             moved = batch.pin_memory().to(device)
         main.wait_stream(side)
-        for tensor in (tensor for tensor in vars(moved).values() if tensor is not None):
+        for tensor in moved.tensors.values():
             tensor.record_stream(main)
         yield moved
         side.synchronize()

@@ -1,9 +1,10 @@
 """Batches of one split: order x reader x executor."""
 
+import itertools
 import math
 from collections.abc import Iterable, Iterator
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ import torch
 from data.executors import Poll, on_device
 from data.image_io import to_pixels
 from data.reading import ReadResult, SampleReader
-from data.samplers import batches_of_keys, epoch_order, usable_samples
+from data.samplers import Keys, batches_of_keys, epoch_order, usable_samples
 from data.workers import Executor
 from utils.contracts import Batch, Dataset
 from utils.drawing import visible
@@ -27,7 +28,8 @@ class Loader:
 
     With `shuffle`, for training, the order is a function of (seed, epoch), and a last batch of one sample is omitted;
     with `draw_weights` (n,) it draws n samples in proportion to them. A sample's augmentation is a function of (seed,
-    epoch, position). More corrupt images than `max_broken`, a share of the data set, end an epoch.
+    epoch, position). Of `world_size` processes, number `rank` reads its part of each training batch, and every
+    `world_size`-th batch otherwise. More corrupt images than `max_broken`, a share of the data set, end an epoch.
     """
 
     reader: SampleReader
@@ -37,6 +39,8 @@ class Loader:
     max_broken: float = 0.0
     shuffle: bool = False
     draw_weights: np.ndarray | None = None
+    rank: int = 0
+    world_size: int = 1
     broken: dict[int, str] = field(default_factory=dict)  # index -> reason, of the corrupt images found so far
 
     @property
@@ -63,16 +67,24 @@ class Loader:
         if self.shuffle:
             order = epoch_order(len(self.dataset), self.reader.seed, epoch, self.draw_weights)[: self.num_samples]
         keys = batches_of_keys(order, self.batch_size, epoch, start)
-        with closing(self.executor.run(self.reader, keys, poll)) as results:
-            yield from on_device(self._checked(results), self.device)
+        if self.world_size > 1:
+            keys, poll = self._own(keys), lambda: None  # processes stop together, and not while one waits for data
+        keys, read = itertools.tee(keys)
+        with closing(self.executor.run(self.reader, read, poll)) as results:
+            yield from on_device(self._checked(keys, results), self.device)
 
-    def _checked(self, results: Iterable[ReadResult]) -> Iterator[Batch]:
-        for result in results:
+    def _own(self, keys: Iterator[Keys]) -> Iterator[Keys]:
+        if self.shuffle:
+            return (batch_keys.part(self.rank, self.world_size) for batch_keys in keys)
+        return itertools.islice(keys, self.rank, None, self.world_size)
+
+    def _checked(self, keys: Iterable[Keys], results: Iterable[ReadResult]) -> Iterator[Batch]:
+        for result, batch_keys in zip(results, keys, strict=False):  # an error is the last result
             self._record(result.broken)
             if result.error is not None:
                 raise result.error
             if result.batch is not None:
-                yield result.batch
+                yield result.batch if batch_keys.share == 1 else replace(result.batch, share=batch_keys.share)
 
     def image(self, index: int) -> np.ndarray:
         """A sample before its transforms, for display: uint8 (H, W, 1 or 3), RGB; of more channels the first three."""

@@ -125,7 +125,7 @@ class Processes:
             if reply_run != run:  # of an earlier run, which was left
                 continue
             if columns:
-                tensors = {name: torch.from_numpy(column) for name, column in columns.items()}
+                tensors: dict[str, Any] = {name: torch.from_numpy(column) for name, column in columns.items()}
                 images = torch.from_numpy(worker.slots[slot, : len(tensors["indices"])])
                 result.batch = Batch(images.permute(0, 3, 1, 2), **tensors)  # (N, H, W, C) -> (N, C, H, W)
             if frames:
@@ -175,8 +175,8 @@ def _work(reader: SampleReader, connection: Connection, memory: Any, shape: tupl
     while True:
         run, slot, keys = tasks.get()
         result = reader.read(keys, slots[slot])
-        tensors = vars(result.batch).items() if result.batch is not None else ()
-        columns = {name: t.numpy() for name, t in tensors if name != "images" and t is not None}
+        tensors = result.batch.tensors.items() if result.batch is not None else ()
+        columns = {name: tensor.numpy() for name, tensor in tensors if name != "images"}
         result.batch = None
         cause = result.error.__cause__ if isinstance(result.error, UserCodeError) else None
         frames = "".join(traceback.format_exception(cause)) if cause else ""

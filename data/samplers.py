@@ -29,12 +29,27 @@ def stream(use: str, seed: int, *numbers: int) -> np.random.Generator:
 class Keys:
     """The samples of a batch to read, `indices` int64 (n,), and what their augmentation depends on beside the seed.
 
-    `position` is the first one's place in the epoch's sequence: a sample drawn twice is augmented differently.
+    `position` is the first one's place in the epoch's sequence: a sample drawn twice is augmented differently. `share`
+    is `Batch.share`.
     """
 
     indices: np.ndarray
     epoch: int
     position: int
+    share: float = 1.0
+
+    def part(self, rank: int, world_size: int) -> "Keys":
+        """Returns what process `rank` reads of a training batch.
+
+        Neighbours, the samples 2i and 2i + 1, stay together for MixUp, and no part is a single sample, which batch norm
+        cannot be trained with. Where nothing is left, the first samples are read again, with a share of 0.
+        """
+        count = len(self.indices)
+        edges = [2 * -(-(count // 2) * number // world_size) for number in (rank, rank + 1)]
+        start, stop = (edge if edge < 2 * (count // 2) else count for edge in edges)
+        share = (stop - start) * world_size / count
+        start, stop = (start, stop) if share else (0, 2)
+        return Keys(self.indices[start:stop], self.epoch, self.position + start, share)
 
 
 class Row:

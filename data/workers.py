@@ -12,6 +12,7 @@ from data.executors import Threads
 from data.processes import Processes
 from data.reading import SampleReader, resident
 from data.samplers import batches_of_keys
+from utils.distributed import on_this_machine
 from utils.errors import UserError
 from utils.logger import get_logger
 
@@ -28,7 +29,7 @@ def choose_workers(
     `thread_safe`, else processes. Threads keep a data set of at most `memory` bytes in memory. Raises UserError for
     threads that are not safe, and as `check_sizes`.
     """
-    count = usable_cpus() if workers == "auto" else int(workers)
+    count = max(usable_cpus() // on_this_machine(), 1) if workers == "auto" else int(workers)
     unsafe = [thing for thing in (reader.dataset, *reader.transforms) if not getattr(thing, "thread_safe", False)]
     if kind == "threads" and unsafe:
         found = f"{type(unsafe[0]).__name__} is not thread_safe"

@@ -47,6 +47,7 @@ from modeling.head import find_head
 from modeling.losses import balanced_weights
 from solver.build import build_optimizer, build_schedule
 from utils.contracts import Dataset, output_names, targets_of
+from utils.distributed import is_main, rank, world_size
 from utils.errors import UserError, did_you_mean
 from utils.logger import get_logger
 from utils.provenance import write_run_files
@@ -80,6 +81,7 @@ def build_trainer(
     # 3. The step: optimizer, schedule, precision, moving average.
     device = torch.device(resolved.device)
     train_loader = build_train_loader(cfg, train_set, resolved.input, device, task.spatial_targets)
+    _check_parts(cfg.SOLVER.BATCH_SIZE, cfg.SOLVER.MICRO_BATCHES)
     step, head = _build_step(cfg, task, resolved, len(train_loader))
     # 4. The hooks, and the trainer that calls them.
     mix = build_batch_transforms(cfg, resolved.num_outputs)
@@ -93,13 +95,25 @@ def build_trainer(
     ]
     trainer = Trainer(step, train_loader, device, cfg.SOLVER.MAX_EPOCHS, mix, hooks, poll)
     # 5. The state of a checkpoint.
+    if not is_main():
+        seed_everything(cfg.SEED + rank())  # dropout of other images is another one
     if checkpoint is not None:
         _log_device_changes(resolved, checkpoint.resolved)
         trainer.load_state_dict(continued_state(checkpoint, changes, len(train_loader), bool(cfg.SOLVER.EMA)))
-    held_out = sample_names(val_set) if val_set is not None else []
-    write_run_files(run, cfg.dump(), dump_overrides(cfg), resolved.to_yaml(), resolved.device, splits.record, held_out)
+    if is_main():
+        held_out = sample_names(val_set) if val_set is not None else []
+        texts = cfg.dump(), dump_overrides(cfg), resolved.to_yaml()
+        write_run_files(run, *texts, resolved.device, splits.record, held_out)
     _log_summary(cfg, trainer, resolved, val_set)
     return trainer
+
+
+def _check_parts(batch_size: int, micro_batches: int) -> None:
+    """Raises UserError for a batch that several processes cannot share evenly."""
+    processes = world_size()
+    if processes > 1 and batch_size % (processes * micro_batches):
+        parts = f"{processes} processes x SOLVER.MICRO_BATCHES {micro_batches}"
+        raise UserError(f"SOLVER.BATCH_SIZE {batch_size}: not a multiple of {parts}; set it to one")
 
 
 def _check_continuation(
@@ -159,6 +173,10 @@ def _build_task(cfg: CfgNode, resolved: Resolved, is_new: bool) -> tuple[Task, R
     bf16 = cpu_bf16_support(task.model, task.normalize, resolved.input) if on_cpu else "good"
     if is_new:
         load_initial_weights(cfg, task.model, resolved.input, resolved.names)
+    if cfg.MODEL.SYNC_BN and world_size() > 1:
+        if device.type != "cuda":
+            raise UserError(f"MODEL.SYNC_BN: torch has it for GPUs alone, this is {device.type}; set it to false")
+        task.model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(task.model)
     to_device(task, device)
     amp = resolve_amp(cfg.SOLVER.AMP, device, bf16)
     return task, dataclasses.replace(resolved, device=str(device), amp=amp)

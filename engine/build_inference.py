@@ -17,6 +17,7 @@ from engine.registry import METRICS
 from engine.tasks.base import Metrics, Task, find_task, task_family
 from modeling.build import build_criterion, build_input_spec, build_model, build_normalize, loss_task
 from utils.contracts import InputSpec
+from utils.distributed import local_gpu
 from utils.errors import UserError, did_you_mean
 from utils.labels import nfc
 from utils.registry import call
@@ -146,6 +147,8 @@ def resolve_device(name: str) -> torch.device:
     """Returns MODEL.DEVICE as a device that is available. Raises UserError for one that is not."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    if name == "cuda":
+        name = local_gpu()
     try:
         device = torch.device(name)
         torch.zeros(1, device=device).item()

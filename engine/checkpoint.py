@@ -14,6 +14,7 @@ import yaml
 
 from utils.atomic_file import atomic_write, check_archive
 from utils.contracts import InputSpec, SplitRecord
+from utils.distributed import gather, rank, world_size
 from utils.errors import UserError, one_line
 from utils.labels import nfc
 from utils.logger import get_logger
@@ -245,23 +246,34 @@ class RngState:
 
     def state_dict(self) -> State:
         kind, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)
-        return {
+        own = {
             "python": random.getstate(),
             "numpy": [kind, torch.from_numpy(np.asarray(keys).astype(np.int64)), position, has_gauss, gauss],
             "torch": torch.get_rng_state(),
-            "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+            "cuda": [torch.cuda.get_rng_state(device) for device in _gpus()],
         }
+        return {**own, "others": gather(own)[1:]}
 
     def load_state_dict(self, state: State) -> None:
-        """Restores a state. GPUs that were not there when it was saved keep their own."""
+        """Restores a state. GPUs and processes that were not there when it was saved keep their own."""
+        states = [state, *state.get("others", ())]
+        if rank() >= len(states):
+            return
+        state = states[rank()]
         version, internal, gauss = state["python"]
         random.setstate((version, tuple(internal), gauss))
         kind, keys, *rest = state["numpy"]
         np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
         torch.set_rng_state(state["torch"])
-        if torch.cuda.is_available():
-            for device, cuda_state in enumerate(state["cuda"][: torch.cuda.device_count()]):
-                torch.cuda.set_rng_state(cuda_state, device)
+        for device, cuda_state in zip(_gpus(), state["cuda"], strict=False):
+            torch.cuda.set_rng_state(cuda_state, device)
+
+
+def _gpus() -> list[int]:
+    """The GPUs that this process uses."""
+    if not torch.cuda.is_available():
+        return []
+    return list(range(torch.cuda.device_count())) if world_size() == 1 else [torch.cuda.current_device()]
 
 
 def seed_everything(seed: int) -> None:

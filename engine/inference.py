@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 from engine.predictions import Predictions
-from engine.tasks.base import Metrics, Task
+from engine.tasks.base import Evaluator, Metrics, Task
 from utils.contracts import Batch, Dataset, Loader
+from utils.distributed import all_sum, from_main, is_main, world_size
 from utils.errors import UserError
 
 Watch = Callable[[Iterable[Batch], int], Iterable[Batch]]  # wraps batches of so many samples in all, to show progress
@@ -50,13 +51,22 @@ def evaluate(
     """
     task.eval()
     evaluator = task.evaluator(metrics)
+    own = type(evaluator)
+    if world_size() > 1 and own.add is not Evaluator.add and own.gather is Evaluator.gather:
+        raise UserError(f"{own.__name__}: define gather, which collects what several processes have added")
+    polls = -(-len(loader) // world_size())  # the same in all processes
     for batch in watch(loader.batches(poll=poll), len(loader.dataset)):
         poll()
+        polls -= 1
         with torch.inference_mode():
             evaluator.add(task(batch))
-    scores = {name: _number(value, f"TEST.METRICS {name}") for name, value in evaluator.result().items()}
-    found = scores, evaluator.predictions(), task.names
-    return SplitResult(task.name, split, *found, loader.dataset, loader.image, evaluator.count, len(loader.broken))
+    for _ in range(polls):
+        poll()
+    evaluator.gather()
+    counts = all_sum(np.array([evaluator.count if is_main() else 0, len(loader.broken)]))
+    scores = from_main(lambda: {key: _number(v, f"TEST.METRICS {key}") for key, v in evaluator.result().items()})
+    found = scores, evaluator.predictions() if is_main() else None, task.names
+    return SplitResult(task.name, split, *found, loader.dataset, loader.image, *map(int, counts))
 
 
 def _number(value: Any, key: str) -> float:

@@ -14,6 +14,7 @@ from engine.inference import SplitResult
 from engine.steps.standard import StandardStep
 from engine.tasks.base import StepResult
 from utils.contracts import Batch, Loader
+from utils.distributed import SharedPoll, from_main, is_main
 
 if TYPE_CHECKING:
     from engine.hooks.base import Hook
@@ -68,6 +69,8 @@ class Trainer:
         self.last_record: dict[str, float | str] = {}  # the newest record of the training log
         self.data_seconds = 0.0  # time this process has waited for batches
         self.train_step.after_backward = lambda: self._call("after_backward")
+        self._own_poll, self.poll = self.poll, SharedPoll(self.poll)
+        self.is_main = is_main()  # whether this process calls the hooks that are `main_only`
 
     def train(self) -> None:
         """Runs the loop, which shows the order in which hooks are called."""
@@ -75,7 +78,7 @@ class Trainer:
             cleanup.callback(self.train_loader.close)
             opened: list[Hook] = []
             try:
-                for hook in self.hooks:
+                for hook in self._called_hooks():
                     opened.append(hook)
                     cleanup.callback(hook.after_train, self)
                     hook.before_train(self)
@@ -93,12 +96,13 @@ class Trainer:
                     self.at_step_boundary = False
                     self.progress.epoch, self.progress.samples_seen = self.epoch + 1, 0
                     self._call("after_epoch")
+                    self.progress.stop_reason = from_main(lambda: self.progress.stop_reason)
                     self.at_step_boundary = True
                     self.poll()
             except BaseException as error:
                 for hook in opened:
                     hook.on_failure(self, error)
-                self.poll()  # a reader process may have died of the signal that is to stop us
+                self._own_poll()  # a reader process may have died of the signal that is to stop us
                 raise
 
     def run_step(self, batch: Batch) -> None:
@@ -107,7 +111,8 @@ class Trainer:
         mixed = batch if mix is None else mix(batch, self.epoch, self.progress.samples_seen)
         self.is_mixed = mixed is not batch
         self.result = self.train_step(mixed)
-        self.progress.samples_seen += len(batch)
+        next_batch = self.progress.samples_seen + self.train_loader.batch_size
+        self.progress.samples_seen = min(next_batch, self.train_loader.num_samples)
         self.progress.step += self.result.updated
 
     @property
@@ -178,8 +183,11 @@ class Trainer:
             yield batch
 
     def _call(self, name: str) -> None:
-        for hook in self.hooks:
+        for hook in self._called_hooks():
             getattr(hook, name)(self)
+
+    def _called_hooks(self) -> list["Hook"]:
+        return self.hooks if self.is_main else [hook for hook in self.hooks if not hook.main_only]
 
 
 def _by_name(hooks: Sequence["Hook"]) -> dict[str, "Hook"]:

@@ -20,7 +20,6 @@ from utils.run_folder import RunFolder, create_run, open_run
 
 if TYPE_CHECKING:
     from engine.checkpoint import Checkpoint
-    from engine.trainer import Trainer
 
 log = get_logger("train")
 
@@ -30,29 +29,13 @@ def main(argv: Sequence[str]) -> None:
     if args.print_config:
         print(dump_marked(cfg), end="")
         return
-    setup_logging(cfg.LOG.LEVEL)
     with InterruptHandler() as interrupt:
-        from engine.build import build_trainer
+        from utils.distributed import connected, launch_rank
 
-        folder, checkpoint = choose_run(args, cfg)
-        log_to_file(folder.log, cfg.LOG.DAILY)
-        if checkpoint is None:
-            log.info("starting a new run in %s", folder)
-        elif checkpoint.epoch >= cfg.SOLVER.MAX_EPOCHS:
-            log.info("%s is complete: nothing to train", folder)
-            if cfg.TEST.REPORT and not (folder.report / "index.html").exists():
-                report(folder, cfg)  # the process was stopped before its report
-            return
-        else:
-            log.info("resuming %s from epoch %d, step %d", folder, checkpoint.epoch, checkpoint.step)
-        try:
-            trainer = build_trainer(cfg, folder, checkpoint, args.allow_change, interrupt.poll)
-        except (UserError, Interrupted):
-            if checkpoint is None and not args.run_dir:
-                shutil.rmtree(folder.path, ignore_errors=True)  # a run that never began
-            raise
-        train(trainer, folder, interrupt)
-        if cfg.TEST.REPORT:
+        setup_logging(cfg.LOG.LEVEL if launch_rank() == 0 else "WARNING")
+        with connected(cfg.MODEL.DEVICE):
+            folder, is_reported = train(args, cfg, interrupt)
+        if cfg.TEST.REPORT and launch_rank() == 0 and not is_reported:
             report(folder, cfg)
 
 
@@ -95,17 +78,37 @@ def choose_run(args: Namespace, cfg: CfgNode) -> "tuple[RunFolder, Checkpoint | 
     return open_run(folder), None
 
 
-def train(trainer: "Trainer", folder: RunFolder, interrupt: InterruptHandler) -> None:
-    """Trains, and logs how it ended and what to do next."""
+def train(args: Namespace, cfg: CfgNode, interrupt: InterruptHandler) -> tuple[RunFolder, bool]:
+    """Trains, unless nothing is left to do. Returns the run, and whether its report has been written."""
+    from engine.build import build_trainer
+    from utils.distributed import from_main, is_main, launcher
+
+    folder, checkpoint = from_main(lambda: choose_run(args, cfg))
+    if is_main():
+        log_to_file(folder.log, cfg.LOG.DAILY)
+    if checkpoint is None:
+        log.info("starting a new run in %s", folder)
+    elif checkpoint.epoch >= cfg.SOLVER.MAX_EPOCHS:
+        log.info("%s is complete: nothing to train", folder)
+        return folder, (folder.report / "index.html").exists()  # not if the process was stopped before
+    else:
+        log.info("resuming %s from epoch %d, step %d", folder, checkpoint.epoch, checkpoint.step)
+    try:
+        trainer = build_trainer(cfg, folder, checkpoint, args.allow_change, interrupt.poll)
+    except (UserError, Interrupted):
+        if checkpoint is None and not args.run_dir and is_main():
+            shutil.rmtree(folder.path, ignore_errors=True)  # a run that never began
+        raise
     try:
         with interrupt.deferred():
             trainer.train()
     except Interrupted:
-        log.info("stopped; to resume: %s", shlex.join(["python", sys.argv[0], "--resume", str(folder)]))
+        log.info("stopped; to resume: %s", shlex.join([*launcher(), sys.argv[0], "--resume", str(folder)]))
         raise
     if trainer.progress.stop_reason:
         log.info("stopped early: %s", trainer.progress.stop_reason)
     log.info("done: %s; to test it: python tools/test_net.py %s", folder.best_weights, shlex.quote(str(folder)))
+    return folder, False
 
 
 def report(folder: RunFolder, cfg: CfgNode) -> None:

@@ -35,6 +35,7 @@ class ArgumentParser(argparse.ArgumentParser):
 def run(main: Callable[[Sequence[str]], int | None]) -> NoReturn:
     """Calls `main` with the command line and exits with its code. A traceback from here means a bug."""
     os.environ.setdefault("OPENCV_FOR_THREADS_NUM", "1")  # readers are the parallelism; read when cv2 is imported
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # DDP warns of an option that a bitwise resume needs
     for name in ("stdin", "stdout", "stderr"):
         if getattr(sys, name) is None:  # closed; the next file would get its number, and what libraries print
             setattr(sys, name, open(os.devnull, "r+"))

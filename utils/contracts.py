@@ -103,16 +103,22 @@ class Batch:
 
     `targets` are int64 (N,), float32 (N, outputs), or stacked arrays of another shape; `indices` int64 (N,)
     say which samples of the data set these are; `weights` float32 (N,) multiply the samples' losses, None if all
-    count the same. The images of a batch are valid until the loader is asked for the next one.
+    count the same. The images of a batch are valid until the loader is asked for the next one. The gradients of several
+    processes are averaged: `share` is this one's share of the samples of all, times the number of processes.
     """
 
     images: torch.Tensor
     targets: torch.Tensor
     indices: torch.Tensor
     weights: torch.Tensor | None = None
+    share: float = 1.0
 
     def __len__(self) -> int:
         return self.images.shape[0]  # sooner than by Tensor.__len__
+
+    @property
+    def tensors(self) -> dict[str, torch.Tensor]:
+        return {name: value for name, value in vars(self).items() if isinstance(value, torch.Tensor)}
 
     def to(self, device: torch.device) -> "Batch":
         """The batch on a device, copied asynchronously where the memory is pinned."""
@@ -127,11 +133,13 @@ class Batch:
         parts = max(min(parts, len(self) // 2), 1)  # batch norm needs two samples
         if parts == 1:
             return [self]
-        columns = {key: tensor.tensor_split(parts) for key, tensor in vars(self).items() if tensor is not None}
-        return [replace(self, **{key: pieces[i] for key, pieces in columns.items()}) for i in range(parts)]
+        columns = {key: tensor.tensor_split(parts) for key, tensor in self.tensors.items()}
+        batches: list[dict[str, Any]] = [{key: pieces[i] for key, pieces in columns.items()} for i in range(parts)]
+        return [replace(self, **batch) for batch in batches]
 
     def _map(self, function: Callable[[torch.Tensor], torch.Tensor]) -> "Batch":
-        return replace(self, **{key: function(tensor) for key, tensor in vars(self).items() if tensor is not None})
+        moved: dict[str, Any] = {key: function(tensor) for key, tensor in self.tensors.items()}
+        return replace(self, **moved)
 
 
 class Loader(Protocol):

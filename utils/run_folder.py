@@ -33,6 +33,9 @@ class RunFolder:
         self.best = self.weights / "best.pth"
         self._lock: int | None = None
 
+    def __getstate__(self) -> dict[str, object]:
+        return {**vars(self), "_lock": None}  # another process does not hold the lock
+
     def __str__(self) -> str:
         return str(self.path)
 

@@ -12,7 +12,7 @@ class Hook:
     """
 
     needs_validation = False  # whether it reads `trainer.metrics` or `trainer.is_best`
-    main_only = False  # for rank 0 alone once there are several processes; not used yet
+    main_only = False  # whether it is called in the main process alone, if there are several
 
     def before_train(self, trainer: Trainer) -> None:
         """Called once, before the first step of this process; a resumed state has been restored."""

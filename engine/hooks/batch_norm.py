@@ -1,6 +1,7 @@
 """Statistics of batch norm that belong to the weights they are tested with."""
 
 import copy
+import itertools
 
 import torch
 from torch import nn
@@ -8,6 +9,7 @@ from torch import nn
 from engine.hooks.base import Hook
 from engine.registry import HOOKS
 from engine.trainer import Trainer
+from utils.distributed import average
 
 
 @HOOKS.register(always=True)
@@ -45,11 +47,12 @@ class PreciseBatchNorm(Hook):
             layer.reset_running_stats()
             layer.momentum = None  # the mean over batches
         try:
-            for batch in loader.batches(trainer.epoch, start, trainer.poll):
+            batches = loader.batches(trainer.epoch, start, trainer.poll)
+            for batch in itertools.islice(batches, full_batches - start // batch_size):  # not a last, smaller one
                 trainer.poll()
-                if len(batch) == batch_size:  # a smaller one would weigh as much
-                    with torch.no_grad():
-                        task(batch)
+                with torch.no_grad():
+                    task(batch)
+            average(b for layer in layers for b in (layer.running_mean, layer.running_var) if b is not None)
         except BaseException:  # a checkpoint may be saved now
             for layer, (_, state) in zip(layers, saved, strict=True):
                 layer.load_state_dict(state)

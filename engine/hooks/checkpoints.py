@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine.checkpoint import Checkpoint, Resolved, first_nonfinite, save_checkpoint
+from engine.checkpoint import Checkpoint, Resolved, State, first_nonfinite, save_checkpoint
 from engine.hooks.base import Hook
 from engine.trainer import Trainer
 from utils.atomic_file import link_over
 from utils.contracts import SplitRecord
-from utils.errors import UserError, one_line
+from utils.distributed import from_main, is_main, world_size
+from utils.errors import Interrupted, UserError, one_line
 from utils.interrupt import StopNow
 from utils.logger import get_logger
 from utils.run_folder import RunFolder
@@ -33,13 +34,11 @@ class Checkpoints(Hook):
     every_steps: int = 0
     keep_every_epochs: int = 0
 
-    main_only = True
-
     def before_train(self, trainer: Trainer) -> None:
         self._note_saved(trainer)
-        if not self.run.last.exists():
+        if from_main(lambda: not self.run.last.exists()):
             self._save(trainer)
-        elif trainer.epoch and trainer.progress.samples_seen == 0 and trainer.is_best:
+        elif is_main() and trainer.epoch and trainer.progress.samples_seen == 0 and trainer.is_best:
             link_over(self.run.last, self.run.best)  # a kill may have come between the two names
 
     def after_step(self, trainer: Trainer) -> None:
@@ -58,7 +57,7 @@ class Checkpoints(Hook):
     def on_failure(self, trainer: Trainer, error: BaseException) -> None:
         if isinstance(error, StopNow):
             log.warning("stopped at once; the last checkpoint was saved at step %d", self.saved_step)
-        elif trainer.at_step_boundary:
+        elif trainer.at_step_boundary and (world_size() == 1 or isinstance(error, Interrupted)):
             self._save(trainer)
             log.info("saved %s at epoch %.2f, step %d", self.run.last, trainer.epochs_done, trainer.step)
         elif not isinstance(error, UserError):
@@ -67,30 +66,36 @@ class Checkpoints(Hook):
 
     def _save(self, trainer: Trainer, names: Sequence[Path] = (), must: bool = True) -> None:
         """Saves; unless it `must`, a full disk is tolerated during the training: it may have room next time."""
-        try:
-            self._write(trainer, names)
-        except OSError as error:
-            problem = error.strerror or one_line(error)
-            if must:
-                raise UserError(f"{self.run.last}: cannot save: {problem}; make room, then resume") from error
+        state = trainer.checkpointables.state_dict()
+        problem = from_main(lambda: self._write(trainer, state, names))
+        if not problem:
+            self._note_saved(trainer)
+        elif must:
+            raise UserError(f"{self.run.last}: cannot save: {problem}; make room, then resume")
+        else:
             lost = ", ".join(path.name for path in (self.run.last, *names))
             log.warning("cannot save %s: %s; training continues", lost, problem)
             # So that the next epoch that beats the file replaces it.
             trainer.progress.best, trainer.progress.best_loss = self.saved_best
 
-    def _write(self, trainer: Trainer, names: Sequence[Path]) -> None:
-        """Saves as `last`, which becomes `previous`, and gives the new file these further names."""
-        state = trainer.checkpointables.state_dict()
+    def _write(self, trainer: Trainer, state: State, names: Sequence[Path]) -> str:
+        """Saves as `last`, which becomes `previous`, and gives the new file these further names.
+
+        Returns the system's reason if it cannot.
+        """
         if bad := first_nonfinite(state["model"]):
             hint = f"lower SOLVER.BASE_LR or add warm-up; {self.run.last} was saved at step {self.saved_step}"
             place = f"epoch {trainer.epochs_done:.2f}, step {trainer.step}"
             raise UserError(f"the weights are NaN or Inf ({bad}) at {place}: {hint}")
-        if self.run.last.exists():
-            link_over(self.run.last, self.run.previous)
-        save_checkpoint(self.run.last, Checkpoint(self.config, self.classes, self.resolved, state, self.splits))
-        for path in names if self.run.previous.exists() else (*names, self.run.previous):
-            link_over(self.run.last, path)
-        self._note_saved(trainer)
+        try:
+            if self.run.last.exists():
+                link_over(self.run.last, self.run.previous)
+            save_checkpoint(self.run.last, Checkpoint(self.config, self.classes, self.resolved, state, self.splits))
+            for path in names if self.run.previous.exists() else (*names, self.run.previous):
+                link_over(self.run.last, path)
+        except OSError as error:
+            return error.strerror or one_line(error)
+        return ""
 
     def _note_saved(self, trainer: Trainer) -> None:
         self.saved_step, self.saved_best = trainer.step, (trainer.progress.best, trainer.progress.best_loss)

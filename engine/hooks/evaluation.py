@@ -8,6 +8,7 @@ from engine.inference import evaluate
 from engine.tasks.base import Metrics, Task
 from engine.trainer import Trainer
 from utils.contracts import Loader
+from utils.distributed import broadcast
 from utils.logger import get_logger
 
 
@@ -25,6 +26,7 @@ class Evaluation(Hook):
     monitor: str
 
     def evaluate(self, trainer: Trainer) -> None:
+        broadcast(self.task.buffers())  # each process has its own running averages of batch norm
         trainer.evaluation = evaluate(self.task, "val", self.loader, self.metrics, trainer.poll)
 
     def after_epoch(self, trainer: Trainer) -> None:

@@ -7,6 +7,7 @@ import sys
 import time
 from typing import IO
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -14,6 +15,7 @@ from engine.checkpoint import State
 from engine.hooks.base import Hook
 from engine.report.tables import to_json
 from engine.trainer import Trainer
+from utils.distributed import all_sum, is_main, world_size
 from utils.errors import UserError
 from utils.logger import get_logger
 from utils.run_folder import RunFolder
@@ -28,11 +30,10 @@ class TrainingLog(Hook):
 
     `trainer.last_record` is the newest record: `grad_norm` is the L2 norm of all gradients before clipping, `data_wait`
     the share of the time spent waiting for batches, of that since the last line or of the epoch's steps, as far as this
-    process made them, `memory_mib` the peak. Metrics of mixed images, which count their dominant class, have names of
-    their own: top1_mixed. Nothing is fetched from the device at other steps. A resumed run removes later records.
+    process made them, `memory_mib` the peak; of several processes these two are the main one's. Metrics of mixed
+    images, which count their dominant class, have names of their own: top1_mixed. Nothing is fetched from the device at
+    other steps. A resumed run removes later records.
     """
-
-    main_only = True
 
     def __init__(self, run: RunFolder, period: int):
         self.run = run
@@ -49,6 +50,8 @@ class TrainingLog(Hook):
         self.advised = False
 
     def before_train(self, trainer: Trainer) -> None:
+        if not is_main():
+            return
         self.file = open(self.run.metrics, "a", encoding="utf-8")
         if self.size is not None and self.size < self.file.tell():
             self.file.truncate(self.size)
@@ -131,14 +134,16 @@ class TrainingLog(Hook):
         dtype = torch.float32 if self.pending[0][2]["loss"].device.type == "mps" else torch.float64
         columns = [[v[name] for _, _, v in self.pending] for name in names]  # the losses are scalars
         totals = [torch.stack([v.sum(dtype=dtype) if v.ndim else v for v in c]).tolist() for c in columns]
-        for (step, samples, _), *values in zip(self.pending, *totals, strict=True):
-            found = dict(zip(names, values, strict=True))
+        samples = [count for _, count, _ in self.pending]
+        table = np.array([*totals, samples], np.float64)  # (names and samples, steps)
+        table[names.index("loss")] *= samples
+        for (step, _, _), values in zip(self.pending, all_sum(table).T.tolist(), strict=True):
+            found = dict(zip([*names, "samples"], values, strict=True))
             if not math.isfinite(found["loss"]):
                 hint = "lower SOLVER.BASE_LR, add warm-up, or set SOLVER.AMP off"
                 note = "existing checkpoints were saved before this step and are unaffected"
                 raise UserError(f"the training loss is {found['loss']} at step {step}: {hint}; {note}")
-            found["loss"] *= samples
-            for name, value in {**found, "samples": samples}.items():
+            for name, value in found.items():
                 self.sums[name] = self.sums.get(name, 0.0) + value
         self.pending.clear()
 
@@ -154,7 +159,8 @@ class TrainingLog(Hook):
 
     def _write_line(self, trainer: Trainer, lr: float) -> None:
         averages, self.line_sums = self._averages(self.line_sums), dict(self.sums)
-        speed, wait = self.line_samples / (time.perf_counter() - self.line_start[0]), _waited(trainer, self.line_start)
+        samples = self.line_samples * world_size()
+        speed, wait = samples / (time.perf_counter() - self.line_start[0]), _waited(trainer, self.line_start)
         record: Record = {"kind": "step", "epoch": trainer.epochs_done, "step": trainer.step, "lr": lr}
         record |= {f"train_{name}": value for name, value in averages.items()} | self.step_values
         record |= {"images_per_second": speed, "data_wait": wait, "memory_mib": peak_memory(trainer.device)}
@@ -164,8 +170,9 @@ class TrainingLog(Hook):
         log.info("epoch %.2f/%d  step %d  %s  lr %.5f  %.0f images/s", *facts, extra={"shown_by_bar": True})
 
     def _write(self, record: Record, trainer: Trainer) -> None:
-        assert self.file is not None
         trainer.last_record = record
+        if self.file is None:
+            return
         self.file.write(to_json({**record, "seconds": round(self._seconds(), 3)}) + "\n")
         self.file.flush()
         self.size = self.file.tell()

@@ -12,6 +12,7 @@ from engine.precision import Precision
 from engine.registry import STEPS
 from engine.tasks.base import StepResult, Task
 from utils.contracts import Batch, Schedule
+from utils.distributed import Parallel
 
 
 @STEPS.register("standard")
@@ -36,6 +37,7 @@ class StandardStep:
 
     def __post_init__(self) -> None:
         self.after_backward: Callable[[], object] = lambda: None
+        self._parallel = Parallel(self.task)
         self._updates = 0  # calls that the scaler lets through to the optimizer
         self.optimizer.register_step_post_hook(self._count)
 
@@ -53,14 +55,17 @@ class StandardStep:
     def backward(self, batch: Batch) -> StepResult:
         """Accumulates the gradients of the batch, one micro-batch at a time."""
         results = []
-        for micro_batch in batch.split(self.micro_batches):
+        micro_batches = batch.split(self.micro_batches)
+        for micro_batch in micro_batches:
             with self.precision.autocast():
-                result = self.task(micro_batch)
+                result = self._parallel(micro_batch, is_last=micro_batch is micro_batches[-1])
             share = len(micro_batch) / len(batch)  # so that the gradients are those of the whole batch
             loss = result.loss if share == 1 else result.loss * share
-            self.precision.scaler.scale(loss).backward()
+            self.precision.scaler.scale(loss if batch.share == 1 else loss * batch.share).backward()
             result.loss, result.outputs = loss.detach(), result.outputs.detach()
             results.append(result)
+        if not batch.share:  # another process counts these samples
+            return StepResult(results[0].loss, *(t[:0] for t in (result.outputs, result.targets, result.indices)))
         if len(results) == 1:
             return results[0]
         columns = [(result.outputs, result.targets, result.indices) for result in results]

@@ -1,6 +1,7 @@
 """Tasks: the network with its normalisation and loss, how it is trained, judged and used."""
 
 import copy
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from torch import nn
 from engine.predictions import Predictions
 from engine.registry import TASKS
 from utils.contracts import Batch, Dataset, InputSpec, class_names
+from utils.distributed import gather
 from utils.errors import UserError
 from utils.registry import translate
 
@@ -152,6 +154,15 @@ class Evaluator:
         self.loss += result.loss.item() * len(result)
         columns = (result.indices, result.targets, result.outputs.float())
         self._parts.append([column.cpu().numpy() for column in columns])
+
+    def gather(self) -> None:
+        """Collects in the main process what all have added; collective. An evaluator that adds up something else
+        extends it."""
+        if found := gather((self.count, self.loss, self._parts)):
+            counts, losses, parts = zip(*found, strict=True)
+            self.count, self.loss = sum(counts), sum(losses)
+            rounds = itertools.zip_longest(*parts)  # of one batch of each process
+            self._parts = [part for batches in rounds for part in batches if part is not None]
 
     def predictions(self) -> Predictions | None:
         """Returns outputs and targets, None if they are not kept. Raises UserError if there was no sample."""
