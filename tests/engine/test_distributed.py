@@ -27,12 +27,12 @@ from tests.conftest import TOY, Toy
 from utils import distributed
 from utils.run_folder import open_run
 
-PLAIN = [*TOY, "MODEL.NAME", "linear", "SOLVER.MAX_EPOCHS", "4", "SOLVER.BATCH_SIZE", "12"]  # 36 images: 12 steps
+PLAIN = [*TOY, "MODEL.NAME", "linear", "SOLVER.MAX_EPOCHS", "7", "SOLVER.BATCH_SIZE", "12"]  # 36 images: 21 steps
 TASKS = {
     "classification": (),
     "mixed": ("INPUT.BATCH_TRANSFORMS", "[MixUp, CutMix]"),
     "weighted": ("LOSS.NAME", "cross_entropy", "LOSS.class_weights", "[1, 2, 0.5]", "SOLVER.CLIP.NORM", "0.5"),
-    "ragged": ("SOLVER.BATCH_SIZE", "24", "SOLVER.MICRO_BATCHES", "2", "SOLVER.EMA", "0.9"),
+    "ragged": ("SOLVER.BATCH_SIZE", "16", "SOLVER.MICRO_BATCHES", "2", "SOLVER.EMA", "0.9"),  # and a batch of 4
     "multilabel": ("TASK.NAME", "multilabel", "LOSS.NAME", "bce"),
     "regression": ("DATASETS.NAME", "toy_numbers", "SOLVER.BASE_LR", "0.01"),
 }
