@@ -8,7 +8,7 @@ PY := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-models test-workers test-processes test-leaves test-odd test-defaults bench lint format
+.PHONY: help install demo test test-models test-workers test-processes test-gpu test-leaves test-odd test-defaults bench lint format
 test test-processes test-leaves test-odd test-defaults: export OMP_NUM_THREADS = 1
 
 help: ## print this list
@@ -47,6 +47,9 @@ test-leaves: $(INSTALLED) ## delete every leaf in turn: all else imports, trains
 
 test-processes: $(INSTALLED) ## train in 2 and 3 processes under torchrun, which are stopped, killed and resumed
 	$(PY) -m pytest tests/batteries/processes.py
+
+test-gpu: $(INSTALLED) ## what needs a GPU: precision, resume, streams, speed
+	$(PY) -m pytest -s tests/batteries/gpu.py
 
 test-odd: $(INSTALLED) ## stop trainings and tools in whatever can block: they end, and resume exactly
 	$(PY) -m pytest -n $(JOBS) --dist worksteal tests/batteries/odd.py
