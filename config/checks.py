@@ -67,7 +67,10 @@ _RULES: dict[str, Rule] = {
     "DATASETS.SAMPLER": _one_of("shuffle", "balanced", "weighted"),
     "DATASETS.ON_ERROR": _one_of("raise", "skip"),
     "DATASETS.MAX_PIXELS": (lambda v: 1 <= v <= 178_956_970, "from 1 to 178956970, Pillow's own limit"),
-    "DATALOADER.NUM_WORKERS": (lambda v: v == "auto" or v.isdecimal(), "auto or a number of workers"),
+    "DATALOADER.NUM_WORKERS": (
+        lambda v: v == "auto" or (v.isdecimal() and int(v) <= 1024),
+        "auto or a number of workers up to 1024",
+    ),
     "DATALOADER.WORKER_KIND": _one_of("auto", "threads", "fork", "forkserver", "spawn", "inline"),
     "SOLVER.LAYER_DECAY": (lambda v: 0 < v <= 1, "a fraction above 0, at most 1"),
     "SOLVER.AMP": _one_of("off", "bf16", "fp16", "auto"),

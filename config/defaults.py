@@ -92,7 +92,7 @@ def default_config() -> CfgNode:
     c.DATALOADER = CfgNode()
     # Number of workers that read and transform images ahead of the network; auto: as many as there are CPUs to use.
     c.DATALOADER.NUM_WORKERS = "auto"
-    # Batches that are ready in advance, beside the one that each worker is at.
+    # Batches that are ready in advance, in addition to the one that each worker reads.
     c.DATALOADER.PREFETCH = 2
     # threads, inline (one thread), processes by fork, forkserver or spawn; auto: threads if all is thread_safe.
     c.DATALOADER.WORKER_KIND = "auto"
@@ -102,7 +102,7 @@ def default_config() -> CfgNode:
     c.SOLVER = CfgNode()
     # Number of training epochs.
     c.SOLVER.MAX_EPOCHS = 15
-    # Images per optimizer step.
+    # Images per optimizer step, over all processes.
     c.SOLVER.BATCH_SIZE = 64
     # Peak learning rate, which the schedule scales; 0: 0.001 * sqrt(BATCH_SIZE / 32), for AdamW alone.
     c.SOLVER.BASE_LR = 0.0
@@ -142,7 +142,7 @@ def default_config() -> CfgNode:
     c.SOLVER.SCHEDULER.WARMUP_EPOCHS = 0.0
 
     c.TEST = CfgNode()
-    # Images per batch in validation, test and inference.
+    # Images per batch in validation, test and inference, per process.
     c.TEST.BATCH_SIZE = 256
     # Test-time augmentation: average the outputs for each image and its mirror image.
     c.TEST.TTA_FLIP = False

@@ -99,7 +99,9 @@ def build_eval_loader(
 def _build_loader(cfg: CfgNode, reader: SampleReader, batch_size: int, device: torch.device, **order: Any) -> Loader:
     loading = cfg.DATALOADER
     workers = loading.NUM_WORKERS, loading.WORKER_KIND, loading.PREFETCH
-    found = choose_workers(reader, batch_size, *workers, loading.RESIDENT_MIB * 2**20, device.type == "cuda")
+    # The most that one process reads of a training batch; the last batch of an epoch may have an odd sample.
+    own = min(2 * -(-batch_size // (2 * distributed.world_size())) + 1, batch_size) if order else batch_size
+    found = choose_workers(reader, own, *workers, loading.RESIDENT_MIB * 2**20, device.type == "cuda")
     order |= {"rank": distributed.rank(), "world_size": distributed.world_size()}
     return Loader(*found, batch_size, device, cfg.DATASETS.MAX_SKIPPED, **order)
 

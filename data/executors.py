@@ -46,7 +46,7 @@ def wait_for(get: Callable[[], T], poll: Poll) -> T:
 
 
 def on_device(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
-    """Yields batches on a device. A GPU copies while it computes, and is done before the next one is asked for."""
+    """Yields batches on a device. On a GPU the copy overlaps with computation and ends before the next request."""
     if device.type != "cuda":
         yield from (batch.to(device) for batch in batches)
         return

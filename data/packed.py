@@ -1,5 +1,6 @@
 """Packs: the images of a data set, decoded and shrunk, in one file; FILE.index has the recipe and a row per sample."""
 
+import fcntl
 import json
 import os
 import zlib
@@ -50,7 +51,8 @@ class Packed:
         order, packed_order = (np.lexsort([table[key] for key in SOURCE]) for table in (own, rows))
         if len(own) != len(rows) or (own[SOURCE][order] != rows[SOURCE][packed_order]).any():
             new = [dataset.name(i) for i in np.flatnonzero(~np.isin(own[SOURCE], rows[SOURCE])).tolist()]
-            problem = f"found {len(own)} images, {len(new)} of them new or changed {new[:1]}, expected {len(rows)}"
+            changes = f", {len(new)} of them new or changed, such as {new[0]}" if new else ""
+            problem = f"found {len(own)} images{changes}, expected {len(rows)}"
             raise UserError(f"{where}: {split}: {problem}; restore them, or {hint}")
         own[order] = rows[packed_order]
         self._rows = own
@@ -61,7 +63,8 @@ class Packed:
     def __getitem__(self, i: int) -> tuple[np.ndarray, Any]:
         *_, offset, height, width, _ = self._rows[i].tolist()
         if not height:
-            raise BrokenImage(f"{printable(self.unpacked.name(i))}: could not be read for {printable(self._file)}")
+            problem = f"could not be read when {printable(self._file)} was written"
+            raise BrokenImage(f"{printable(self.unpacked.name(i))}: {problem}; tools/check_data.py tells why")
         pixels = self._pixels[offset : offset + height * width * self._channels].reshape(height, width, -1)
         target = self.unpacked.targets[i]
         return pixels, target if np.ndim(target) else int(target)
@@ -109,6 +112,10 @@ def write_pack(file: str, datasets: list, rows: np.ndarray, recipe: dict, skip: 
     header, kept, end = json.dumps(recipe, default=str).encode() + b"\n", 0, 0
     pool = thread_pool(*datasets)
     with pool, open(f"{file}.part", "a+b") as data, open(f"{file}.index.part", "a+b") as journal:
+        try:
+            fcntl.lockf(journal, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError) as error:
+            raise UserError(f"--output {file}: another process is writing this pack; wait for it") from error
         data.seek(journal.seek(0))
         begun, table = journal.readline(), journal.read()
         for done in np.frombuffer(table, ROW, len(table) // ROW.itemsize if begun == header else 0):
@@ -117,7 +124,7 @@ def write_pack(file: str, datasets: list, rows: np.ndarray, recipe: dict, skip: 
                 break
             rows[kept], kept, end = done, kept + 1, end + len(pixels)
             yield
-        if begun:
+        if kept:
             get_logger("data").warning("%s.part: kept %d images, the others are read afresh", file, kept)
         data.truncate(end)
         journal.truncate(0)
@@ -130,6 +137,8 @@ def write_pack(file: str, datasets: list, rows: np.ndarray, recipe: dict, skip: 
             end += data.write(image.data)
             journal.write(row.tobytes())
             yield
-    os.sync()  # before the names tell that it is complete
+        for written in (data, journal):  # before the names tell that it is complete
+            written.flush()
+            os.fsync(written.fileno())
     os.replace(f"{file}.part", file)
     os.replace(f"{file}.index.part", f"{file}.index")

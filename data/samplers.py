@@ -39,10 +39,11 @@ class Keys:
     share: float = 1.0
 
     def part(self, rank: int, world_size: int) -> "Keys":
-        """Returns what process `rank` reads of a training batch.
+        """Returns the part of a training batch for process `rank`.
 
         Neighbours, the samples 2i and 2i + 1, stay together for MixUp, and no part is a single sample, which batch norm
-        cannot be trained with. Where nothing is left, the first samples are read again, with a share of 0.
+        cannot be trained with. A process without samples reads the first two with a share of 0, to take part in the
+        collectives.
         """
         count = len(self.indices)
         edges = [2 * -(-(count // 2) * number // world_size) for number in (rank, rank + 1)]

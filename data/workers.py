@@ -12,7 +12,7 @@ from data.executors import Threads
 from data.processes import Processes
 from data.reading import SampleReader, resident
 from data.samplers import batches_of_keys
-from utils.distributed import on_this_machine
+from utils.distributed import local_world_size
 from utils.errors import UserError
 from utils.logger import get_logger
 
@@ -29,11 +29,12 @@ def choose_workers(
     `thread_safe`, else processes. Threads keep a data set of at most `memory` bytes in memory. Raises UserError for
     threads that are not safe, and as `check_sizes`.
     """
-    count = max(usable_cpus() // on_this_machine(), 1) if workers == "auto" else int(workers)
+    count = max(usable_cpus() // local_world_size(), 1) if workers == "auto" else int(workers)
     unsafe = [thing for thing in (reader.dataset, *reader.transforms) if not getattr(thing, "thread_safe", False)]
     if kind == "threads" and unsafe:
         found = f"{type(unsafe[0]).__name__} is not thread_safe"
-        raise UserError(f"DATALOADER.WORKER_KIND threads: {found}; set it to auto, or say so in the class if it is")
+        hint = "set it to auto, or thread_safe = True in the class if it is"
+        raise UserError(f"DATALOADER.WORKER_KIND threads: {found}; {hint}")
     if count and (kind not in ("auto", "inline", "threads") or (kind == "auto" and unsafe)):
         executor: Executor = Processes(count, prefetch, kind, batch_size)
     else:

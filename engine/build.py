@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import zlib
 from collections.abc import Callable, Collection
 
 import torch
@@ -36,7 +37,7 @@ from engine.hooks.freezing import Freezing, freeze
 from engine.hooks.training_log import TrainingLog
 from engine.precision import Precision, resolve_amp, set_arithmetic
 from engine.registry import HOOKS, STEPS
-from engine.resume import check_data, continued_state
+from engine.resume import check_data, continued_state, log_machine_changes
 from engine.steps.standard import StandardStep
 from engine.tasks.base import Task, find_task
 from engine.tasks.classification import guess_task
@@ -47,7 +48,7 @@ from modeling.head import find_head
 from modeling.losses import balanced_weights
 from solver.build import build_optimizer, build_schedule
 from utils.contracts import Dataset, output_names, targets_of
-from utils.distributed import is_main, rank, world_size
+from utils.distributed import check_batch_size, check_same, is_main, main_first, rank, world_size
 from utils.errors import UserError, did_you_mean
 from utils.logger import get_logger
 from utils.provenance import write_run_files
@@ -72,16 +73,17 @@ def build_trainer(
     seed_everything(cfg.SEED)
     set_arithmetic(cfg.SOLVER.TF32, cfg.SOLVER.DETERMINISTIC)
     # 1. The data, and the settings resolved from it.
-    splits = build_train_and_val(cfg, *((checkpoint.splits, checkpoint.classes) if checkpoint else ()))
+    of_run = (checkpoint.splits, checkpoint.classes) if checkpoint else ()
+    splits = main_first(lambda: build_train_and_val(cfg, *of_run))
     changes = {} if checkpoint is None else _check_continuation(cfg, checkpoint, splits, allow_changes)
     train_set, val_set = splits.train, splits.val
     resolved = _resolve(cfg, train_set, val_set, checkpoint, changes)
+    check_batch_size(cfg.SOLVER.BATCH_SIZE, cfg.SOLVER.MICRO_BATCHES)
     # 2. The task: network, normalisation and loss.
     task, resolved = _build_task(cfg, resolved, is_new=checkpoint is None)
     # 3. The step: optimizer, schedule, precision, moving average.
     device = torch.device(resolved.device)
     train_loader = build_train_loader(cfg, train_set, resolved.input, device, task.spatial_targets)
-    _check_parts(cfg.SOLVER.BATCH_SIZE, cfg.SOLVER.MICRO_BATCHES)
     step, head = _build_step(cfg, task, resolved, len(train_loader))
     # 4. The hooks, and the trainer that calls them.
     mix = build_batch_transforms(cfg, resolved.num_outputs)
@@ -95,10 +97,9 @@ def build_trainer(
     ]
     trainer = Trainer(step, train_loader, device, cfg.SOLVER.MAX_EPOCHS, mix, hooks, poll)
     # 5. The state of a checkpoint.
-    if not is_main():
-        seed_everything(cfg.SEED + rank())  # dropout of other images is another one
+    _set_apart(cfg.SEED, splits, resolved.amp)
     if checkpoint is not None:
-        _log_device_changes(resolved, checkpoint.resolved)
+        log_machine_changes(resolved, checkpoint)
         trainer.load_state_dict(continued_state(checkpoint, changes, len(train_loader), bool(cfg.SOLVER.EMA)))
     if is_main():
         held_out = sample_names(val_set) if val_set is not None else []
@@ -108,12 +109,11 @@ def build_trainer(
     return trainer
 
 
-def _check_parts(batch_size: int, micro_batches: int) -> None:
-    """Raises UserError for a batch that several processes cannot share evenly."""
-    processes = world_size()
-    if processes > 1 and batch_size % (processes * micro_batches):
-        parts = f"{processes} processes x SOLVER.MICRO_BATCHES {micro_batches}"
-        raise UserError(f"SOLVER.BATCH_SIZE {batch_size}: not a multiple of {parts}; set it to one")
+def _set_apart(seed: int, splits: Splits, amp: str) -> None:
+    """Gives each process its own stream of dropout. Raises UserError if their data or their precisions differ."""
+    check_same(images=len(splits.train), names=zlib.crc32(splits.record.names.tobytes()), precision=amp)
+    if not is_main():
+        seed_everything(seed + rank())
 
 
 def _check_continuation(
@@ -175,18 +175,15 @@ def _build_task(cfg: CfgNode, resolved: Resolved, is_new: bool) -> tuple[Task, R
         load_initial_weights(cfg, task.model, resolved.input, resolved.names)
     if cfg.MODEL.SYNC_BN and world_size() > 1:
         if device.type != "cuda":
-            raise UserError(f"MODEL.SYNC_BN: torch has it for GPUs alone, this is {device.type}; set it to false")
+            raise UserError(f"MODEL.SYNC_BN: supported on GPUs only, the device is {device.type}; set it to false")
+        if cfg.SOLVER.MICRO_BATCHES > 1:  # of which the last batch of an epoch may have more in one process
+            raise UserError(
+                "MODEL.SYNC_BN: cannot be combined with SOLVER.MICRO_BATCHES; set one of them to its default"
+            )
         task.model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(task.model)
     to_device(task, device)
     amp = resolve_amp(cfg.SOLVER.AMP, device, bf16)
     return task, dataclasses.replace(resolved, device=str(device), amp=amp)
-
-
-def _log_device_changes(now: Resolved, before: Resolved) -> None:
-    """Logs the device and the precision of a resumed run if they have changed."""
-    for key, new, old in (("MODEL.DEVICE", now.device, before.device), ("SOLVER.AMP", now.amp, before.amp)):
-        if new != old:
-            get_logger("resume").info("changed: %s: now resolved to %s, before %s", key, new, old)
 
 
 def _build_step(cfg: CfgNode, task: Task, resolved: Resolved, steps_per_epoch: int) -> tuple[StandardStep, str | None]:

@@ -11,7 +11,7 @@ from torch import nn
 from engine.predictions import Predictions
 from engine.tasks.base import Evaluator, Metrics, Task
 from utils.contracts import Batch, Dataset, Loader
-from utils.distributed import all_sum, from_main, is_main, world_size
+from utils.distributed import all_reduce_sum, from_main, is_main, world_size
 from utils.errors import UserError
 
 Watch = Callable[[Iterable[Batch], int], Iterable[Batch]]  # wraps batches of so many samples in all, to show progress
@@ -53,7 +53,7 @@ def evaluate(
     evaluator = task.evaluator(metrics)
     own = type(evaluator)
     if world_size() > 1 and own.add is not Evaluator.add and own.gather is Evaluator.gather:
-        raise UserError(f"{own.__name__}: define gather, which collects what several processes have added")
+        raise UserError(f"{own.__name__}: override gather() to merge the results of all processes")
     polls = -(-len(loader) // world_size())  # the same in all processes
     for batch in watch(loader.batches(poll=poll), len(loader.dataset)):
         poll()
@@ -63,7 +63,7 @@ def evaluate(
     for _ in range(polls):
         poll()
     evaluator.gather()
-    counts = all_sum(np.array([evaluator.count if is_main() else 0, len(loader.broken)]))
+    counts = all_reduce_sum(np.array([evaluator.count if is_main() else 0, len(loader.broken)]))
     scores = from_main(lambda: {key: _number(v, f"TEST.METRICS {key}") for key, v in evaluator.result().items()})
     found = scores, evaluator.predictions() if is_main() else None, task.names
     return SplitResult(task.name, split, *found, loader.dataset, loader.image, *map(int, counts))

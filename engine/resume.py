@@ -3,8 +3,9 @@
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from engine.checkpoint import Checkpoint, State, load_newest
+from engine.checkpoint import Checkpoint, Resolved, State, load_newest
 from utils.atomic_file import link_over
+from utils.distributed import world_size
 from utils.errors import UserError
 from utils.logger import get_logger
 from utils.run_folder import RunFolder, newest_runs, open_run
@@ -95,3 +96,15 @@ def continued_state(checkpoint: Checkpoint, changes: Collection[str], steps_per_
         shift = round(epochs * steps_per_epoch) - progress["step"]
         state["schedule"] = {**state["schedule"], "shift": shift}
     return state
+
+
+def log_machine_changes(now: Resolved, checkpoint: Checkpoint) -> None:
+    """Logs the device, the precision and the number of processes of a resumed run if they have changed."""
+    before, processes = checkpoint.resolved, 1 + len(checkpoint.state["rng"].get("others", ()))
+    for key, new, old in (
+        ("MODEL.DEVICE", *(name.partition(":")[0] for name in (now.device, before.device))),
+        ("SOLVER.AMP", now.amp, before.amp),
+        ("processes", world_size(), processes),
+    ):
+        if new != old:
+            get_logger("resume").info("changed: %s: now resolved to %s, before %s", key, new, old)

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from utils.distributed import connected
+from utils.distributed import process_group
 
 _TIMEOUT = 60  # seconds
 _context = multiprocessing.get_context("forkserver")
@@ -46,7 +46,7 @@ def _call(rank: int, count: int, port: int, pipe: Any, function: Callable[..., A
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(count), "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": str(count)}
     try:
-        with connected("cpu"):
+        with process_group("cpu"):
             pipe.send(function(*args))
     except BaseException as error:
         detail = traceback.format_exc() if not str(error) else ""

@@ -104,6 +104,8 @@ def clone(tmp_path_factory) -> Path:
 # Runs commands of the form `python tools/x.py ...` one after the other in one process.
 DRIVER = """
 import runpy, shlex, sys
+from utils import cli
+cli._leave = sys.exit
 for line in sys.argv[1].splitlines():
     sys.argv = shlex.split(line)[1:]
     try:

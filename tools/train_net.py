@@ -30,10 +30,10 @@ def main(argv: Sequence[str]) -> None:
         print(dump_marked(cfg), end="")
         return
     with InterruptHandler() as interrupt:
-        from utils.distributed import connected, launch_rank
+        from utils.distributed import launch_rank, process_group
 
-        setup_logging(cfg.LOG.LEVEL if launch_rank() == 0 else "WARNING")
-        with connected(cfg.MODEL.DEVICE):
+        setup_logging("WARNING" if launch_rank() and cfg.LOG.LEVEL in ("DEBUG", "INFO") else cfg.LOG.LEVEL)
+        with process_group(cfg.MODEL.DEVICE):
             folder, is_reported = train(args, cfg, interrupt)
         if cfg.TEST.REPORT and launch_rank() == 0 and not is_reported:
             report(folder, cfg)
@@ -81,7 +81,7 @@ def choose_run(args: Namespace, cfg: CfgNode) -> "tuple[RunFolder, Checkpoint | 
 def train(args: Namespace, cfg: CfgNode, interrupt: InterruptHandler) -> tuple[RunFolder, bool]:
     """Trains, unless nothing is left to do. Returns the run, and whether its report has been written."""
     from engine.build import build_trainer
-    from utils.distributed import from_main, is_main, launcher
+    from utils.distributed import from_main, is_main, launch_command
 
     folder, checkpoint = from_main(lambda: choose_run(args, cfg))
     if is_main():
@@ -96,14 +96,14 @@ def train(args: Namespace, cfg: CfgNode, interrupt: InterruptHandler) -> tuple[R
     try:
         trainer = build_trainer(cfg, folder, checkpoint, args.allow_change, interrupt.poll)
     except (UserError, Interrupted):
-        if checkpoint is None and not args.run_dir and is_main():
+        if checkpoint is None and is_main() and not (args.run_dir and args.resume):
             shutil.rmtree(folder.path, ignore_errors=True)  # a run that never began
         raise
     try:
         with interrupt.deferred():
             trainer.train()
     except Interrupted:
-        log.info("stopped; to resume: %s", shlex.join([*launcher(), sys.argv[0], "--resume", str(folder)]))
+        log.info("stopped; to resume: %s", shlex.join([*launch_command(), sys.argv[0], "--resume", str(folder)]))
         raise
     if trainer.progress.stop_reason:
         log.info("stopped early: %s", trainer.progress.stop_reason)

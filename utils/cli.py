@@ -11,10 +11,11 @@ import logging
 import os
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from contextlib import suppress
-from threading import Timer, active_count
+from threading import Timer
 from typing import NoReturn, TypeVar
 
 from utils.errors import Interrupted, UserCodeError, UserError, printable
@@ -48,7 +49,7 @@ def run(main: Callable[[Sequence[str]], int | None]) -> NoReturn:
         for stream in (sys.stdout, sys.stderr):
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # for what is still in a buffer
         code = 128 + signal.SIGPIPE
-    if code > 128 or (code and active_count() > 1):
+    if code > 128 or threading.active_count() > 1 or "RANK" in os.environ:  # the threads of gloo are not Python's
         _leave(code)
     sys.exit(code)
 
@@ -77,7 +78,10 @@ def _outcome(main: Callable[[Sequence[str]], int | None]) -> int:
 
 
 def _leave(code: int) -> NoReturn:
-    """Ends the process, but not as Python does, which waits for stuck threads and aborts if one decodes an image."""
+    """Ends the process, but not as Python does, which waits for stuck threads and aborts if another one still works."""
+    for thread in threading.enumerate() if code == 0 else ():
+        if not thread.daemon and thread is not threading.main_thread():  # of a user's code, which may save something
+            thread.join()
     if code > 128:  # a signal, which is obeyed even if an exit function waits for a stuck child
         for signum in InterruptHandler.signals:
             signal.signal(signum, signal.SIG_IGN)
@@ -95,7 +99,8 @@ def _report(error: UserError) -> int:
     """Prints an error as one line, followed by the frames of the user's own code if it failed there; exit code 2."""
     if get_logger("cli").isEnabledFor(logging.DEBUG):  # LOG.LEVEL DEBUG
         traceback.print_exception(error)
-    print(f"error: {printable(str(error))}", file=sys.stderr)
+    process = f"process {os.environ['RANK']}: " if os.environ.get("RANK", "0") != "0" else ""  # of several
+    print(f"{process}error: {printable(str(error))}", file=sys.stderr)
     cause = error.__cause__
     if isinstance(error, UserCodeError) and cause is not None:
         frames = traceback.extract_tb(cause.__traceback__)[1:]  # the first frame is the call itself

@@ -1,7 +1,8 @@
-"""Processes that train together, as torchrun starts them; without it, every function is the identity.
+"""Data-parallel training under torchrun; without it, every function is a no-op.
 
-Gradients are averaged by torch's DistributedDataParallel; numbers, objects and the wish to stop are exchanged by gloo,
-also on GPUs. What is collective is called by all processes in the same order, and never while one handles an error.
+Gradients are averaged by torch's DistributedDataParallel; numbers, objects and stop requests go through gloo, also on
+GPUs. Collectives must be called by all processes in the same order, and in an error handler only for an Interrupted,
+which all of them get.
 """
 
 import os
@@ -17,12 +18,12 @@ from torch import nn
 
 from utils.errors import Interrupted, UserError, one_line
 
-_TIMEOUT = timedelta(minutes=30)  # of waiting for one that is busy; one that has died is noticed at once
+_TIMEOUT = timedelta(minutes=30)  # for a slow process; gloo notices a dead one at once
 T = TypeVar("T")
 
 
 def launch_rank() -> int:
-    """Number that the launcher gave to this process, connected or not; 0 without a launcher."""
+    """Global rank set by the launcher, whether or not this process is connected; 0 without a launcher."""
     return int(os.environ.get("RANK", "0"))
 
 
@@ -32,70 +33,93 @@ def world_size() -> int:
 
 
 def rank() -> int:
-    """Number of this process among the connected ones, from 0."""
-    return launch_rank() if world_size() > 1 else 0
+    """Global rank of this process, from 0."""
+    return dist.get_rank() if dist.is_initialized() else 0
 
 
 def is_main() -> bool:
-    """Whether this process is the one that names the run, writes its files and decides which epoch is the best."""
+    """Whether this process, of rank 0, names the run, writes its files and decides which epoch is the best."""
     return rank() == 0
 
 
-def on_this_machine() -> int:
-    """Number of connected processes that share this machine's CPUs."""
-    return int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if world_size() > 1 else 1
+def local_world_size() -> int:
+    """Number of connected processes on this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if dist.is_initialized() else 1
 
 
 def local_gpu() -> str:
     """The GPU of this process."""
-    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if world_size() > 1 else "cuda"
+    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if dist.is_initialized() else "cuda"
 
 
-def launcher() -> list[str]:
-    """The words before a script that start as many processes of it again."""
-    return ["python"] if world_size() == 1 else ["torchrun", "--nproc-per-node", os.environ["LOCAL_WORLD_SIZE"]]
+def launch_command() -> list[str]:
+    """Command prefix that runs a script again with the same number of processes, on each machine."""
+    if world_size() == 1:
+        return ["python"]
+    nodes = world_size() // local_world_size()
+    return ["torchrun", *([f"--nnodes={nodes}"] if nodes > 1 else []), f"--nproc-per-node={local_world_size()}"]
 
 
 @contextmanager
-def connected(device: str) -> Iterator[None]:
-    """Connects the processes that torchrun has started, if it has, for a block; `device` is MODEL.DEVICE.
+def process_group(device: str) -> Iterator[None]:
+    """Connects the processes that torchrun has started, if any, for a block; `device` is MODEL.DEVICE.
 
-    Raises UserError if that fails, or when another process has ended.
+    Raises UserError if that fails, or when another process has exited.
     """
-    if "WORLD_SIZE" not in os.environ or os.environ["WORLD_SIZE"] == "1":
+    if os.environ.get("WORLD_SIZE", "1") == "1":
         yield
         return
-    has_gpu = torch.cuda.is_available() and device in ("auto", "cuda")
+    if device not in ("auto", "cpu", "cuda"):
+        raise UserError(f"MODEL.DEVICE {device}: for several processes set it to auto, cpu or cuda")
+    has_gpu, number = device != "cpu" and torch.cuda.is_available(), int(os.environ.get("LOCAL_RANK", "0"))
+    if has_gpu and number >= torch.cuda.device_count():
+        problem = f"process {number} of this machine has no GPU, found {torch.cuda.device_count()}"
+        raise UserError(f"MODEL.DEVICE {device}: {problem}; lower --nproc-per-node, or set it to cpu")
     try:
-        store, number, count = next(dist.rendezvous("env://", timeout=_TIMEOUT))
-        # Otherwise processes that torchrun starts again would find the addresses of those before.
+        store, *place = next(dist.rendezvous("env://", timeout=_TIMEOUT))
+        # Otherwise processes that torchrun restarts would find the addresses of those before.
         store = dist.PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store)
-        group = {"store": store, "rank": number, "world_size": count, "timeout": _TIMEOUT}
+        group = {"store": store, "rank": place[0], "world_size": place[1], "timeout": _TIMEOUT}
+        if has_gpu:
+            torch.cuda.set_device(number)
         dist.init_process_group("cpu:gloo,cuda:nccl" if has_gpu else "gloo", **group)
     except (RuntimeError, ValueError) as error:
         found = f"process {launch_rank()} of {os.environ['WORLD_SIZE']} cannot connect to the others"
-        raise UserError(f"{found}: {one_line(error)}; start all of them by torchrun") from error
-    if has_gpu:
-        torch.cuda.set_device(local_gpu())
+        raise UserError(f"{found}: {one_line(error)}; launch with torchrun") from error
     try:
         yield
     except RuntimeError as error:
-        if isinstance(error, dist.DistBackendError) or "gloo" in str(error):
-            hint = "see its message; to continue, start all of them again with --resume"
-            raise UserError(f"another process of this training has ended: {hint}") from error
+        if isinstance(error, dist.DistError) or "gloo" in str(error):
+            problem = "another process of this job exited or does not respond"
+            raise UserError(f"{problem}: see its error, and restart the job with --resume") from error
         raise
     dist.destroy_process_group()
 
 
-def all_sum(numbers: np.ndarray) -> np.ndarray:
-    """Returns the sums of numbers over the processes, in the shape of the numbers; collective."""
+def all_reduce_sum(numbers: np.ndarray) -> np.ndarray:
+    """Returns the sums of numbers over all processes, in the shape of the numbers; collective."""
     if world_size() > 1:
         dist.all_reduce(torch.from_numpy(numbers := numbers.copy()))
     return numbers
 
 
+def all_reduce_mean(tensors: Iterable[torch.Tensor]) -> None:
+    """Overwrites tensors with their means over all processes; collective."""
+    if world_size() > 1:
+        for tensor in tensors:
+            dist.all_reduce(tensor)
+            tensor /= world_size()
+
+
+def broadcast(tensors: Iterable[torch.Tensor]) -> None:
+    """Overwrites tensors with those of the main process; collective."""
+    if world_size() > 1:
+        for tensor in tensors:
+            dist.broadcast(tensor, 0)
+
+
 def gather(thing: T) -> list[T]:
-    """Returns the things of all processes, by rank, to the main one, and nothing to the others; collective."""
+    """Returns the things of all processes, by rank, to the main one, and an empty list to the others; collective."""
     if world_size() == 1:
         return [thing]
     things: list[Any] = [None] * world_size() if is_main() else []
@@ -104,10 +128,7 @@ def gather(thing: T) -> list[T]:
 
 
 def from_main(function: Callable[[], T]) -> T:
-    """Returns to all processes what the main one, which alone calls it, gets from a function; collective.
-
-    An error that it raises for a user's mistake is raised in all of them.
-    """
+    """Calls a function in the main process alone and returns its result to all; collective. They share a UserError."""
     if world_size() == 1:
         return function()
     outcome: list[Any] = [None, None]
@@ -122,36 +143,45 @@ def from_main(function: Callable[[], T]) -> T:
     return outcome[0]
 
 
-def broadcast(tensors: Iterable[torch.Tensor]) -> None:
-    """Overwrites tensors with those of the main process; collective."""
-    if world_size() > 1:
-        for tensor in tensors:
-            dist.broadcast(tensor, 0)
+def main_first(function: Callable[[], T]) -> T:
+    """Calls a function in the main process, then in the others, which find what it downloaded; collective."""
+    found: list[T] = []
+    from_main(lambda: found.append(function()))
+    return found[0] if found else function()
 
 
-def average(tensors: Iterable[torch.Tensor]) -> None:
-    """Overwrites tensors with their means over the processes; collective."""
-    if world_size() > 1:
-        for tensor in tensors:
-            dist.all_reduce(tensor)
-            tensor /= world_size()
+def check_same(**facts: Any) -> None:
+    """Raises UserError if something that all processes must agree on differs from the main process; collective."""
+    for name, expected in from_main(lambda: facts).items():
+        if facts[name] != expected:
+            problem = f"found {facts[name]} in process {rank()}, expected {expected} as in process 0"
+            raise UserError(f"{name}: {problem}; give all processes the same data and kind of device")
 
 
-class Parallel:
-    """Calls a module so that the gradients of a backward pass are averaged over the processes."""
+def check_batch_size(batch_size: int, micro_batches: int) -> None:
+    """Raises UserError for a batch that is not divisible among several processes, in pairs for MixUp."""
+    unit = 2 * world_size() * micro_batches
+    if world_size() > 1 and batch_size % unit:
+        parts = f"2 x {world_size()} processes x MICRO_BATCHES {micro_batches}"
+        nearest = max(round(batch_size / unit), 1) * unit
+        raise UserError(f"SOLVER.BATCH_SIZE {batch_size}: must be a multiple of {unit} ({parts}), such as {nearest}")
+
+
+class GradientSync:
+    """Calls a module so that the gradients of a backward pass are averaged over all processes."""
 
     def __init__(self, module: nn.Module):
         self.module = module
         self._trainable: list[bool] = []
 
     def __call__(self, *inputs: Any, is_last: bool = True) -> Any:
-        """Gradients add up without being exchanged until the backward pass of the `is_last` call before an update."""
+        """Gradients accumulate locally and are averaged in the backward pass of the `is_last` call before an update."""
         if world_size() == 1:
             return self.module(*inputs)
         trainable = [parameter.requires_grad for parameter in self.module.parameters()]
-        if trainable != self._trainable:  # at the start, and when layers have been frozen or released
-            # This option also keeps DDP from rearranging gradients after the first step of a process: sums of more than
-            # two numbers depend on their order, and a resumed run would differ in bits.
+        if trainable != self._trainable:  # at the start, and when layers have been frozen or unfrozen
+            # The option also keeps DDP from rearranging its buckets after the first step of a process: sums of more
+            # than two numbers depend on their order, and a resumed run would differ in its last bits.
             self._ddp = nn.parallel.DistributedDataParallel(self.module, find_unused_parameters=True)
             self._trainable = trainable
         self._ddp.require_backward_grad_sync = is_last  # as DDP's `no_sync` does
@@ -159,14 +189,14 @@ class Parallel:
 
 
 class SharedPoll:
-    """A `poll` that raises Interrupted in all processes at the same call if it would have done so in one of them.
+    """A `poll` that raises Interrupted in all processes at the same call once it would do so in one; collective.
 
-    They learn of it at the next call, so that none waits for the others; collective.
+    The flag is reduced asynchronously and read at the next call, so that polling does not block.
     """
 
     def __init__(self, poll: Callable[[], None]):
         self.poll = poll
-        self._asked: tuple[Any, torch.Tensor] | None = None  # the exchange under way, its signal number or 0
+        self._asked: tuple[Any, torch.Tensor] | None = None  # the reduction under way, of the signal's number or 0
 
     def __call__(self) -> None:
         if world_size() == 1:

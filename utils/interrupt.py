@@ -3,15 +3,18 @@
 Imports nothing heavy, so that the handlers are in place before torch is imported.
 """
 
+import math
 import os
 import signal
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from threading import Thread
 
 from utils.errors import Interrupted
 
+_FORWARDED = 2.0  # seconds
 _PATIENCE = 5.0  # seconds that the main thread has to react to a signal that is to stop it at once
 
 
@@ -31,6 +34,7 @@ class InterruptHandler:
 
     def __init__(self) -> None:
         self.received: list[int] = []
+        self._handled = -math.inf  # the time of the last one
         self._deferring = False
         self._previous = [signal.getsignal(number) for number in self.signals]
 
@@ -68,6 +72,9 @@ class InterruptHandler:
             raise Interrupted(self.received[0])
 
     def _handle(self, signum: int, frame: object) -> None:
+        if self._is_forwarded(self._handled):
+            return
+        self._handled = time.monotonic()
         self.received.append(signum)
         if not self._deferring:
             raise Interrupted(signum)
@@ -75,16 +82,20 @@ class InterruptHandler:
             raise StopNow(signum)
         _say(f"{signal.Signals(signum).name}: finishing this step, then saving; again to stop now")
 
+    def _is_forwarded(self, last: float) -> bool:
+        """Whether a signal right after the one at time `last` is the same, which torchrun sends on to its processes."""
+        return "TORCHELASTIC_RUN_ID" in os.environ and time.monotonic() - last < _FORWARDED
+
     def _watch(self, pipe: socket.socket) -> None:
         """Ends the process if the main thread does not: it may be in a call that no signal interrupts."""
-        count = stop = 0
+        count, stop, last = 0, 0, -math.inf
         with pipe, suppress(TimeoutError):
             while count < 3:
                 number = pipe.recv(1)[0]  # of a signal, or 0
                 if number == 0:
                     return
-                if number in self.signals:
-                    count, stop = count + 1, number
+                if number in self.signals and not self._is_forwarded(last):
+                    count, stop, last = count + 1, number, time.monotonic()
                     if count > 1 or not self._deferring:
                         pipe.settimeout(_PATIENCE)
         _say(f"ended by {signal.Signals(stop).name}")

@@ -9,7 +9,7 @@ from torch import nn
 from engine.hooks.base import Hook
 from engine.registry import HOOKS
 from engine.trainer import Trainer
-from utils.distributed import average
+from utils.distributed import all_reduce_mean
 
 
 @HOOKS.register(always=True)
@@ -52,7 +52,7 @@ class PreciseBatchNorm(Hook):
                 trainer.poll()
                 with torch.no_grad():
                     task(batch)
-            average(b for layer in layers for b in (layer.running_mean, layer.running_var) if b is not None)
+            all_reduce_mean(b for layer in layers for b in (layer.running_mean, layer.running_var) if b is not None)
         except BaseException:  # a checkpoint may be saved now
             for layer, (_, state) in zip(layers, saved, strict=True):
                 layer.load_state_dict(state)

@@ -26,7 +26,7 @@ class Evaluation(Hook):
     monitor: str
 
     def evaluate(self, trainer: Trainer) -> None:
-        broadcast(self.task.buffers())  # each process has its own running averages of batch norm
+        broadcast(self.task.buffers())  # DDP does so before the next forward pass
         trainer.evaluation = evaluate(self.task, "val", self.loader, self.metrics, trainer.poll)
 
     def after_epoch(self, trainer: Trainer) -> None:

@@ -36,7 +36,8 @@ class ProgressBar(Hook):
         shown = {key[6:]: f"{value:.3f}" for key, value in trainer.last_record.items() if key.startswith("train_")}
         shown["lr"] = f"{trainer.result.lr:.2e}"
         self.bar.set_postfix(shown, refresh=False)
-        self.bar.update(len(trainer.result))
+        done = trainer.epoch * trainer.train_loader.num_samples + trainer.progress.samples_seen
+        self.bar.update(done - self.bar.n)
 
     def after_train(self, trainer: Trainer) -> None:
         if self.bar is not None:

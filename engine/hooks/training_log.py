@@ -15,7 +15,7 @@ from engine.checkpoint import State
 from engine.hooks.base import Hook
 from engine.report.tables import to_json
 from engine.trainer import Trainer
-from utils.distributed import all_sum, is_main, world_size
+from utils.distributed import all_reduce_sum, is_main, world_size
 from utils.errors import UserError
 from utils.logger import get_logger
 from utils.run_folder import RunFolder
@@ -137,7 +137,7 @@ class TrainingLog(Hook):
         samples = [count for _, count, _ in self.pending]
         table = np.array([*totals, samples], np.float64)  # (names and samples, steps)
         table[names.index("loss")] *= samples
-        for (step, _, _), values in zip(self.pending, all_sum(table).T.tolist(), strict=True):
+        for (step, _, _), values in zip(self.pending, all_reduce_sum(table).T.tolist(), strict=True):
             found = dict(zip([*names, "samples"], values, strict=True))
             if not math.isfinite(found["loss"]):
                 hint = "lower SOLVER.BASE_LR, add warm-up, or set SOLVER.AMP off"

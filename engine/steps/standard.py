@@ -12,7 +12,7 @@ from engine.precision import Precision
 from engine.registry import STEPS
 from engine.tasks.base import StepResult, Task
 from utils.contracts import Batch, Schedule
-from utils.distributed import Parallel
+from utils.distributed import GradientSync
 
 
 @STEPS.register("standard")
@@ -37,7 +37,7 @@ class StandardStep:
 
     def __post_init__(self) -> None:
         self.after_backward: Callable[[], object] = lambda: None
-        self._parallel = Parallel(self.task)
+        self._synced_task = GradientSync(self.task)
         self._updates = 0  # calls that the scaler lets through to the optimizer
         self.optimizer.register_step_post_hook(self._count)
 
@@ -58,7 +58,7 @@ class StandardStep:
         micro_batches = batch.split(self.micro_batches)
         for micro_batch in micro_batches:
             with self.precision.autocast():
-                result = self._parallel(micro_batch, is_last=micro_batch is micro_batches[-1])
+                result = self._synced_task(micro_batch, is_last=micro_batch is micro_batches[-1])
             share = len(micro_batch) / len(batch)  # so that the gradients are those of the whole batch
             loss = result.loss if share == 1 else result.loss * share
             self.precision.scaler.scale(loss if batch.share == 1 else loss * batch.share).backward()

@@ -156,13 +156,11 @@ class Evaluator:
         self._parts.append([column.cpu().numpy() for column in columns])
 
     def gather(self) -> None:
-        """Collects in the main process what all have added; collective. An evaluator that adds up something else
-        extends it."""
+        """Collects in the main process what all have added; collective. Subclasses with other state must extend it."""
         if found := gather((self.count, self.loss, self._parts)):
             counts, losses, parts = zip(*found, strict=True)
             self.count, self.loss = sum(counts), sum(losses)
-            rounds = itertools.zip_longest(*parts)  # of one batch of each process
-            self._parts = [part for batches in rounds for part in batches if part is not None]
+            self._parts = sorted(itertools.chain(*parts), key=lambda columns: columns[0][0])  # by index
 
     def predictions(self) -> Predictions | None:
         """Returns outputs and targets, None if they are not kept. Raises UserError if there was no sample."""

@@ -101,6 +101,7 @@ def train_and_test(files: frozenset[Path]) -> None:
 def run_tool(*words: str) -> None:
     sys.argv = list(words)
     sys.path.insert(0, str(Path(words[0]).parent.resolve()))
+    importlib.import_module("utils.cli")._leave = sys.exit
     try:
         runpy.run_path(words[0], run_name="__main__")
     except SystemExit as end:

@@ -244,7 +244,8 @@ def test_inference_imports_only_what_it_needs(tool, tmp_path):
     assert tool("train_net", *QUICK, "SOLVER.MAX_EPOCHS", "1").code == 0
     cv2.imwrite(str(tmp_path / "x.png"), np.zeros((8, 8, 3), np.uint8))
     tools = Path(__file__).resolve().parents[2] / "tools"
-    code = f"import sys, runpy; sys.path.insert(0, {str(tools)!r}); sys.argv = ['infer.py', 'x.png']\n"
+    code = f"import sys, runpy; sys.path[:0] = {[str(tools), str(tools.parent)]!r}; sys.argv = ['infer.py', 'x.png']\n"
+    code += "from utils import cli; cli._leave = sys.exit\n"
     code += f"try: runpy.run_path({str(tools / 'infer.py')!r}, run_name='__main__')\n"
     code += "finally: print({'torchvision', 'tensorboard', 'matplotlib.pyplot'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)

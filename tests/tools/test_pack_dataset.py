@@ -152,7 +152,7 @@ def test_a_pack_that_was_killed_is_continued(tool, start, tmp_path):
     for words in (["--size", "4"], ["INPUT.CHANNELS", "3"]):
         shutil.copy("whole.pack", part)
         shutil.copy("whole.pack.index", journal)
-        assert "kept 0 images" in tool("pack_dataset", "--output", "a.pack", *words).err
+        assert "kept" not in tool("pack_dataset", "--output", "a.pack", *words).err
 
 
 def change_index(key: str, value: object) -> None:
@@ -168,15 +168,21 @@ CAT = "photos/train/cat"
 STALE = {
     "added": (
         lambda: shutil.copy(f"{CAT}/01.png", f"{CAT}/x.png"),
-        "25 images, 1 of them new or changed ['train/cat/x",
+        "25 images, 1 of them new or changed, such as train/cat/x",
     ),
-    "removed": (lambda: os.unlink(f"{CAT}/01.png"), "found 23 images, 0 of them new or changed [], expected 24"),
+    "removed": (lambda: os.unlink(f"{CAT}/01.png"), "found 23 images, expected 24"),
     "renamed": (
         lambda: os.rename(f"{CAT}/01.png", f"{CAT}/y.png"),
-        "24 images, 1 of them new or changed ['train/cat/y",
+        "24 images, 1 of them new or changed, such as train/cat/y",
     ),
-    "time": (lambda: os.utime(f"{CAT}/01.png", (1, 1)), "new or changed ['train/cat/01.png'], expected 24; restore"),
-    "size": (lambda: Path(f"{CAT}/01.png").open("ab").write(b"1"), "1 of them new or changed ['train/cat/01.png']"),
+    "time": (
+        lambda: os.utime(f"{CAT}/01.png", (1, 1)),
+        "new or changed, such as train/cat/01.png, expected 24; restore",
+    ),
+    "size": (
+        lambda: Path(f"{CAT}/01.png").open("ab").write(b"1"),
+        "1 of them new or changed, such as train/cat/01.png",
+    ),
     "version": (lambda: change_index("version", 2), "found 2 version, expected 1"),
     "cut": (lambda: cut("a.pack", 1), "bytes, expected"),
     "cut index": (lambda: cut("a.pack.index", 1), "found 29 images, expected 30"),
@@ -232,7 +238,7 @@ def test_a_corrupt_image_stops_or_is_left_out(tool, photos):
     assert "1 were skipped" in done.out
     pack = build_split(load_config(None, [*skip, *PACK]), "train")
     assert sum(isinstance(pack.unpacked[i][0], EncodedImage) for i in range(24)) == 24
-    with pytest.raises(BrokenImage, match="dog/03.png: could not be read for"):
+    with pytest.raises(BrokenImage, match="dog/03.png: could not be read when"):
         pack[15]
     assert [batch[:2] for batch in batches(skip)] == [batch[:2] for batch in batches([*skip, *PACK])]
 
