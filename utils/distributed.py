@@ -171,12 +171,12 @@ class GradientSync:
     """Calls a module so that the gradients of a backward pass are averaged over all processes."""
 
     def __init__(self, module: nn.Module):
-        self.module = module
+        self.module, self._is_shared = module, world_size() > 1
         self._trainable: list[bool] = []
 
     def __call__(self, *inputs: Any, is_last: bool = True) -> Any:
         """Gradients accumulate locally and are averaged in the backward pass of the `is_last` call before an update."""
-        if world_size() == 1:
+        if not self._is_shared:
             return self.module(*inputs)
         trainable = [parameter.requires_grad for parameter in self.module.parameters()]
         if trainable != self._trainable:  # at the start, and when layers have been frozen or unfrozen
@@ -195,11 +195,11 @@ class SharedPoll:
     """
 
     def __init__(self, poll: Callable[[], None]):
-        self.poll = poll
+        self.poll, self._is_shared = poll, world_size() > 1
         self._asked: tuple[Any, torch.Tensor] | None = None  # the reduction under way, of the signal's number or 0
 
     def __call__(self) -> None:
-        if world_size() == 1:
+        if not self._is_shared:
             self.poll()
             return
         signum = torch.zeros(1, dtype=torch.int64)
