@@ -1,7 +1,6 @@
 """Statistics of batch norm that belong to the weights they are tested with."""
 
 import copy
-import itertools
 
 import torch
 from torch import nn
@@ -47,11 +46,12 @@ class PreciseBatchNorm(Hook):
             layer.reset_running_stats()
             layer.momentum = None  # the mean over batches
         try:
-            batches = loader.batches(trainer.epoch, start, trainer.poll)
-            for batch in itertools.islice(batches, full_batches - start // batch_size):  # not a last, smaller one
+            # Read to the end, because an epoch that is left early gives up its buffers.
+            for number, batch in enumerate(loader.batches(trainer.epoch, start, trainer.poll), start // batch_size):
                 trainer.poll()
-                with torch.no_grad():
-                    task(batch)
+                if number < full_batches:  # a smaller one would weigh as much
+                    with torch.no_grad():
+                        task(batch)
             all_reduce_mean(b for layer in layers for b in (layer.running_mean, layer.running_var) if b is not None)
         except BaseException:  # a checkpoint may be saved now
             for layer, (_, state) in zip(layers, saved, strict=True):

@@ -96,3 +96,20 @@ def test_a_stop_in_between_leaves_the_running_averages(make_trainer, tmp_path):
     with pytest.raises(Interrupted):
         trainer.train()
     assert torch.equal(load_checkpoint(tmp_path / "run/weights/last.pth").state["model"]["bn.running_mean"], seen[0])
+
+
+@pytest.mark.parametrize(
+    "ratio", ["0.2", "0.1"]
+)  # 36 and 40 training images in batches of 8: with a smaller one, and not
+def test_the_buffers_of_an_epoch_are_kept(make_trainer, ratio):
+    trainer = make_trainer("DATASETS.VAL_RATIO", ratio, "DATALOADER.RESIDENT_MIB", "0", "SOLVER.MAX_EPOCHS", "2")
+    kept = []
+    run = trainer.train_loader.executor.run
+
+    def watched(*args):
+        kept.append(len(trainer.train_loader.executor._buffers))
+        return run(*args)
+
+    trainer.train_loader.executor.run = watched
+    trainer.train()
+    assert len(kept) == 4 and kept[0] == 0 and all(kept[1:])  # of training and of the statistics, in turn

@@ -72,7 +72,7 @@ def test_metrics_of_mixed_images_have_names_of_their_own(make_trainer, tmp_path)
     polls = iter(range(100))
 
     def stop_within_the_second_epoch():
-        if next(polls) == 12:
+        if next(polls) == 13:
             raise Interrupted(15)
 
     with pytest.raises(Interrupted):
