@@ -2,9 +2,8 @@
 
 from collections.abc import Collection
 
-from config.checks import unknown_key
 from config.node import CfgNode, differences, leaves
-from utils.errors import UserError
+from utils.errors import UserError, did_you_mean
 
 _FREE = "execution setting; does not affect results"
 _APPLIED = "applied from here on"
@@ -34,7 +33,7 @@ def compare(saved: CfgNode, new: CfgNode, allowed: Collection[str] = ()) -> dict
     known = leaves(saved).keys() | leaves(new).keys()
     for name in allowed:
         if not any(name in _sections(key) for key in known):
-            raise UserError(f"--allow-change: {unknown_key(name, known)}")
+            raise UserError(f"--allow-change: unknown key {name}; {did_you_mean(name, known)}")
     lines = {}
     for key, (old, now) in differences(saved, new).items():
         effect, _ = _rule(key)

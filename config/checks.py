@@ -2,24 +2,16 @@
 
 import math
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import chain
 from typing import Any
 
 from config.grammar import Setting
 from config.node import CfgNode, is_argument, leaves
-from utils.errors import UserError, did_you_mean
+from utils.errors import UserError
 
 Rule = tuple[Callable[[Any], bool], str]  # a test of a value that is not None, and the expected value in words
 
-# Old name of a key -> its name now.
-RENAMED = {
-    "SOLVER.ACCUMULATE": "SOLVER.MICRO_BATCHES",
-    "INPUT.BATCH_TRANSFORMS_UNTIL": "INPUT.MIXUP_OFF_EPOCH",
-    "DATASETS.TRAIN_ITEMS": "DATASETS.TRAIN_SUBSET",
-    "TEST.FLIP": "TEST.TTA_FLIP",
-    "CHECKPOINT.KEEP_EVERY": "CHECKPOINT.KEEP_EVERY_EPOCHS",
-}
 # Keys that are gone: ignored in files, because the configurations of earlier runs have them.
 REMOVED = {"LOG.FORMAT"}
 _TYPES = {bool: "true or false", int: "an integer", float: "a number", str: "a string", list: "a list [a, b]"}
@@ -76,11 +68,6 @@ _RULES: dict[str, Rule] = {
     "SOLVER.AMP": _one_of("off", "bf16", "fp16", "auto"),
     "LOG.LEVEL": _one_of("DEBUG", "INFO", "WARNING", "ERROR"),
 }
-
-
-def unknown_key(key: str, known: Collection[str]) -> str:
-    """The message for a key that does not exist: its new name, or the closest of the `known` keys."""
-    return f"{key}: now {RENAMED[key]}" if key in RENAMED else f"unknown key {key}; {did_you_mean(key, known)}"
 
 
 def coerce(setting: Setting, default: object) -> object:

@@ -4,17 +4,15 @@ import functools
 import os
 import re
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from config import checks, grammar
 from config.defaults import default_config
 from config.grammar import Setting
 from config.node import CfgNode, differences, is_argument, leaves
-from utils.errors import UserError
+from utils.errors import UserError, did_you_mean
 
 COMMAND_LINE = "command line"
-_OLD_DEFAULTS = (["top1", "top5"], "max top1")  # of TEST.METRICS and MONITOR for every task; now the task's own
 _CAPITALS = re.compile(r"[A-Z][A-Z0-9_]*(\.[A-Z0-9_]+)*")
 
 
@@ -24,15 +22,9 @@ def load_config(file: str | os.PathLike | None = None, overrides: Sequence[str] 
     return _build(sources, overrides, "default" if file is None else Path(file).stem)
 
 
-def load_text(text: str, where: str, overrides: Sequence[str] = (), accept_renamed: bool = False) -> CfgNode:
-    """The configuration that a checkpoint carries as YAML, with KEY VALUE `overrides`.
-
-    With `accept_renamed`, keys in the text may have the names of the first checkpoint format. Raises UserError.
-    """
-    settings = grammar.parse(text, where, default_config())
-    if accept_renamed:
-        settings = [replace(s, key=checks.RENAMED.get(s.key, s.key)) for s in settings if s.value not in _OLD_DEFAULTS]
-    return _build([settings], overrides)
+def load_text(text: str, where: str, overrides: Sequence[str] = ()) -> CfgNode:
+    """The configuration that a checkpoint carries as YAML, with KEY VALUE `overrides`. Raises UserError."""
+    return _build([grammar.parse(text, where, default_config())], overrides)
 
 
 def _build(sources: list[list[Setting]], overrides: Sequence[str], name: str = "") -> CfgNode:
@@ -63,13 +55,14 @@ def _merge(cfg: CfgNode, settings: Sequence[Setting]) -> None:
 
 
 def _section(cfg: CfgNode, setting: Setting, known: Collection[str]) -> CfgNode:
-    """The section of a setting's key. Raises UserError for an unknown or renamed key, and for a section as a key."""
+    """The section of a setting's key. Raises UserError for an unknown key, and for a section as a key."""
     path, _, leaf = setting.key.rpartition(".")
     takes_arguments = f"{path}.NAME" in known and path != "EXPERIMENT"
     if not (takes_arguments if is_argument(leaf) else setting.key in known):
         inner = next((key for key in known if key.startswith(f"{setting.key}.")), None)
         is_section = f"{setting.key} is a section; set a key in it, such as {inner}"
-        raise UserError(f"{setting.where}: {is_section if inner else checks.unknown_key(setting.key, known)}")
+        unknown = f"unknown key {setting.key}; {did_you_mean(setting.key, known)}"
+        raise UserError(f"{setting.where}: {is_section if inner else unknown}")
     return functools.reduce(CfgNode.__getitem__, path.split(".") if path else (), cfg)
 
 

@@ -15,7 +15,7 @@ from engine.inference import FlipAverage
 from engine.precision import set_arithmetic
 from engine.registry import METRICS
 from engine.tasks.base import Metrics, Task, find_task, task_family
-from modeling.build import build_criterion, build_input_spec, build_model, build_normalize, loss_task
+from modeling.build import build_criterion, build_input_spec, build_model, build_normalize
 from utils.contracts import InputSpec
 from utils.distributed import local_gpu
 from utils.errors import UserError, did_you_mean
@@ -31,18 +31,10 @@ def prepare_checkpoint(checkpoint: Checkpoint, overrides: Sequence[str] = ()) ->
 
     Its `resolved` follows them too. Raises UserError for an override that a test does not allow.
     """
-    source, old = str(checkpoint.source), checkpoint.version == 1
-    saved = load_text(checkpoint.config, source, accept_renamed=old)
-    cfg = load_text(checkpoint.config, source, overrides, accept_renamed=old)
+    source, resolved = str(checkpoint.source), checkpoint.resolved
+    saved, cfg = load_text(checkpoint.config, source), load_text(checkpoint.config, source, overrides)
     check_test_overrides(saved, cfg)
-    resolved = checkpoint.resolved
-    if old:  # all its values were resolved before the configuration was saved
-        task, weights = loss_task(cfg) or "classification", cfg.LOSS.get("class_weights")
-        weights, monitor = weights and list(weights), cfg.TEST.MONITOR or find_task(task).default_monitor
-        resolved = dataclasses.replace(resolved, task=task, loss=cfg.LOSS.NAME, monitor=monitor, class_weights=weights)
-        spec = build_input_spec(cfg, {})
-    else:
-        spec = override_input(cfg, resolved.input, differences(saved, cfg), {})
+    spec = override_input(cfg, resolved.input, differences(saved, cfg), {})
     return dataclasses.replace(checkpoint, resolved=dataclasses.replace(resolved, input=spec)), cfg
 
 

@@ -21,7 +21,6 @@ from utils.logger import get_logger
 from utils.run_folder import RunFolder
 
 VERSION = 2
-_KEYS = {1: {"model", "config", "classes", "input"}, 2: {"version", "model", "config", "classes", "resolved"}}
 _HEADER = ("version", "config", "classes", "resolved", "splits")
 _PLAIN = (str, int, float, bool, bytes, type(None))
 
@@ -58,16 +57,15 @@ class Resolved:
 class Checkpoint:
     """A saved training run: `config` is the YAML text of what was asked for, `classes` those of the data set, if any.
 
-    `splits` tells what was trained on and what was held out; None in a file of version 1.
-    `state` is what the `Checkpointables` of the trainer saved, by name; of a file of version 1 it is `model` and
-    `ema` alone, which cannot be resumed.
+    `splits` tells what was trained on and what was held out.
+    `state` is what the `Checkpointables` of the trainer saved, by name.
     """
 
     config: str
     classes: list[str]
     resolved: Resolved
     state: State
-    splits: SplitRecord | None = None
+    splits: SplitRecord
     version: int = VERSION
     source: Path = Path("checkpoint")
 
@@ -109,8 +107,8 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
 
     Raises OSError, and UserError for a state that could not be loaded again.
     """
-    header = {key: getattr(checkpoint, key) for key in _HEADER} | {"resolved": asdict(checkpoint.resolved)}
-    header["splits"] = checkpoint.splits and checkpoint.splits.to_dict()
+    header = {key: getattr(checkpoint, key) for key in _HEADER}
+    header |= {"resolved": asdict(checkpoint.resolved), "splits": checkpoint.splits.to_dict()}
     content = _storable({**header, **checkpoint.state}, "")
     with atomic_write(path, "wb") as file:
         try:
@@ -149,20 +147,13 @@ def load_checkpoint(path: Path, mapped: bool = False) -> Checkpoint:
     """
     found = _read(path, mapped)
     content: State = found if isinstance(found, dict) else {}
-    version = content.get("version", VERSION)
-    if version not in _KEYS:
+    if (version := content.get("version", VERSION)) != VERSION:
         raise UserError(f"{path}: checkpoint of version {version}, expected {VERSION}; use the code that saved it")
-    if missing := _KEYS[version] - content.keys():
+    if missing := {*_HEADER, "model"} - content.keys():
         raise UserError(f"{path}: not a checkpoint of this project (it has no {', '.join(sorted(missing))})")
-    if version == 1:  # its configuration was saved as resolved; what its task is follows from the configuration
-        progress = {"epoch": content.get("counters", {}).get("epoch", 0), "step": 0, "stop_reason": ""}
-        state = {"model": content["model"], "ema": content.get("ema"), "progress": progress}
-        classes = content["classes"]
-        resolved = Resolved("", "", "", classes, len(classes), InputSpec.from_dict(content["input"]))
-        return Checkpoint(content["config"], classes, resolved, state, version=1, source=path)
-    header = {key: content.pop(key) for key in _HEADER if key in content}
+    header = {key: content.pop(key) for key in _HEADER}
     header["resolved"] = Resolved.from_dict(header["resolved"])
-    header["splits"] = SplitRecord.from_dict(header["splits"]) if header.get("splits") else None
+    header["splits"] = SplitRecord.from_dict(header["splits"])
     return Checkpoint(**header, state=content, source=path)
 
 

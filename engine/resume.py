@@ -22,11 +22,7 @@ def resume_run(path: Path) -> tuple[RunFolder, Checkpoint]:
     run = open_run(path)
     try:
         checkpoint = load_newest(run)
-        if checkpoint.version == 1:
-            problem = f"saved by the first version of this project, whose code is in {run.code}"
-            hint = "test_net.py and infer.py read it, and MODEL.WEIGHTS starts a new run from it"
-            raise UserError(f"{checkpoint.source}: cannot be resumed: {problem}; {hint}")
-        missing = _NEEDED - checkpoint.state.keys() | ({"splits"} if checkpoint.splits is None else set())
+        missing = _NEEDED - checkpoint.state.keys()
         if missing:
             raise UserError(f"{checkpoint.source}: cannot be resumed: it has no {', '.join(sorted(missing))}")
     except UserError:

@@ -78,7 +78,7 @@ def _matching(state: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor]
 def _output_names(state: object) -> list[str]:
     entries = state if isinstance(state, dict) else {}
     resolved = entries.get("resolved")
-    names = resolved.get("names") if isinstance(resolved, dict) else entries.get("classes")  # of the first version
+    names = resolved.get("names") if isinstance(resolved, dict) else None
     return names if isinstance(names, list) else []
 
 

@@ -81,9 +81,6 @@ def choose_split(name: str | None, cfg: CfgNode, checkpoint: "Checkpoint", other
             hint = f"--split {whole if other_data else own}"
             raise UserError(f"{error}; {hint}") from error
         log.info("%s; testing the validation set instead", error)
-    if checkpoint.splits is None:
-        hint = "test another split, or data of its own with DATASETS.ROOT and --output"
-        raise UserError(f"{checkpoint.source}: does not record which images were held out; {hint}")
     splits = build_train_and_val(cfg, checkpoint.splits, classes)
     if name == "train":
         return name, splits.train

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from config import grammar, load_config, load_text
 from config.changes import check_test_overrides, compare
-from config.checks import RENAMED
 from config.defaults import default_config
 from config.loader import dump_marked, dump_overrides, split_overrides
 from config.node import leaves
@@ -242,43 +241,6 @@ def test_overrides_are_found_anywhere(tmp_path, monkeypatch):
         split_overrides(["SEED"])
     with pytest.raises(UserError, match="expected a space: SEED 3"):
         split_overrides(["SEED=3"])
-
-
-@pytest.mark.parametrize(("old", "new"), RENAMED.items())
-def test_a_renamed_key_is_answered_with_its_new_name(write, old, new):
-    section, _, leaf = old.rpartition(".")
-    file = write(f"SEED: 1\n{section}:\n  {leaf}: 1\n")
-    base = write("_BASE_: x.yml\n", "y.yml")
-    for path in (file, base):
-        with pytest.raises(UserError) as caught:
-            load_config(path)
-        assert str(caught.value) == f"{file}:3: {old}: now {new}"
-    for load in (lambda words: load_config(None, words), lambda words: load_text("", "x", words, accept_renamed=True)):
-        with pytest.raises(UserError) as caught:
-            load([old, "1"])
-        assert str(caught.value) == f"command line: {old}: now {new}"
-    with pytest.raises(UserError, match=f"--allow-change: {old}: now {new}"):
-        compare(load_config(), load_config(), [old])
-    assert old not in leaves(default_config()) and new in leaves(default_config())
-
-
-def test_old_names_are_accepted_in_a_checkpoint_of_the_first_format():
-    text = """
-SOLVER: {ACCUMULATE: 4}
-INPUT: {BATCH_TRANSFORMS_UNTIL: 2}
-DATASETS: {TRAIN_ITEMS: 30, VAL_RATIO: 0}
-TEST: {FLIP: true, METRICS: [top1, top5], MONITOR: max top1}
-CHECKPOINT: {KEEP_EVERY: 3}
-LOSS: {NAME: cross_entropy}
-"""
-    cfg = load_text(text, "best.pth", ["SOLVER.MICRO_BATCHES", "8"], accept_renamed=True)
-    assert (cfg.SOLVER.MICRO_BATCHES, cfg.INPUT.MIXUP_OFF_EPOCH, cfg.DATASETS.TRAIN_SUBSET) == (8, 2, 30)
-    assert (cfg.TEST.TTA_FLIP, cfg.CHECKPOINT.KEEP_EVERY_EPOCHS, cfg.LOSS.NAME) == (True, 3, "cross_entropy")
-    assert (cfg.TEST.METRICS, cfg.TEST.MONITOR) == (None, "")  # the defaults then and now, for every task
-    with pytest.raises(UserError, match="best.pth:2: SOLVER.ACCUMULATE: now SOLVER.MICRO_BATCHES"):
-        load_text(text, "best.pth")
-    kept = load_text("TEST: {MONITOR: min loss, METRICS: [top1]}", "best.pth", accept_renamed=True)
-    assert (kept.TEST.METRICS, kept.TEST.MONITOR) == (["top1"], "min loss")
 
 
 def test_keys_that_are_gone_are_ignored_in_files_of_earlier_runs(write):

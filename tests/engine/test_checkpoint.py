@@ -5,6 +5,7 @@ import resource
 import zipfile
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -20,13 +21,14 @@ from engine.checkpoint import (
     save_checkpoint,
 )
 from utils.atomic_file import atomic_write, link_over, remove_leftovers
-from utils.contracts import InputSpec
+from utils.contracts import InputSpec, SplitRecord
 from utils.errors import UserError
 
 RESOLVED = Resolved(
     "classification", "cross_entropy", "max top1", ["a"], 1, InputSpec((8, 8), 1, (0.5,), (0.5,), ("HFlip",))
 )
-SAVED = Checkpoint("SEED: 0", ["a"], RESOLVED, {"model": {"w": torch.arange(5000.0)}})
+SPLITS = SplitRecord(np.zeros(1, np.int64), np.zeros(1, np.int32), np.zeros(1, np.uint8))
+SAVED = Checkpoint("SEED: 0", ["a"], RESOLVED, {"model": {"w": torch.arange(5000.0)}}, SPLITS)
 
 
 @pytest.fixture

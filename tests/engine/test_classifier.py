@@ -1,4 +1,4 @@
-"""Predicting from Python, and with checkpoints of the first version."""
+"""Predicting from Python."""
 
 import subprocess
 import sys
@@ -7,23 +7,30 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-import torch
 
+from config import load_config
 from data.datasets.digits import Digits
-from engine.build_inference import prepare_checkpoint
-from engine.build_report import score_checkpoint
-from engine.checkpoint import load_checkpoint
+from engine.build import build_trainer
 from engine.classifier import Classifier
-from engine.resume import resume_run
 from utils.errors import UserError
+from utils.run_folder import open_run
 
 ROOT = Path(__file__).resolve().parents[2]
-VERSION_1 = Path(__file__).with_name("version_1.pth")
+WORDS = "SOLVER.MAX_EPOCHS 3 DATALOADER.NUM_WORKERS 0 MODEL.DEVICE cpu TEST.REPORT false".split()
 
 
 @pytest.fixture(scope="module")
-def classifier() -> Classifier:
-    return Classifier.load(VERSION_1, device="cpu")
+def trained(tmp_path_factory) -> Path:
+    """A run on the digits."""
+    run = open_run(tmp_path_factory.mktemp("trained") / "run")
+    build_trainer(load_config(None, WORDS), run).train()
+    run.unlock()
+    return run.path
+
+
+@pytest.fixture(scope="module")
+def classifier(trained) -> Classifier:
+    return Classifier.load(trained, device="cpu")
 
 
 @pytest.fixture
@@ -74,46 +81,17 @@ def test_an_image_that_cannot_be_read_has_an_error(classifier, images, tmp_path)
     assert len(classifier(path for path in [images[0]])) == 1
 
 
-def test_what_cannot_be_loaded(tmp_path):
+def test_what_cannot_be_loaded(trained, tmp_path):
     with pytest.raises(UserError, match="no such run or checkpoint"):
         Classifier.load(tmp_path / "gone")
     with pytest.raises(UserError, match="MODEL.DEVICE 'cuda:99': not available"):
-        Classifier.load(VERSION_1, device="cuda:99")
+        Classifier.load(trained, device="cuda:99")
 
 
-def test_a_script_of_four_lines(images):
+def test_a_script_of_four_lines(trained, images):
     code = "from engine.classifier import Classifier\nimport sys\n"
-    code += f"classifier = Classifier.load({str(VERSION_1)!r}, 'cpu')\nprint(classifier(sys.argv[1]).label)"
+    code += f"classifier = Classifier.load({str(trained)!r}, 'cpu')\nprint(classifier(sys.argv[1]).label)"
     done = subprocess.run(
         [sys.executable, "-c", code, str(images[0])], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "0"
-
-
-def test_a_checkpoint_of_the_first_version_tests_as_it_did():
-    """The numbers are those that its own code printed."""
-    checkpoint, cfg = prepare_checkpoint(load_checkpoint(VERSION_1))
-    assert cfg.SOLVER.MICRO_BATCHES == 2 and cfg.DATASETS.TRAIN_SUBSET == 1000
-    resolved = checkpoint.resolved
-    assert (resolved.task, resolved.loss, resolved.input.size) == ("classification", "cross_entropy", (16, 16))
-    scores = score_checkpoint(checkpoint, cfg, "test", Digits(Path(), "test")).scores
-    expected = {"loss": 0.2629, "top1": 0.9194, "top5": 0.9972, "f1_macro": 0.9247, "precision_weighted": 0.9204}
-    expected |= {"roc_auc_macro": 0.9956, "mean_average_precision": 0.9745, "expected_calibration_error": 0.0537}
-    assert {name: scores[name] for name in expected} == pytest.approx(expected, abs=5e-5)
-
-
-def test_a_run_of_the_first_version_cannot_be_resumed(tmp_path):
-    (tmp_path / "weights").mkdir()
-    (tmp_path / "weights/last.pth").write_bytes(VERSION_1.read_bytes())
-    with pytest.raises(UserError, match="last.pth: cannot be resumed: saved by the first version of this project"):
-        resume_run(tmp_path)
-
-
-def test_a_checkpoint_of_the_first_version_of_several_labels(tmp_path):
-    content = torch.load(VERSION_1, weights_only=True)
-    content["config"] = content["config"].replace("NAME: cross_entropy", "NAME: bce")
-    torch.save(content, tmp_path / "bce.pth")
-    checkpoint, _ = prepare_checkpoint(load_checkpoint(tmp_path / "bce.pth"))
-    assert checkpoint.resolved.task == "multilabel"
-    prediction = Classifier.load(tmp_path / "bce.pth", "cpu")(np.zeros((8, 8), np.uint8))
-    assert prediction.values.sum() != pytest.approx(1)
