@@ -37,6 +37,8 @@ def network_facts(name: str, pretrained: bool = False) -> NetworkFacts:
         return NetworkFacts(preset.input_size[1:], tuple(preset.mean), tuple(preset.std))
     if library == "torchvision":
         return _torchvision_facts(library_name)
+    if name not in MODELS.names() and name in torchvision_names():
+        raise UserError(f"MODEL.NAME '{name}': no such model here; name torchvision/{name}")
     facts = NetworkFacts(**MODELS.info(name, "MODEL.NAME"))
     if not pretrained:
         return facts

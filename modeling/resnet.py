@@ -12,8 +12,7 @@ from functools import partial
 import torch
 from torch import nn
 
-from layers.conv_layer import init_convolutions
-from layers.residual import BasicBlock, Bottleneck
+from layers.blocks import BasicBlock, Bottleneck
 from modeling.registry import MODELS
 
 Block = Callable[[int, int, int], BasicBlock | Bottleneck]
@@ -51,9 +50,10 @@ class ResNet(nn.Module):
         self.layer1, self.layer2, self.layer3, self.layer4 = stages
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Linear(channels, num_classes)
-        init_convolutions(self)
-        for module in self.modules() if zero_init_residual else ():
-            if isinstance(module, (BasicBlock, Bottleneck)):
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):  # K. He et al., arXiv:1502.01852
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            elif zero_init_residual and isinstance(module, (BasicBlock, Bottleneck)):
                 nn.init.zeros_((module.bn3 if isinstance(module, Bottleneck) else module.bn2).weight)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -6,7 +6,7 @@ D. Page, How to train your ResNet, 2018 (myrtle.ai).
 import torch
 from torch import nn
 
-from layers.conv_layer import ConvNormAct
+from layers.blocks import ConvNormAct
 from modeling.registry import MODELS
 
 

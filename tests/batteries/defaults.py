@@ -66,12 +66,12 @@ class Network:
 
 NETWORKS = {
     "resnet18": Network("resnet18", 64),
-    "mobilenet_v3_small": Network("mobilenet_v3_small", 64),
-    "efficientnet_b0": Network("efficientnet_b0", 64),
+    "mobilenet_v3_small": Network("torchvision/mobilenet_v3_small", 64),
+    "efficientnet_b0": Network("torchvision/efficientnet_b0", 64),
     "ViT-Tiny, 6 blocks": Network(VIT, 48),
     "EfficientNet-Lite0, ImageNet": Network("timm/tf_efficientnet_lite0", 64, weights="imagenet"),
     "resnet18, pretrained": Network("resnet18", 32, "last", "here"),
-    "mobilenet_v3_small, pretrained": Network("mobilenet_v3_small", 64, "last", "here"),
+    "mobilenet_v3_small, pretrained": Network("torchvision/mobilenet_v3_small", 64, "last", "here"),
 }
 
 

@@ -9,7 +9,7 @@ from torchvision.models.convnext import CNBlockConfig
 
 from config import load_config
 from engine.grad_cam import grad_cam
-from layers.conv_layer import ConvNormAct
+from layers.blocks import ConvNormAct
 from modeling.build import build_input_spec, build_model
 from utils.errors import UserError
 
@@ -19,8 +19,8 @@ NETWORKS = [
     ("resnet18", 64, "layer4"),
     ("resnet18", 32, "layer3"),  # layer4 gives a single pixel
     ("resnet18_explained", 64, "stage4"),
-    ("mobilenet_v3_small", 64, "features"),
-    ("efficientnet_b0", 64, "features"),
+    ("torchvision/mobilenet_v3_small", 64, "features"),
+    ("torchvision/efficientnet_b0", 64, "features"),
     ("torchvision/squeezenet1_1", 64, "classifier.2"),
     ("torchvision/densenet121", 64, "features"),  # a ReLU works in place on it
     ("torchvision/googlenet", 64, "inception5b"),

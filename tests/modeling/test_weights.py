@@ -274,7 +274,7 @@ def test_a_network_without_pretrained_weights_says_so(hub):
     ("name", "head"),
     [
         ("resnet9", "fc"),
-        ("mobilenet_v3_small", "classifier.3"),
+        ("torchvision/mobilenet_v3_small", "classifier.3"),
         ("torchvision/vgg11", "classifier.6"),
         ("torchvision/densenet121", "classifier"),
         ("torchvision/googlenet", "fc"),
@@ -387,7 +387,7 @@ def test_arguments_that_the_program_sets_are_refused(name):
         build_model(cfg, build_input_spec(cfg, {}), 3)
 
 
-@pytest.mark.parametrize("name", ["efficientnet_b0", "timm/efficientnet_lite0", "resnet18", "mobilenet_v3_small"])
+@pytest.mark.parametrize("name", ["torchvision/efficientnet_b0", "timm/efficientnet_lite0", "resnet18"])
 def test_a_fresh_head_begins_near_the_loss_of_guessing(name):
     """The weights of EfficientNet's head are drawn wider the fewer its classes: far from it with five."""
     if name.startswith("timm/"):

@@ -1,8 +1,10 @@
-"""Residual blocks of ResNet, with torchvision's parameter names.
+"""Building blocks of convolutional networks: convolution, norm and activation, and the residual blocks of ResNet.
 
-K. He et al., Deep residual learning for image recognition, 2015, arXiv:1512.03385. The stride of a bottleneck
-is in its 3x3 convolution, as in torchvision.
+K. He et al., Deep residual learning for image recognition, 2015, arXiv:1512.03385. The residual blocks have
+torchvision's parameter names, and the stride of a bottleneck in its 3x3 convolution, as there.
 """
+
+from collections.abc import Callable
 
 import torch
 from torch import nn
@@ -11,6 +13,18 @@ from torch import nn
 def _conv(in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, groups: int = 1) -> nn.Conv2d:
     padding = kernel_size // 2
     return nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, groups=groups, bias=False)
+
+
+class ConvNormAct(nn.Sequential):
+    """A 3x3 convolution without bias, `norm` and ReLU.
+
+    (N, in_channels, H, W) -> (N, out_channels, H / stride, W / stride).
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, stride: int = 1, norm: Callable[[int], nn.Module] = nn.BatchNorm2d
+    ):
+        super().__init__(_conv(in_channels, out_channels, 3, stride), norm(out_channels), nn.ReLU(inplace=True))
 
 
 class _Residual(nn.Module):
