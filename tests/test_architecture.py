@@ -45,7 +45,7 @@ MAY_IMPORT = {
 BUILD_MAY_IMPORT = {"engine": {"config", "data", "modeling", "solver", "utils"}}
 # What is counted -> the most there may be.
 LIMITS = {
-    "lines": 11642,
+    "lines": 11652,
     "lines of the reading path": 1350,
     "lines that say Any": 80,
     "files of 30 lines or fewer": 12,
