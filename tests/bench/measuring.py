@@ -115,11 +115,17 @@ def compare(
                 runs[contender.name], result.seconds[contender.name] = run, []
         names = list(runs)
         for i in range(rounds):
-            for name in names[i % len(names) :] + names[: i % len(names)] if names else ():
+            for name in rotated(names, i):
                 gc.collect()
                 count, seconds = runs[name]()
                 result.seconds[name].append(seconds / count)
     return result
+
+
+def rotated(names: list[str], turn: int) -> list[str]:
+    """Returns the names in the order of a round: each round starts with the next one."""
+    first = turn % max(len(names), 1)
+    return names[first:] + names[:first]
 
 
 def timed(batches: Callable[[], Iterable[Any]]) -> Run:

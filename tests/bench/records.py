@@ -21,9 +21,9 @@ from torchvision import datasets, transforms
 
 from modeling.resnet9 import ResNet9
 from tests.bench.commands import ROOT, run_to_end
+from tests.bench.measuring import Result, Scale, rotated
 from tests.bench.readers import idx_folder
 from tests.bench.trainings import STYLES, USUAL
-from utils.cli import print_table
 
 Training = Callable[[int, Path], tuple[float, float]]  # (seed, empty folder) -> seconds, test accuracy
 
@@ -68,21 +68,19 @@ def main() -> None:
     args.folder.mkdir(parents=True, exist_ok=True)
     trainings = contenders(str(idx_folder(args.folder).resolve()))
     trainings = {name: training for name, training in trainings.items() if args.only is None or name in args.only}
-    results: dict[str, list[tuple[float, float]]] = {name: [] for name in trainings}
+    result = Result("Fashion-MNIST", Scale("s", False), ["bare"], {name: [] for name in trainings})
+    accuracies: dict[str, list[float]] = {name: [] for name in trainings}
     for i, seed in enumerate(args.seeds):
-        names = list(trainings)
-        for name in names[i % len(names) :] + names[: i % len(names)]:
+        for name in rotated(list(trainings), i):
             with TemporaryDirectory() as folder:
-                results[name].append(trainings[name](seed, Path(folder)))
-            seconds, accuracy = results[name][-1]
+                seconds, accuracy = trainings[name](seed, Path(folder))
+            result.seconds[name].append(seconds)
+            accuracies[name].append(accuracy)
             print(f"{name}, seed {seed}: {accuracy:.4f} in {seconds:.1f} s", flush=True)
-    rows = [["Fashion-MNIST", "s", "x bare", "test accuracy", "of the seeds"]]
-    for name, pairs in results.items():
-        times, scores = zip(*pairs, strict=True)
-        ratio = statistics.median(a / b for a, (b, _) in zip(times, results.get("bare", pairs), strict=True))
+    for name, scores in accuracies.items():
         each = " ".join(f"{score:.4f}" for score in scores)
-        rows.append([name, f"{statistics.median(times):.1f}", f"{ratio:.2f}", f"{statistics.mean(scores):.4f}", each])
-    print_table(rows)
+        result.notes.append(f"test accuracy of {name}: mean {statistics.mean(scores):.4f}, of the seeds {each}")
+    result.print()
 
 
 if __name__ == "__main__":

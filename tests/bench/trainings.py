@@ -102,8 +102,8 @@ def timm(data: Loaders, output: Path) -> None:
                 for meter, value in ((val_loss, loss), (top1, acc1), (top5, acc5)):
                     meter.update(value.item(), len(images))
         scores = OrderedDict(loss=val_loss.avg, top1=top1.avg, top5=top5.avg)
-        rates = OrderedDict(loss=losses.avg)
-        update_summary(epoch, rates, scores, str(output.parent / "summary.csv"), write_header=epoch == 0)
+        summary = str(output.parent / "summary.csv")
+        update_summary(epoch, OrderedDict(loss=losses.avg), scores, summary, write_header=epoch == 0)
         saver.save_checkpoint(epoch, metric=top1.avg)
     torch.save(model.state_dict(), output)
 

@@ -387,7 +387,9 @@ def test_arguments_that_the_program_sets_are_refused(name):
         build_model(cfg, build_input_spec(cfg, {}), 3)
 
 
-@pytest.mark.parametrize("name", ["torchvision/efficientnet_b0", "timm/efficientnet_lite0", "resnet18"])
+@pytest.mark.parametrize(
+    "name", ["torchvision/efficientnet_b0", "timm/efficientnet_lite0", "resnet18", "torchvision/mobilenet_v3_small"]
+)
 def test_a_fresh_head_begins_near_the_loss_of_guessing(name):
     """The weights of EfficientNet's head are drawn wider the fewer its classes: far from it with five."""
     if name.startswith("timm/"):
